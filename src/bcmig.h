@@ -1,0 +1,222 @@
+/*-------------------------------------------------------------------------
+ *
+ * bcmig.h
+ *	  What all rooms of bcmig share: GUCs and the live state in shared memory.
+ *
+ * Truth is in the tables of schema bcmig; shared memory holds only what is
+ * alive: who runs, what it does, what blue said last.  It may be lost at any
+ * time: after a crash every table is dirty until a window has proved it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BCMIG_H
+#define BCMIG_H
+
+#include "datatype/timestamp.h"
+#include "portability/instr_time.h"
+#include "storage/lwlock.h"
+#include "storage/proc.h"
+
+#include "compat.h"
+#include "errors.h"
+
+/* GUCs (bcmig.c) */
+extern char *bcmig_databases;
+extern int	bcmig_max_workers;
+extern int	bcmig_max_tables;
+extern int	bcmig_naptime;
+extern int	bcmig_sync_batch_retention;
+extern char *bcmig_debug_points;
+
+#define BCMIG_MAX_DATABASES		64
+#define BCMIG_MAX_BLUES			64
+#define BCMIG_MAX_SLOTS			256
+#define BCMIG_PAIRS				128
+#define BCMIG_TEXT				256 /* short texts in shared memory */
+#define BCMIG_SNAPSHOT_TEXT		8192
+
+/* What a process is. */
+typedef enum BcmigRole
+{
+	BCMIG_MANAGER = 1,
+	BCMIG_POLLER,
+	BCMIG_WORKER
+} BcmigRole;
+
+/* What a worker can be asked to do; the order is that of urgency. */
+typedef enum BcmigJobKind
+{
+	BCMIG_JOB_NONE = 0,
+	BCMIG_JOB_WINDOW,			/* read and apply one window */
+	BCMIG_JOB_RETRY,			/* re-read quarantined keys */
+	BCMIG_JOB_BEGIN,			/* pending/resync: take the position, start the copy */
+	BCMIG_JOB_COPY,				/* copy chunks until none is left */
+	BCMIG_JOB_FINISH,			/* build keys after the last chunk, or after catch-up */
+	BCMIG_JOB_SWEEP,			/* key sweep, or full compare of a snapshot table */
+	BCMIG_JOB_WITNESS			/* blue restarted: is our tail still there? */
+} BcmigJobKind;
+
+typedef struct BcmigJob
+{
+	BcmigJobKind kind;
+	int			sync_id;
+	int			table_id;
+	int64		request_id;		/* bcmig.request to delete when done, or 0 */
+} BcmigJob;
+
+/*
+ * A process of ours.  Reserved by whoever launches it (launcher, manager),
+ * filled by the process, freed by its before_shmem_exit.  "generation" tells
+ * a late starter that its slot has been given to somebody else.
+ * All fields are guarded by BcmigShared->lock, except "latch" users: SetLatch
+ * needs no lock.
+ */
+typedef struct BcmigSlot
+{
+	bool		in_use;
+	uint32		generation;
+	BcmigRole	role;
+	Oid			dboid;
+	Oid			owner;			/* role it connects as; InvalidOid for managers */
+	int			environment_id; /* pollers */
+	pid_t		pid;			/* 0 until it has started */
+	PGPROC	   *proc;			/* NULL until it has started */
+	TimestampTz launched_at;
+	TimestampTz since;			/* when the present phase began */
+	BcmigJob	job;			/* given by the manager; kind NONE = idle */
+	bool		stop;			/* asked to exit when idle */
+
+	/* for the views */
+	char		phase[64];
+	char		target[BCMIG_TEXT];
+	int64		rows_done;
+	int64		rows_total;		/* 0 = unknown */
+	int64		jobs_done;
+	int64		rows_processed;
+	int64		errors;
+	char		last_error[BCMIG_TEXT];
+} BcmigSlot;
+
+/* (blue clock, top): all that blue had committed at clock is below top */
+typedef struct BcmigPair
+{
+	TimestampTz clock;
+	int64		top;
+} BcmigPair;
+
+/*
+ * What the poller of one (blue, owner) read last.  Written by that poller
+ * only, under BcmigShared->lock; "poll" counts polls and never goes back while
+ * the server runs.  A window may use (horizon, seen, poll) of any poll that
+ * had finished before the window's remote transaction began.
+ */
+typedef struct BcmigBlue
+{
+	bool		in_use;
+	Oid			dboid;
+	int			environment_id;
+	Oid			owner;
+	bool		reachable;
+	uint64		poll;			/* 0 = never answered */
+	instr_time	read_at;		/* our monotonic clock when it was asked */
+	TimestampTz clock;			/* blue's clock */
+	int64		horizon;
+	int64		top;
+	int64		incarnation;	/* hash of the text below */
+	char		incarnation_text[BCMIG_TEXT];
+	char		seen[BCMIG_SNAPSHOT_TEXT];	/* "" = no mark */
+	char		blocked_by[BCMIG_TEXT]; /* "" = nobody holds the horizon back */
+	char		last_error[BCMIG_TEXT];
+	int			npairs;
+	BcmigPair	pairs[BCMIG_PAIRS]; /* ascending */
+} BcmigBlue;
+
+typedef struct BcmigTableKey
+{
+	Oid			dboid;
+	int			table_id;
+} BcmigTableKey;
+
+/* table states, in the order of a table's life; names in bcmig_state_name() */
+typedef enum BcmigTableState
+{
+	BCMIG_PENDING = 0,
+	BCMIG_COPYING,
+	BCMIG_CATCHING_UP,
+	BCMIG_STREAMING,
+	BCMIG_SUSPENDED,
+	BCMIG_RESYNC
+} BcmigTableState;
+
+/*
+ * A table of a running sync.  Made by the manager, removed when the sync
+ * stops; guarded by BcmigShared->lock.
+ *
+ * The table is clean when window_poll >= moved_poll: a window that used poll
+ * window_poll has committed and no poll since saw it move.  A clean streaming
+ * table is complete to its blue's horizon, whatever "position" says.
+ */
+typedef struct BcmigTable
+{
+	BcmigTableKey key;			/* must be first */
+	int			sync_id;
+	int			blue;			/* index into blues[], or -1 */
+	BcmigTableState state;
+	int64		position;		/* committed */
+	uint64		moved_poll;		/* last poll that saw it move */
+	uint64		window_poll;	/* poll of the last committed window */
+	int64		swept_position; /* INT64_MAX where deletes come with windows */
+	int			busy;			/* jobs running */
+	bool		exclusive;		/* a job that is not a copy chunk runs */
+	int			failures;		/* in a row; 0 after a success */
+	TimestampTz not_before;		/* backoff */
+	int			unique_retries; /* windows in a row stopped by a secondary key */
+	int64		rows_copied;
+	int64		rows_applied;
+	int64		rows_deleted;
+	int64		windows;
+	TimestampTz last_applied_at;
+	int64		ladder_rows;	/* counters of the present five minutes */
+	int64		ladder_errors;
+	TimestampTz ladder_since;
+	int			quarantined;	/* entries in bcmig.quarantine */
+	uint64		name_hash;		/* of source schema and table, for the poller */
+} BcmigTable;
+
+typedef struct BcmigDatabase
+{
+	Oid			dboid;
+	bool		in_use;
+	TimestampTz next_start;		/* launcher: not before */
+	int			failures;
+	bool		no_extension;
+	int			workers_missing;	/* slots max_worker_processes did not give */
+} BcmigDatabase;
+
+typedef struct BcmigShared
+{
+	LWLock	   *lock;
+	PGPROC	   *launcher;
+	uint32		next_generation;
+	BcmigDatabase databases[BCMIG_MAX_DATABASES];
+	BcmigBlue	blues[BCMIG_MAX_BLUES];
+	BcmigSlot	slots[BCMIG_MAX_SLOTS];
+} BcmigShared;
+
+/* NULL when bcmig is not in shared_preload_libraries */
+extern BcmigShared *bcmig_shared;
+extern HTAB *bcmig_tables;		/* BcmigTableKey -> BcmigTable */
+
+/* bcmig.c */
+extern void bcmig_require_loaded(void);
+extern void bcmig_wake_at_commit(void);
+extern void bcmig_wake_manager(Oid dboid);
+extern void bcmig_debug_point(const char *name);
+extern const char *bcmig_state_name(BcmigTableState state);
+extern BcmigTableState bcmig_state_value(const char *name);
+extern const char *bcmig_job_name(BcmigJobKind kind);
+
+/* true in the processes of bcmig */
+extern bool bcmig_own_process;
+
+#endif							/* BCMIG_H */

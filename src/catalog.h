@@ -1,0 +1,109 @@
+/*-------------------------------------------------------------------------
+ *
+ * catalog.h
+ *	  Reading and writing the tables of schema bcmig.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BCMIG_CATALOG_H
+#define BCMIG_CATALOG_H
+
+#include "bcmig.h"
+#include "executor/spi.h"
+#include "nodes/pg_list.h"
+
+/*
+ * A stretch of code that works on bcmig's own tables.  Runs as the owner of
+ * schema bcmig, with search_path pg_catalog, inside an SPI connection.
+ * Errors undo it (transaction abort restores user and GUCs).
+ */
+typedef struct BcmigCatalogScope
+{
+	Oid			userid;
+	int			sec_context;
+	int			guc_level;
+} BcmigCatalogScope;
+
+extern void bcmig_catalog_begin(BcmigCatalogScope *scope);
+extern void bcmig_catalog_end(BcmigCatalogScope *scope);
+
+/* the user switch alone, without SPI and search_path */
+extern void bcmig_become_catalog_owner(BcmigCatalogScope *scope);
+extern void bcmig_restore_user(BcmigCatalogScope *scope);
+
+/*
+ * Run one parameterised statement inside a scope.  "types" is a string with a
+ * letter per parameter: i int4, I int8, t text (char *, NULL allowed), o oid,
+ * b bool, z timestamptz, f float8, j jsonb (char *, NULL allowed), k text[]
+ * and q int8[] and n int4[] (Datum, 0 = NULL).  Returns SPI_processed; rows
+ * are in SPI_tuptable.
+ */
+extern uint64 bcmig_sql(const char *sql, const char *types,...);
+
+/* column of a result row as text (NULL for SQL NULL), int64, bool */
+extern char *bcmig_get_text(uint64 row, int col);
+extern int64 bcmig_get_int64(uint64 row, int col, int64 if_null);
+extern bool bcmig_get_bool(uint64 row, int col);
+extern Datum bcmig_get_datum(uint64 row, int col, bool *isnull);
+
+/* append to bcmig.audit_log; inside a scope */
+extern void bcmig_audit(const char *kind, const char *sync_name,
+						const char *target, const char *event,
+						const char *detail);
+
+/* one column of a synced table */
+typedef struct BcmigColumn
+{
+	char	   *source;
+	char	   *source_type;
+	char	   *target;
+	char	   *target_type;
+	int			key_position;	/* 0 = not in the key */
+	bool		row_identity;
+} BcmigColumn;
+
+/*
+ * All that is configured for one table.  Allocated in the caller's memory
+ * context.
+ */
+typedef struct BcmigTableInfo
+{
+	int			table_id;
+	int			sync_id;
+	char	   *sync_name;
+	Oid			owner;
+	int			environment_id;
+	char	   *source_schema;
+	char	   *source_table;
+	char	   *target_schema;
+	char	   *target_table;
+	char	   *target_name;	/* schema.table, quoted, for statements and messages */
+	char	   *feed;			/* name in schema bcmig */
+	char	   *capture;
+	char	   *version_column; /* NULL = none */
+	char	   *indexes;		/* jsonb as text */
+	int			ncolumns;
+	BcmigColumn *columns;
+	int			nkeys;
+	int		   *keys;			/* columns[] index of each key column, in key order */
+	int			identity_column;	/* columns[] index, or -1 */
+
+	/* effective options */
+	int			batch_rows;
+	int			max_retries;
+	double		error_threshold;
+	int64		max_errors;
+	double		max_delete_percent;
+	int64		chunk_rows;		/* 0 = auto */
+	int64		chunk_target;	/* ms */
+	int64		sweep_interval; /* ms */
+	bool		copy_data;
+	int			priority;
+	int			parallel;		/* 0 = auto */
+	bool		enabled;
+} BcmigTableInfo;
+
+/* NULL when there is no such table; needs a transaction, opens its own scope */
+extern BcmigTableInfo *bcmig_load_table(int table_id);
+
+#endif							/* BCMIG_CATALOG_H */

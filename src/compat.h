@@ -1,0 +1,42 @@
+/*-------------------------------------------------------------------------
+ *
+ * compat.h
+ *	  Everything that differs between PostgreSQL 14 and 18.
+ *
+ * The base is PostgreSQL 15.  Wrappers have the newest signature; no other
+ * file looks at PG_VERSION_NUM.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BCMIG_COMPAT_H
+#define BCMIG_COMPAT_H
+
+#if PG_VERSION_NUM < 140000
+#error "bcmig needs PostgreSQL 14 or later"
+#endif
+
+/* shmem_request_hook: 15 (4f2400cb3f10) */
+#if PG_VERSION_NUM >= 150000
+#define BCMIG_HAVE_SHMEM_REQUEST_HOOK 1
+#endif
+
+/* MarkGUCPrefixReserved: 15 (88103567cb8f) */
+#if PG_VERSION_NUM < 150000
+#define MarkGUCPrefixReserved(prefix) EmitWarningsOnPlaceholders(prefix)
+#endif
+
+/* PGDLLEXPORT on PG_FUNCTION_INFO_V1 is core's since 16; visibility needs it before */
+#if PG_VERSION_NUM < 160000
+#define BCMIG_FUNCTION(name) \
+	extern PGDLLEXPORT Datum name(PG_FUNCTION_ARGS); \
+	PG_FUNCTION_INFO_V1(name)
+#else
+#define BCMIG_FUNCTION(name) PG_FUNCTION_INFO_V1(name)
+#endif
+
+/* InitMaterializedSRF: 15 (a9f8ca6005b3 named it SetSingleFuncCall, 16 renamed it back-compatibly in 15.0) */
+#if PG_VERSION_NUM < 150000
+#error "PostgreSQL 14: InitMaterializedSRF has to be provided here"
+#endif
+
+#endif							/* BCMIG_COMPAT_H */

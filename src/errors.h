@@ -1,0 +1,47 @@
+/*-------------------------------------------------------------------------
+ *
+ * errors.h
+ *	  The SQLSTATEs of bcmig, class BM.
+ *
+ * One list, here and in docs/errors.md.  Tests assert these codes, never the
+ * message texts.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BCMIG_ERRORS_H
+#define BCMIG_ERRORS_H
+
+#define BCMIG_ERRCODE(d3, d4, d5)	MAKE_SQLSTATE('B', 'M', d3, d4, d5)
+
+/* no environment, sync, table, request or quarantine entry of that name */
+#define ERRCODE_BM_UNKNOWN_OBJECT		BCMIG_ERRCODE('0', '0', '1')
+/* the name, target or source is taken */
+#define ERRCODE_BM_DUPLICATE			BCMIG_ERRCODE('0', '0', '2')
+/* unknown option, or a value outside its kind or bounds */
+#define ERRCODE_BM_OPTION				BCMIG_ERRCODE('0', '0', '3')
+/* preflight found a failing check */
+#define ERRCODE_BM_PREFLIGHT			BCMIG_ERRCODE('0', '0', '4')
+/* bcmig is not in shared_preload_libraries */
+#define ERRCODE_BM_NOT_LOADED			BCMIG_ERRCODE('0', '0', '5')
+/* blue cannot be reached, or did not answer in time */
+#define ERRCODE_BM_UNREACHABLE			BCMIG_ERRCODE('0', '0', '6')
+/* blue answered with an error: no grant, no such table, ... */
+#define ERRCODE_BM_BLUE					BCMIG_ERRCODE('0', '0', '7')
+/* the plan of a feed does not look as this bcmig expects (FDW version) */
+#define ERRCODE_BM_FEED_SHAPE			BCMIG_ERRCODE('0', '0', '8')
+/* not possible in the present state of the sync or table */
+#define ERRCODE_BM_WRONG_STATE			BCMIG_ERRCODE('0', '0', '9')
+/* the source or target table does not fit */
+#define ERRCODE_BM_UNSUITABLE			BCMIG_ERRCODE('0', '1', '0')
+/* bcmig_wait_sync: time is up, or the sync cannot get there */
+#define ERRCODE_BM_WAIT					BCMIG_ERRCODE('0', '1', '1')
+/* more rows would be deleted than max_delete_percent allows */
+#define ERRCODE_BM_BREAKER				BCMIG_ERRCODE('0', '1', '2')
+/* no background worker could be had */
+#define ERRCODE_BM_NO_WORKER			BCMIG_ERRCODE('0', '1', '3')
+/* blue is not the database it was: another incarnation, or a reset table */
+#define ERRCODE_BM_INCARNATION			BCMIG_ERRCODE('0', '1', '4')
+/* a value cannot be represented exactly in the target column */
+#define ERRCODE_BM_INEXACT				BCMIG_ERRCODE('0', '1', '5')
+
+#endif							/* BCMIG_ERRORS_H */
