@@ -1,0 +1,100 @@
+/*-------------------------------------------------------------------------
+ *
+ * dialect.h
+ *	  The text of every statement sent to blue.
+ *
+ * A dialect writes statements, nothing else: it does not connect, plan or
+ * run.  All results arrive through a feed, either the text feed of an
+ * environment (columns c1..c8, text) or the row feed of a table (bc_op,
+ * bc_rowversion, then the columns of bcmig.column_map).  Strings are
+ * allocated in the current memory context.
+ *
+ * Rows of a row feed carry in bc_op what they are:
+ *	'U'  a row as it is now; bc_rowversion its version
+ *	'D'  a key whose row is gone now; only the key columns are set
+ *	'B'  bc_rowversion = begin version: another one than last time means the
+ *		 change feed of the table was reset (TRUNCATE), the table is resynced
+ *	'M'  bc_rowversion = changes below it have expired
+ *	'I'  bc_rowversion = hash of blue's incarnation
+ * 'B', 'M' and 'I' may come several times (before and after the rows); all of
+ * one kind must agree.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BCMIG_DIALECT_H
+#define BCMIG_DIALECT_H
+
+#include "catalog.h"
+#include "lib/stringinfo.h"
+
+typedef struct BcmigDialect
+{
+	const char *name;			/* for messages: "PostgreSQL" */
+	const char *fdw;			/* foreign data wrapper it goes with */
+	const char *default_schema; /* where source tables are unless said */
+
+	/*
+	 * Polling (text feed).  One row 'poll', microseconds since 1970 of blue's
+	 * clock, horizon, top, mark ("seen" of windows that use this poll),
+	 * incarnation hash, incarnation text, floor of the moved log; then a row
+	 * 'moved', schema, table per table that moved since the poll whose mark
+	 * was "previous" (NULL: since ever is not asked, only the poll row).
+	 */
+	char	   *(*poll) (const char *previous);
+
+	/* who holds the horizon back: one row with a sentence, or none */
+	char	   *(*blocker) (void);
+
+	/* forget what is older than blue's retention; result does not matter */
+	char	   *(*expire) (void);
+
+	/*
+	 * Row feed.  A window: every change at or above position that "seen" does
+	 * not cover, without an upper bound, with B, M and I rows.
+	 */
+	char	   *(*window) (const BcmigTableInfo *table, int64 position,
+						   const char *seen);
+
+	/* all rows with lower < key <= upper (NULL = open end) */
+	char	   *(*chunk) (const BcmigTableInfo *table, Datum lower, Datum upper);
+
+	/*
+	 * The present state of given keys: U or D for each.  keys: nkeys text
+	 * values for each of n rows, in key order.
+	 */
+	char	   *(*rows_by_key) (const BcmigTableInfo *table, int n,
+								char **keys);
+
+	/* all keys: U rows with only the key columns set */
+	char	   *(*key_list) (const BcmigTableInfo *table);
+
+	/*
+	 * Text feed.  The next chunk: the key that is "rows" rows after lower
+	 * (c1 = '1' and c2.. = key values), or c1 = '0' when fewer are left;
+	 * c8 = bytes of the widest row in it when the table has unbounded columns.
+	 */
+	char	   *(*chunk_bound) (const BcmigTableInfo *table, Datum lower,
+								int64 rows);
+
+	/* estimated number of rows and bytes: c1, c2 */
+	char	   *(*table_size) (const BcmigTableInfo *table);
+
+	/*
+	 * Discovery, text feed.  describe: see describe_postgres.c for the rows.
+	 * preflight: rows (check, status, value, bound, detail, fix) of what blue
+	 * can say about itself.
+	 */
+	char	   *(*describe) (const char *schema, const char *table);
+	char	   *(*preflight) (const char *schema, List *tables);
+} BcmigDialect;
+
+extern const BcmigDialect bcmig_dialect_postgres;
+
+/* describe_postgres.c */
+extern char *bcmig_postgres_describe(const char *schema, const char *table);
+extern char *bcmig_postgres_preflight(const char *schema, List *tables);
+
+/* the dialect of a foreign server; ERROR when its wrapper is none of ours */
+extern const BcmigDialect *bcmig_dialect_of_server(Oid serverid);
+
+#endif							/* BCMIG_DIALECT_H */

@@ -1,0 +1,32 @@
+/*-------------------------------------------------------------------------
+ *
+ * remote.h
+ *	  Running a statement on blue through a feed.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BCMIG_REMOTE_H
+#define BCMIG_REMOTE_H
+
+#include "tcop/dest.h"
+#include "utils/tuplestore.h"
+
+/* true while a remote statement runs: an ERROR then came from blue */
+extern bool bcmig_remote_running;
+
+/*
+ * Run "sql" on blue through the foreign table "feed" and send its rows to
+ * "dest".  Needs a transaction and an active snapshot; the user mapping is
+ * that of the current user.  "fetch_size": rows asked for at a time (ignored
+ * where the wrapper has no such thing).
+ */
+extern void bcmig_remote_run(Oid feed, const char *sql, int fetch_size,
+							 DestReceiver *dest);
+
+/*
+ * The same with the rows of a text feed in a list of char *[8] arrays (NULL
+ * for SQL NULL), in the current memory context.
+ */
+extern List *bcmig_remote_texts(Oid feed, const char *sql);
+
+#endif							/* BCMIG_REMOTE_H */
