@@ -20,9 +20,10 @@
 
 #include "dialect.h"
 
+#include "catalog/pg_collation.h"
+#include "catalog/pg_type.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
-#include "catalog/pg_type.h"
 
 /* always quoted: blue's keywords need not be ours */
 static char *
