@@ -68,4 +68,9 @@ extern int	bcmig_ask_timeout(const BcmigEnvironment *env, int statements);
 
 extern char *bcmig_environment_feed(int environment_id);
 
+/* Lists of BcmigCheck */
+extern List *bcmig_green_checks(void);
+extern List *bcmig_blue_checks(const BcmigEnvironment *env, Oid role,
+							   List *statements, List **more);
+
 #endif							/* BCMIG_SOURCE_H */
