@@ -248,9 +248,10 @@ make_error(int sqlstate, char *message, char *detail, char *hint)
 /*
  * What would make the worker die before it can say why, or say it badly.
  */
-static ErrorData *
-check_askable(ForeignServer *server, Oid role)
+ErrorData *
+bcmig_check_askable(Oid serverid, Oid role)
 {
+	ForeignServer *server = GetForeignServer(serverid);
 	BcmigCatalogScope scope;
 	char	   *role_name = GetUserNameFromId(role, false);
 	const char *quoted_role = quote_identifier(role_name);
@@ -265,7 +266,7 @@ check_askable(ForeignServer *server, Oid role)
 	bcmig_sql("SELECT r.rolcanlogin, has_server_privilege(r.oid, $2, 'USAGE'), "
 			  " EXISTS (SELECT 1 FROM pg_user_mapping m WHERE m.umserver = $2 AND m.umuser IN (0, $1)), "
 			  " has_database_privilege(r.oid, current_database(), 'CONNECT') "
-			  "FROM pg_roles r WHERE r.oid = $1", "oo", role, server->serverid);
+			  "FROM pg_roles r WHERE r.oid = $1", "oo", role, serverid);
 	can_login = bcmig_get_bool(0, 1);
 	usage = bcmig_get_bool(0, 2);
 	mapping = bcmig_get_bool(0, 3);
@@ -499,7 +500,7 @@ bcmig_try_ask(Oid serverid, Oid role, List *statements, int timeout_ms, ErrorDat
 	BackgroundWorkerHandle *handle;
 	List	   *rows;
 
-	*error = check_askable(server, role);
+	*error = bcmig_check_askable(serverid, role);
 	if (*error != NULL)
 		return NIL;
 

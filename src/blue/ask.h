@@ -29,4 +29,10 @@ extern List *bcmig_ask(Oid serverid, Oid role, List *statements, int timeout_ms)
 extern List *bcmig_try_ask(Oid serverid, Oid role, List *statements,
 						   int timeout_ms, ErrorData **error);
 
+/*
+ * What keeps "role" from asking at all: no LOGIN, no USAGE, no user mapping.
+ * NULL when nothing does.
+ */
+extern ErrorData *bcmig_check_askable(Oid serverid, Oid role);
+
 #endif							/* BCMIG_ASK_H */
