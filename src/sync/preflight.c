@@ -360,7 +360,7 @@ check_source(TableChecks *c, const Candidate *t)
 	}
 	else if (info->nkeys > 0)
 		table_check(c, TRACKING, "warn", t, "It is kept by comparing all its rows: changes show after sweep_interval.",
-					psprintf("%s SELECT bcmig_alter_table(%s, %s, '{\"capture\": \"auto\"}'); -- then on green",
+					psprintf("%s\nSELECT bcmig_alter_table(%s, %s, '{\"capture\": \"auto\"}'); -- then on green",
 							 blue->track_fix, quote_literal_cstr(info->sync_name), quote_literal_cstr(info->target_name)));
 }
 
