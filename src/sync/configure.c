@@ -77,17 +77,19 @@ bcmig_load_sync(const char *name)
 }
 
 /*
- * The table of a sync by its target: schema.table or table, quoted or as it is.
+ * The table of a sync by its target: schema.table or table, quoted or as it
+ * is.  *name becomes the target's quoted name, in the caller's memory context.
  */
 int
-bcmig_find_table(const BcmigSync *sync, const char *target)
+bcmig_find_table(const BcmigSync *sync, const char *target, char **name)
 {
+	MemoryContext caller = CurrentMemoryContext;
 	BcmigCatalogScope scope;
 	uint64		n;
 	int			table_id;
 
 	bcmig_catalog_begin(&scope);
-	n = bcmig_sql("SELECT table_id FROM bcmig.sync_table WHERE sync_id = $1 AND $2 IN "
+	n = bcmig_sql("SELECT table_id, format('%I.%I', target_schema, target_table) FROM bcmig.sync_table WHERE sync_id = $1 AND $2 IN "
 				  "(format('%I.%I', target_schema, target_table), target_schema || '.' || target_table, "
 				  " format('%I', target_table), target_table)", "it", sync->sync_id, target);
 	if (n != 1)
@@ -98,6 +100,7 @@ bcmig_find_table(const BcmigSync *sync, const char *target)
 				 errhint("SELECT format('%%I.%%I', target_schema, target_table) FROM bcmig.sync_table JOIN bcmig.sync USING (sync_id) WHERE name = %s;",
 						 quote_literal_cstr(sync->name))));
 	table_id = bcmig_get_int64(0, 1, 0);
+	*name = MemoryContextStrdup(caller, bcmig_get_text(0, 2));
 	bcmig_catalog_end(&scope);
 	return table_id;
 }
@@ -477,9 +480,9 @@ bcmig_alter_table(PG_FUNCTION_ARGS)
 {
 	static const char *const fixed[] = {"key", "keyless", "source_schema"};
 	BcmigSync  *sync = bcmig_load_sync(bcmig_arg_text(fcinfo, 0, "sync"));
-	char	   *target = bcmig_arg_text(fcinfo, 1, "target");
+	char	   *target;
+	int			table_id = bcmig_find_table(sync, bcmig_arg_text(fcinfo, 1, "target"), &target);
 	Jsonb	   *change = bcmig_arg_options(fcinfo, 2);
-	int			table_id = bcmig_find_table(sync, target);
 	MemoryContext caller = CurrentMemoryContext;
 	BcmigCatalogScope scope;
 	Datum		stored;
@@ -523,13 +526,14 @@ Datum
 bcmig_remove_table(PG_FUNCTION_ARGS)
 {
 	BcmigSync  *sync = bcmig_load_sync(bcmig_arg_text(fcinfo, 0, "sync"));
-	int			table_id = bcmig_find_table(sync, bcmig_arg_text(fcinfo, 1, "target"));
+	char	   *target;
+	int			table_id = bcmig_find_table(sync, bcmig_arg_text(fcinfo, 1, "target"), &target);
 	Removal    *r = linitial(removals(sync->sync_id, table_id, false));
 	BcmigCatalogScope scope;
 
 	remove_table(sync, r);
 	bcmig_catalog_begin(&scope);
-	bcmig_audit("command", sync->name, r->target, "bcmig_remove_table", NULL);
+	bcmig_audit("command", sync->name, target, "bcmig_remove_table", NULL);
 	bcmig_config_changed();
 	bcmig_catalog_end(&scope);
 	PG_RETURN_VOID();

@@ -49,7 +49,7 @@ typedef struct BcmigNewTable
 
 /* configure.c: ERROR when there is none, or the caller may not touch it */
 extern BcmigSync *bcmig_load_sync(const char *name);
-extern int	bcmig_find_table(const BcmigSync *sync, const char *target);
+extern int	bcmig_find_table(const BcmigSync *sync, const char *target, char **name);
 
 /* source_table.c */
 extern void bcmig_describe_source(BcmigNewTable *new);

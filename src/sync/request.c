@@ -128,8 +128,8 @@ Datum
 bcmig_suspend_table(PG_FUNCTION_ARGS)
 {
 	BcmigSync  *sync = bcmig_load_sync(bcmig_arg_text(fcinfo, 0, "sync"));
-	char	   *target = bcmig_arg_text(fcinfo, 1, "target");
-	int			table_id = bcmig_find_table(sync, target);
+	char	   *target;
+	int			table_id = bcmig_find_table(sync, bcmig_arg_text(fcinfo, 1, "target"), &target);
 	char	   *reason = psprintf("suspended by %s", GetUserNameFromId(GetSessionUserId(), false));
 	BcmigCatalogScope scope;
 
@@ -156,8 +156,8 @@ Datum
 bcmig_resume_table(PG_FUNCTION_ARGS)
 {
 	BcmigSync  *sync = bcmig_load_sync(bcmig_arg_text(fcinfo, 0, "sync"));
-	char	   *target = bcmig_arg_text(fcinfo, 1, "target");
-	int			table_id = bcmig_find_table(sync, target);
+	char	   *target;
+	int			table_id = bcmig_find_table(sync, bcmig_arg_text(fcinfo, 1, "target"), &target);
 	BcmigCatalogScope scope;
 
 	bcmig_catalog_begin(&scope);
@@ -185,7 +185,7 @@ request(FunctionCallInfo fcinfo, const char *kind, const char *event, bool needs
 	BcmigSync  *sync = bcmig_load_sync(bcmig_arg_text(fcinfo, 0, "sync"));
 	char	   *target = needs_target ? bcmig_arg_text(fcinfo, 1, "target") :
 		bcmig_arg_optional_text(fcinfo, 1);
-	int			table_id = target ? bcmig_find_table(sync, target) : 0;
+	int			table_id = target ? bcmig_find_table(sync, target, &target) : 0;
 	BcmigCatalogScope scope;
 
 	if (needs_running && !sync->wanted)
