@@ -120,6 +120,7 @@ bcmig_read_descriptions(List *rows)
 		{
 			table->grant_fix = row[1];
 			table->track_fix = row[2];
+			table->stamp_fix = row[3];
 		}
 		else if (strcmp(row[0], "column") == 0)
 		{
@@ -227,7 +228,7 @@ bcmig_add_environment(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_BM_DUPLICATE),
 				 errmsg("environment \"%s\" exists already", name),
-				 errhint("SELECT bcmig_check_environment(%s);", quote_literal_cstr(name))));
+				 errhint("SELECT * FROM bcmig_check_environment(%s);", quote_literal_cstr(name))));
 	make_environment_feed(bcmig_get_int64(0, 1, 0), server, owner);
 	bcmig_audit("command", NULL, name, "bcmig_add_environment", server);
 	bcmig_config_changed();
@@ -319,7 +320,6 @@ bcmig_check_environment(PG_FUNCTION_ARGS)
 	BcmigEnvironment *env = bcmig_load_environment(bcmig_arg_text(fcinfo, 0, "name"), 0);
 	List	   *checks = NIL;
 
-	bcmig_check_member(env->owner, "environment", env->name);
 	if (env->blue)
 		checks = bcmig_blue_checks(env, GetUserId(), NIL, NULL);
 	else
