@@ -283,3 +283,115 @@ CREATE FUNCTION bcmig.wake() RETURNS void
 COMMENT ON FUNCTION bcmig.wake() IS 'request: the processes of bcmig look at this database as soon as the transaction commits.';
 REVOKE ALL ON FUNCTION bcmig.wake() FROM PUBLIC;
 
+
+-- ---------------------------------------------------------------------------
+-- Configuration functions
+-- ---------------------------------------------------------------------------
+INSERT INTO bcmig.environment (name, side, owner) VALUES ('green', 'green', current_user::regrole);
+
+-- environments
+CREATE FUNCTION bcmig_add_environment(name text, side text, server text DEFAULT NULL, health_url text DEFAULT NULL, options jsonb DEFAULT '{}')
+    RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_add_environment(text, text, text, text, jsonb) IS 'configuration: register a blue database, reached through a foreign server.';
+
+CREATE FUNCTION bcmig_alter_environment(name text, options jsonb)
+    RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_alter_environment(text, jsonb) IS 'configuration: change options of an environment; JSON null resets one.';
+
+CREATE FUNCTION bcmig_remove_environment(name text)
+    RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_remove_environment(text) IS 'configuration: forget a blue that no sync uses.';
+
+CREATE FUNCTION bcmig_check_environment(name text)
+    RETURNS TABLE (check_name text, status text, value text, bound text, detail text, fix text)
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_check_environment(text) IS 'report: can this environment be used? Asks blue through a worker; fix is a statement to run.';
+
+CREATE FUNCTION bcmig_blue_script(kind text, sync text DEFAULT NULL)
+    RETURNS text AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_blue_script(text, text) IS 'report: a script to review and run on blue: login, tracking or cleanup.';
+
+-- syncs
+CREATE FUNCTION bcmig_create_sync(sync text, blue text, options jsonb DEFAULT '{}')
+    RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_create_sync(text, text, jsonb) IS 'configuration: a new stream of tables from a blue, owned by the current role, which its workers run as.';
+
+CREATE FUNCTION bcmig_alter_sync(sync text, options jsonb)
+    RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_alter_sync(text, jsonb) IS 'configuration: change options of a sync; JSON null resets one.';
+
+CREATE FUNCTION bcmig_drop_sync(sync text, drop_tables boolean DEFAULT false, dry_run boolean DEFAULT false)
+    RETURNS TABLE (step integer, "where" text, statement text, reversible boolean, expected text, on_failure text)
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_drop_sync(text, boolean, boolean) IS 'configuration: forget a stopped sync; drop_tables also drops the green tables bcmig made; dry_run only says what would be done.';
+
+-- tables
+CREATE FUNCTION bcmig_add_table(sync text, source_table text, target text DEFAULT NULL, options jsonb DEFAULT '{}')
+    RETURNS text AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_add_table(text, text, text, jsonb) IS 'configuration: add a table, named as blue spells it; makes the green table unless target names one that exists. Returns the target.';
+
+CREATE FUNCTION bcmig_alter_table(sync text, target text, options jsonb)
+    RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_alter_table(text, text, jsonb) IS 'configuration: change options of a table; JSON null resets one. {"capture": "auto"} looks again at what blue tracks.';
+
+CREATE FUNCTION bcmig_remove_table(sync text, target text)
+    RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_remove_table(text, text) IS 'configuration: take a table out of a sync, also while it runs; the green table stays.';
+
+-- running
+CREATE FUNCTION bcmig_preflight(sync text)
+    RETURNS TABLE (check_name text, status text, value text, bound text, detail text, fix text)
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_preflight(text) IS 'report: can this sync run? Status ok, warn or fail; fix is a statement to run.';
+
+CREATE FUNCTION bcmig_estimate(sync text)
+    RETURNS TABLE (target text, rows bigint, bytes bigint, seconds double precision, basis text)
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_estimate(text) IS 'report: rows and bytes of each table on blue, and seconds of its copy by one worker (basis: measured here, or assumed).';
+
+CREATE FUNCTION bcmig_start_sync(sync text, force boolean DEFAULT false)
+    RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_start_sync(text, boolean) IS 'request: start copying and streaming; refused when preflight fails, unless force.';
+
+CREATE FUNCTION bcmig_stop_sync(sync text)
+    RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_stop_sync(text) IS 'request: stop; a later start goes on from the same position.';
+
+CREATE FUNCTION bcmig_sync_now(sync text, target text DEFAULT NULL)
+    RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_sync_now(text, text) IS 'request: read the changes of a table, or all, at once.';
+
+CREATE FUNCTION bcmig_sweep_deletes(sync text, target text DEFAULT NULL)
+    RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_sweep_deletes(text, text) IS 'request: compare the keys of a table, or all, and delete what is gone from blue.';
+
+CREATE FUNCTION bcmig_resync_table(sync text, target text)
+    RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_resync_table(text, text) IS 'request: read a table again from the beginning, as upsert and sweep; nothing is truncated.';
+
+CREATE FUNCTION bcmig_suspend_table(sync text, target text)
+    RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_suspend_table(text, text) IS 'request: leave a table as it is until it is resumed.';
+
+CREATE FUNCTION bcmig_resume_table(sync text, target text)
+    RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_resume_table(text, text) IS 'request: go on with a suspended table; a mass delete that suspended it is taken as meant.';
+
+CREATE FUNCTION bcmig_retry_quarantine(sync text, ids bigint[] DEFAULT NULL)
+    RETURNS bigint AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_retry_quarantine(text, bigint[]) IS 'request: read quarantined rows again from blue and apply them; returns how many.';
+
+CREATE FUNCTION bcmig_discard_quarantine(sync text, ids bigint[])
+    RETURNS bigint AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_discard_quarantine(text, bigint[]) IS 'configuration: give quarantined rows up, by id; their images go to the audit log. Returns how many.';
+
+REVOKE ALL ON FUNCTION
+    bcmig_add_environment(text, text, text, text, jsonb), bcmig_alter_environment(text, jsonb),
+    bcmig_remove_environment(text), bcmig_check_environment(text), bcmig_blue_script(text, text),
+    bcmig_create_sync(text, text, jsonb), bcmig_alter_sync(text, jsonb), bcmig_drop_sync(text, boolean, boolean),
+    bcmig_add_table(text, text, text, jsonb), bcmig_alter_table(text, text, jsonb), bcmig_remove_table(text, text),
+    bcmig_preflight(text), bcmig_estimate(text), bcmig_start_sync(text, boolean), bcmig_stop_sync(text),
+    bcmig_sync_now(text, text), bcmig_sweep_deletes(text, text), bcmig_resync_table(text, text),
+    bcmig_suspend_table(text, text), bcmig_resume_table(text, text),
+    bcmig_retry_quarantine(text, bigint[]), bcmig_discard_quarantine(text, bigint[])
+    FROM PUBLIC;

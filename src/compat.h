@@ -25,6 +25,15 @@
 #define MarkGUCPrefixReserved(prefix) EmitWarningsOnPlaceholders(prefix)
 #endif
 
+/*
+ * PGDLLEXPORT makes a symbol visible since 16 (089480c07706); before, it was
+ * empty, and with -fvisibility=hidden nothing could be loaded.
+ */
+#if PG_VERSION_NUM < 160000
+#undef PGDLLEXPORT
+#define PGDLLEXPORT __attribute__((visibility("default")))
+#endif
+
 /* PGDLLEXPORT on PG_FUNCTION_INFO_V1 is core's since 16; visibility needs it before */
 #if PG_VERSION_NUM < 160000
 #define BCMIG_FUNCTION(name) \
