@@ -53,11 +53,9 @@
  *
  * SECURITY.  Trigger functions are SECURITY DEFINER: whoever may write to a
  * table has to leave its trace, and must have no other way to write here.
- * They run as the role that ran this script, so every function, operator and
- * type in them is named with its schema instead of by a SET search_path
- * clause, which doubles their cost.  EXECUTE on them is nobody's: it is asked
- * for when a trigger is made, not when it fires, and a trigger somewhere else
- * could forge changes.
+ * They run as the role that ran this script, with a search_path of their own.
+ * EXECUTE on them is nobody's: it is asked for when a trigger is made, not when
+ * it fires, and a trigger somewhere else could forge changes.
  */
 \set ON_ERROR_STOP on
 
@@ -525,28 +523,33 @@ BEGIN
 	-- transaction: a transaction-local setting remembers that it was, and
 	-- forgets it together with a savepoint that is rolled back.
 	body_moved := format($f$
-	IF pg_catalog.current_setting(%1$L, true) OPERATOR(pg_catalog.=) this_xid::pg_catalog.text THEN
-		NULL;
-	ELSE
+	IF current_setting(%1$L, true) IS DISTINCT FROM this_xid::text THEN
 		INSERT INTO bcmig_blue.moved (relid, xid) VALUES (%2$s, this_xid) ON CONFLICT DO NOTHING;
-		PERFORM pg_catalog.set_config(%1$L, this_xid::pg_catalog.text, true);
+		PERFORM set_config(%1$L, this_xid::text, true);
 	END IF;$f$, 'bcmig_blue.m' || relation::oid, relation::oid);
 
-	IF stamp IS NOT NULL THEN
+	IF stamp IS NOT NULL AND changing THEN
+		-- needs no rights and reads no table: runs as whoever writes
 		EXECUTE format($f$
-CREATE OR REPLACE FUNCTION bcmig_blue.%1$I() RETURNS trigger LANGUAGE plpgsql %2$s AS $body$
-%3$s
-	NEW.%4$I := %5$s;
+CREATE OR REPLACE FUNCTION bcmig_blue.%1$I() RETURNS trigger LANGUAGE plpgsql AS $body$
+BEGIN
+	NEW.%2$I := pg_catalog.pg_current_xact_id()::pg_catalog.text::pg_catalog.int8;
 	RETURN NEW;
-END $body$ $f$,
-			'stamp_' || relation::oid,
-			CASE WHEN changing THEN '' ELSE 'SECURITY DEFINER' END,
-			CASE WHEN changing THEN 'BEGIN' ELSE
-				'DECLARE this_xid CONSTANT pg_catalog.int8 := pg_catalog.pg_current_xact_id()::pg_catalog.text::pg_catalog.int8;'
-				|| E'\nBEGIN' || body_moved
-				|| E'\n\tIF TG_OP OPERATOR(pg_catalog.=) ''DELETE'' THEN RETURN OLD; END IF;' END,
-			stamp,
-			CASE WHEN changing THEN 'pg_catalog.pg_current_xact_id()::pg_catalog.text::pg_catalog.int8' ELSE 'this_xid' END);
+END $body$ $f$, 'stamp_' || relation::oid, stamp);
+	ELSIF stamp IS NOT NULL THEN
+		EXECUTE format($f$
+CREATE OR REPLACE FUNCTION bcmig_blue.%1$I() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+DECLARE
+	this_xid CONSTANT bigint := pg_current_xact_id()::text::bigint;
+BEGIN%3$s
+	IF TG_OP = 'DELETE' THEN
+		RETURN OLD;
+	END IF;
+	NEW.%2$I := this_xid;
+	RETURN NEW;
+END $body$ $f$, 'stamp_' || relation::oid, stamp, body_moved);
+	END IF;
+	IF stamp IS NOT NULL THEN
 		EXECUTE format('REVOKE ALL ON FUNCTION bcmig_blue.%I() FROM PUBLIC', 'stamp_' || relation::oid);
 		EXECUTE format('COMMENT ON FUNCTION bcmig_blue.%I() IS %L', 'stamp_' || relation::oid,
 					   format('stamps rows of %I.%I', class.nspname, class.relname));
@@ -559,17 +562,14 @@ END $body$ $f$,
 		-- compared as bytes: a key changed only in case is a changed key, also
 		-- where the collation says they are equal
 		EXECUTE format($f$
-CREATE OR REPLACE FUNCTION bcmig_blue.%1$I() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $body$
-DECLARE this_xid CONSTANT pg_catalog.int8 := pg_catalog.pg_current_xact_id()::pg_catalog.text::pg_catalog.int8;
+CREATE OR REPLACE FUNCTION bcmig_blue.%1$I() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+DECLARE
+	this_xid CONSTANT bigint := pg_current_xact_id()::text::bigint;
 BEGIN
-	IF TG_OP OPERATOR(pg_catalog.<>) 'DELETE' THEN
+	IF TG_OP <> 'DELETE' THEN
 		INSERT INTO %2$s (xid, %3$s) VALUES (this_xid, %4$s);
-		IF TG_OP OPERATOR(pg_catalog.=) 'UPDATE' THEN
-			IF pg_catalog.record_image_ne(ROW(%5$s), ROW(%4$s)) THEN
-				INSERT INTO %2$s (xid, %3$s) VALUES (this_xid, %5$s);
-			END IF;
-		END IF;
-	ELSE
+	END IF;
+	IF TG_OP = 'DELETE' OR (TG_OP = 'UPDATE' AND record_image_ne(ROW(%5$s), ROW(%4$s))) THEN
 		INSERT INTO %2$s (xid, %3$s) VALUES (this_xid, %5$s);
 	END IF;%6$s
 	RETURN NULL;
