@@ -259,3 +259,27 @@ CREATE TABLE bcmig.audit_log (
 CREATE INDEX audit_log_at ON bcmig.audit_log (at);
 COMMENT ON TABLE bcmig.audit_log IS 'Commands, state changes, errors and schema changes in one order; append only.';
 
+-- ---------------------------------------------------------------------------
+-- Engine
+-- ---------------------------------------------------------------------------
+CREATE VIEW bcmig.effective_option AS
+SELECT t.sync_id, t.table_id, o.name,
+       CASE WHEN o.kind = 'interval' AND v.value ~ '[a-z]' AND v.value <> 'auto'
+            THEN (extract(epoch FROM v.value::interval) * 1000)::bigint::text
+            ELSE v.value END AS value,
+       CASE WHEN t.options ? o.name THEN 'table'
+            WHEN s.options ? o.name THEN 'sync'
+            ELSE 'default' END AS source,
+       o.unit, o.meaning
+  FROM bcmig.sync_table t
+  JOIN bcmig.sync s USING (sync_id)
+ CROSS JOIN bcmig.option o
+ CROSS JOIN LATERAL (SELECT coalesce(t.options ->> o.name, s.options ->> o.name, o.default_value) AS value) v
+ WHERE 'table' = ANY (o.scope) OR 'sync' = ANY (o.scope);
+COMMENT ON VIEW bcmig.effective_option IS 'Value of every option for every table and where it comes from: table, sync or default. Intervals in ms, sizes in bytes.';
+
+CREATE FUNCTION bcmig.wake() RETURNS void
+    AS 'MODULE_PATHNAME', 'bcmig_wake' LANGUAGE C STRICT;
+COMMENT ON FUNCTION bcmig.wake() IS 'request: the processes of bcmig look at this database as soon as the transaction commits.';
+REVOKE ALL ON FUNCTION bcmig.wake() FROM PUBLIC;
+

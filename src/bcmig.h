@@ -116,6 +116,8 @@ typedef struct BcmigBlue
 	Oid			dboid;
 	int			environment_id;
 	Oid			owner;
+	int			fixed_interval; /* ms between polls, 0 = auto; set by the manager */
+	int			max_latency;	/* ms, smallest of the running syncs */
 	bool		reachable;
 	uint64		poll;			/* 0 = never answered */
 	instr_time	read_at;		/* our monotonic clock when it was asked */
@@ -181,6 +183,9 @@ typedef struct BcmigTable
 	TimestampTz ladder_since;
 	int			quarantined;	/* entries in bcmig.quarantine */
 	uint64		name_hash;		/* of source schema and table, for the poller */
+	uint32		version;		/* counts publications, so that the manager does not
+								 * overwrite news with what it read before them */
+	bool		stopping;		/* its sync is being stopped: no new chunk */
 } BcmigTable;
 
 typedef struct BcmigDatabase

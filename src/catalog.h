@@ -46,6 +46,9 @@ extern int64 bcmig_get_int64(uint64 row, int col, int64 if_null);
 extern bool bcmig_get_bool(uint64 row, int col);
 extern Datum bcmig_get_datum(uint64 row, int col, bool *isnull);
 
+/* tell managers and workers, at commit, that configuration has changed */
+extern void bcmig_config_changed(void);
+
 /* append to bcmig.audit_log; inside a scope */
 extern void bcmig_audit(const char *kind, const char *sync_name,
 						const char *target, const char *event,

@@ -1,0 +1,380 @@
+/*-------------------------------------------------------------------------
+ *
+ * dialect_postgres.c
+ *	  The statements for a PostgreSQL blue (blue/postgres_tracking.sql).
+ *
+ * Order of changes is the order of xid8: a row version is the transaction
+ * that stamped it.  Horizon is the xmin of a snapshot (every transaction below
+ * it has ended), top its xmax.  Stamps are not monotone per row: a transaction
+ * takes its id when it starts to write, not when it commits.  So "position"
+ * alone would read everything since the oldest open transaction again and
+ * again; the mark "seen" is the snapshot of the poll the last window used, and
+ * a window leaves out what that snapshot showed.  What a snapshot shows has
+ * been committed before the poll, so the window that used this poll read it.
+ *
+ * Every identifier is quoted, every value is a typed literal.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "dialect.h"
+
+#include "catalog/pg_collation.h"
+#include "catalog/pg_type.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+
+/* always quoted: blue's keywords need not be ours */
+static char *
+ident(const char *name)
+{
+	StringInfoData s;
+
+	initStringInfo(&s);
+	appendStringInfoChar(&s, '"');
+	for (const char *p = name; *p; p++)
+	{
+		if (*p == '"')
+			appendStringInfoChar(&s, '"');
+		appendStringInfoChar(&s, *p);
+	}
+	appendStringInfoChar(&s, '"');
+	return s.data;
+}
+
+static char *
+source_name(const BcmigTableInfo *table)
+{
+	return psprintf("%s.%s", ident(table->source_schema), ident(table->source_table));
+}
+
+/*
+ * A column type without length or precision, so that a literal of it cannot be
+ * cut to fit.  character(n) without n would be character(1).
+ */
+static char *
+type_without_modifier(const char *type)
+{
+	char	   *copy = pstrdup(type);
+	char	   *open = strchr(copy, '(');
+	char	   *close = open ? strchr(open, ')') : NULL;
+
+	if (open == NULL || close == NULL || copy[0] == '"')
+		return copy;
+	if (strncmp(copy, "character(", 10) == 0)
+		return pstrdup("pg_catalog.bpchar");
+	if (strncmp(copy, "bit(", 4) == 0)
+		return pstrdup("pg_catalog.varbit");
+	memmove(open, close + 1, strlen(close + 1) + 1);
+	return copy;
+}
+
+static char *
+literal(const BcmigColumn *column, const char *value)
+{
+	return psprintf("%s::%s", quote_literal_cstr(value),
+					type_without_modifier(column->source_type));
+}
+
+/* "a", "b" with a prefix like t. */
+static char *
+key_columns(const BcmigTableInfo *table, const char *prefix)
+{
+	StringInfoData s;
+
+	initStringInfo(&s);
+	for (int i = 0; i < table->nkeys; i++)
+		appendStringInfo(&s, "%s%s%s", i ? ", " : "", prefix,
+						 ident(table->columns[table->keys[i]].source));
+	return s.data;
+}
+
+static const char *
+version_of(const BcmigTableInfo *table)
+{
+	return table->version_column ? psprintf("t.%s", ident(table->version_column)) : "NULL::bigint";
+}
+
+/* all columns in feed order; key columns from alias "k" when from_keys */
+static char *
+all_columns(const BcmigTableInfo *table, bool from_keys)
+{
+	StringInfoData s;
+
+	initStringInfo(&s);
+	for (int i = 0; i < table->ncolumns; i++)
+		appendStringInfo(&s, ", %s.%s",
+						 from_keys && table->columns[i].key_position > 0 ? "k" : "t",
+						 ident(table->columns[i].source));
+	return s.data;
+}
+
+static char *
+nulls(int n)
+{
+	StringInfoData s;
+
+	initStringInfo(&s);
+	for (int i = 0; i < n; i++)
+		appendStringInfoString(&s, ", NULL");
+	return s.data;
+}
+
+/* what the snapshot "seen" does not show; nothing when there is none */
+static char *
+not_seen(const char *column, const char *seen)
+{
+	if (seen == NULL || seen[0] == '\0')
+		return "";
+	return psprintf(" AND NOT pg_catalog.pg_visible_in_snapshot(%s::text::pg_catalog.xid8, %s::pg_catalog.pg_snapshot)",
+					column, quote_literal_cstr(seen));
+}
+
+/* the name blue/postgres_tracking.sql gives the change table */
+static char *
+change_table(const BcmigTableInfo *table)
+{
+	Datum		md5 = DirectFunctionCall1Coll(md5_text, C_COLLATION_OID,
+											  CStringGetTextDatum(source_name(table)));
+
+	return psprintf("bcmig_blue.\"c_%s\"", TextDatumGetCString(md5));
+}
+
+static char *
+pg_poll(const char *previous)
+{
+	StringInfoData s;
+
+	initStringInfo(&s);
+	appendStringInfoString(&s,
+						   "SELECT 'poll'::text, (extract(epoch FROM transaction_timestamp()) * 1000000)::bigint::text,"
+						   " pg_catalog.pg_snapshot_xmin(s)::text, pg_catalog.pg_snapshot_xmax(s)::text, s::text,"
+						   " bcmig_blue.incarnation_hash()::text, bcmig_blue.incarnation(),"
+						   " (SELECT floor::text FROM bcmig_blue.state)"
+						   " FROM (SELECT pg_catalog.pg_current_snapshot() AS s) x");
+	if (previous != NULL && previous[0] != '\0')
+		appendStringInfo(&s,
+						 " UNION ALL SELECT 'moved', t.schema_name, t.table_name, NULL, NULL, NULL, NULL, NULL"
+						 " FROM (SELECT DISTINCT m.relid FROM bcmig_blue.moved m WHERE m.xid >= %s%s) m"
+						 " JOIN bcmig_blue.tracked t USING (relid)",
+						 pnstrdup(previous, strcspn(previous, ":")),
+						 not_seen("m.xid", previous));
+	return s.data;
+}
+
+static char *
+pg_blocker(void)
+{
+	return pstrdup("SELECT what, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM ("
+				   " SELECT pg_catalog.format('%s of %s (pid %s, application %s, %s since %s)', 'transaction', usename, pid,"
+				   "   pg_catalog.quote_literal(application_name), state, xact_start) AS what, pg_catalog.age(backend_xid) AS age"
+				   "   FROM pg_catalog.pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_catalog.pg_backend_pid()"
+				   " UNION ALL SELECT pg_catalog.format('prepared transaction %s of %s since %s', pg_catalog.quote_literal(gid), owner, prepared),"
+				   "   pg_catalog.age(transaction) FROM pg_catalog.pg_prepared_xacts"
+				   " UNION ALL SELECT 'a transaction this login may not see (GRANT pg_read_all_stats on blue)', -1"
+				   ") x ORDER BY age DESC LIMIT 1");
+}
+
+static char *
+pg_expire(void)
+{
+	return pstrdup("SELECT bcmig_blue.expire()::text, NULL, NULL, NULL, NULL, NULL, NULL, NULL");
+}
+
+/* the B, M and I rows that go with the rows of one snapshot */
+static void
+append_signs(StringInfo s, const BcmigTableInfo *table)
+{
+	appendStringInfo(s, " UNION ALL SELECT 'I', bcmig_blue.incarnation_hash()%s", nulls(table->ncolumns));
+	if (strcmp(table->capture, "snapshot") != 0)
+		appendStringInfo(s,
+						 " UNION ALL SELECT b.op, CASE b.op WHEN 'B' THEN r.begin_version ELSE r.min_valid END%s"
+						 " FROM bcmig_blue.tracked r, (VALUES ('B'), ('M')) b(op) WHERE r.relid = %s::pg_catalog.regclass",
+						 nulls(table->ncolumns), quote_literal_cstr(source_name(table)));
+}
+
+static char *
+pg_window(const BcmigTableInfo *table, int64 position, const char *seen)
+{
+	StringInfoData s;
+
+	initStringInfo(&s);
+	if (strcmp(table->capture, "change_tracking") == 0)
+	{
+		appendStringInfo(&s,
+						 "SELECT CASE WHEN t.%s IS NULL THEN 'D' ELSE 'U' END::text, %s%s"
+						 " FROM (SELECT DISTINCT %s FROM %s c WHERE c.xid >= " INT64_FORMAT "%s) k"
+						 " LEFT JOIN %s t USING (%s)",
+						 ident(table->columns[table->keys[0]].source),
+						 version_of(table), all_columns(table, true),
+						 key_columns(table, "c."), change_table(table), position,
+						 not_seen("c.xid", seen),
+						 source_name(table), key_columns(table, ""));
+	}
+	else
+		appendStringInfo(&s,
+						 "SELECT 'U'::text, %s%s FROM %s t WHERE %s >= " INT64_FORMAT "%s",
+						 version_of(table), all_columns(table, false), source_name(table),
+						 version_of(table), position, not_seen(version_of(table), seen));
+	append_signs(&s, table);
+	return s.data;
+}
+
+/* (k1, k2) op (v1, v2); nothing when the bound is open */
+static void
+append_bound(StringInfo s, const BcmigTableInfo *table, const char *op, Datum bound)
+{
+	Datum	   *values;
+	bool	   *isnull;
+	int			n;
+
+	if (bound == (Datum) 0)
+		return;
+	deconstruct_array(DatumGetArrayTypeP(bound), TEXTOID, -1, false, TYPALIGN_INT,
+					  &values, &isnull, &n);
+	if (n != table->nkeys)
+		elog(ERROR, "a bound of table %s has %d values, its key %d columns",
+			 table->target_name, n, table->nkeys);
+	appendStringInfo(s, " AND (%s) %s (", key_columns(table, "t."), op);
+	for (int i = 0; i < n; i++)
+		appendStringInfo(s, "%s%s", i ? ", " : "",
+						 literal(&table->columns[table->keys[i]], TextDatumGetCString(values[i])));
+	appendStringInfoChar(s, ')');
+}
+
+static char *
+pg_chunk(const BcmigTableInfo *table, Datum lower, Datum upper)
+{
+	StringInfoData s;
+
+	initStringInfo(&s);
+	appendStringInfo(&s, "SELECT 'U'::text, %s%s FROM %s t WHERE true",
+					 version_of(table), all_columns(table, false), source_name(table));
+	append_bound(&s, table, ">", lower);
+	append_bound(&s, table, "<=", upper);
+	append_signs(&s, table);
+	return s.data;
+}
+
+static char *
+pg_rows_by_key(const BcmigTableInfo *table, int n, char **keys)
+{
+	StringInfoData s;
+
+	initStringInfo(&s);
+	appendStringInfo(&s, "SELECT CASE WHEN t.%s IS NULL THEN 'D' ELSE 'U' END::text, %s%s FROM (VALUES ",
+					 ident(table->columns[table->keys[0]].source),
+					 version_of(table), all_columns(table, true));
+	for (int row = 0; row < n; row++)
+	{
+		appendStringInfoString(&s, row ? ", (" : "(");
+		for (int i = 0; i < table->nkeys; i++)
+			appendStringInfo(&s, "%s%s", i ? ", " : "",
+							 literal(&table->columns[table->keys[i]],
+									 keys[row * table->nkeys + i]));
+		appendStringInfoChar(&s, ')');
+	}
+	appendStringInfo(&s, ") k(%s) LEFT JOIN %s t USING (%s)",
+					 key_columns(table, ""), source_name(table), key_columns(table, ""));
+	append_signs(&s, table);
+	return s.data;
+}
+
+static char *
+pg_key_list(const BcmigTableInfo *table)
+{
+	StringInfoData s;
+
+	initStringInfo(&s);
+	appendStringInfoString(&s, "SELECT 'U'::text, NULL::bigint");
+	for (int i = 0; i < table->ncolumns; i++)
+		appendStringInfo(&s, ", %s", table->columns[i].key_position > 0 ?
+						 ident(table->columns[i].source) : "NULL");
+	appendStringInfo(&s, " FROM %s t", source_name(table));
+	append_signs(&s, table);
+	return s.data;
+}
+
+/* columns of unbounded width: their size must be known before they are fetched */
+static char *
+unbounded_bytes(const BcmigTableInfo *table)
+{
+	StringInfoData s;
+
+	initStringInfo(&s);
+	for (int i = 0; i < table->ncolumns; i++)
+	{
+		const char *type = table->columns[i].source_type;
+
+		if (strcmp(type, "bytea") == 0 || strcmp(type, "text") == 0 ||
+			strcmp(type, "character varying") == 0)
+			appendStringInfo(&s, "%scoalesce(pg_catalog.octet_length(t.%s), 0)::bigint",
+							 s.len ? " + " : "", ident(table->columns[i].source));
+		else if (strcmp(type, "json") == 0 || strcmp(type, "jsonb") == 0 || strcmp(type, "xml") == 0)
+			appendStringInfo(&s, "%scoalesce(pg_catalog.pg_column_size(t.%s), 0)::bigint * 4",
+							 s.len ? " + " : "", ident(table->columns[i].source));
+	}
+	return s.len ? s.data : NULL;
+}
+
+static char *
+pg_chunk_bound(const BcmigTableInfo *table, Datum lower, int64 rows)
+{
+	StringInfoData s;
+	StringInfoData key;
+	StringInfoData where;
+	char	   *bytes = unbounded_bytes(table);
+
+	initStringInfo(&s);
+	initStringInfo(&key);
+	initStringInfo(&where);
+	for (int i = 0; i < table->nkeys; i++)
+		appendStringInfo(&key, "%st.%s::text", i ? ", " : "",
+						 ident(table->columns[table->keys[i]].source));
+	append_bound(&where, table, ">", lower);
+
+	if (bytes == NULL)
+		appendStringInfo(&s,
+						 "SELECT '1', (ARRAY[%s])::text, NULL, NULL, NULL, NULL, NULL, NULL FROM %s t"
+						 " WHERE true%s ORDER BY %s OFFSET " INT64_FORMAT " LIMIT 1",
+						 key.data, source_name(table), where.data, key_columns(table, "t."), rows - 1);
+	else
+		appendStringInfo(&s,
+						 "WITH r AS MATERIALIZED (SELECT (ARRAY[%s])::text AS key, %s AS bytes,"
+						 " pg_catalog.row_number() OVER (ORDER BY %s) AS n FROM %s t"
+						 " WHERE true%s ORDER BY %s LIMIT " INT64_FORMAT ")"
+						 " SELECT CASE WHEN count(*) = " INT64_FORMAT " THEN '1' ELSE '0' END,"
+						 " max(key) FILTER (WHERE n = " INT64_FORMAT "), NULL, NULL, NULL, NULL, NULL,"
+						 " max(bytes)::text FROM r",
+						 key.data, bytes, key_columns(table, "t."), source_name(table),
+						 where.data, key_columns(table, "t."), rows, rows, rows);
+	return s.data;
+}
+
+static char *
+pg_table_size_sql(const BcmigTableInfo *table)
+{
+	char	   *name = quote_literal_cstr(source_name(table));
+
+	return psprintf("SELECT (CASE WHEN c.reltuples >= 0 THEN c.reltuples ELSE pg_catalog.pg_stat_get_live_tuples(c.oid) END)::bigint::text,"
+					" pg_catalog.pg_table_size(c.oid)::text, NULL, NULL, NULL, NULL, NULL, NULL"
+					" FROM pg_catalog.pg_class c WHERE c.oid = %s::pg_catalog.regclass", name);
+}
+
+const BcmigDialect bcmig_dialect_postgres = {
+	.name = "PostgreSQL",
+	.fdw = "postgres_fdw",
+	.default_schema = "public",
+	.poll = pg_poll,
+	.blocker = pg_blocker,
+	.expire = pg_expire,
+	.window = pg_window,
+	.chunk = pg_chunk,
+	.rows_by_key = pg_rows_by_key,
+	.key_list = pg_key_list,
+	.chunk_bound = pg_chunk_bound,
+	.table_size = pg_table_size_sql,
+	.describe = bcmig_postgres_describe,
+	.preflight = bcmig_postgres_preflight,
+};

@@ -1,0 +1,340 @@
+/*-------------------------------------------------------------------------
+ *
+ * incarnation.c
+ *	  Is blue still the database it was?
+ *
+ * A dialect's incarnation text is <fork>/<start>: what identifies the database
+ * and its history, a slash, what identifies this start of the server.
+ *
+ *	- another fork, or a horizon below the stored one: blue was restored or
+ *	  failed over.  Everything of it is read again (resync, never truncate).
+ *	- another start only: blue may have lost its last commits in a crash
+ *	  (asynchronous commit).  The tail witness of each table, the last keys and
+ *	  versions applied, is read back; when one is missing or older, all tables
+ *	  are read again, since what was lost is the end of the log, not of a table.
+ *
+ * The new incarnation is stored in the transaction that marks the tables (or
+ * after the witnesses agreed), so a crash in between asks again.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "poller.h"
+
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_type.h"
+#include "dialect.h"
+#include "foreign/foreign.h"
+#include "miscadmin.h"
+#include "remote.h"
+#include "slot.h"
+#include "state.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+/* receiver of the rows a witness asks for */
+typedef struct WitnessReceiver
+{
+	DestReceiver pub;
+	const BcmigTableInfo *table;
+	int			nwitness;
+	int64	   *versions;		/* wanted, -1 = only existence */
+	char	  **keys;			/* nwitness * nkeys texts */
+	int			good;
+} WitnessReceiver;
+
+static void
+witness_startup(DestReceiver *self, int operation, TupleDesc typeinfo)
+{
+}
+
+static void
+witness_nothing(DestReceiver *self)
+{
+}
+
+static bool
+witness_receive(TupleTableSlot *slot, DestReceiver *self)
+{
+	WitnessReceiver *r = (WitnessReceiver *) self;
+	const BcmigTableInfo *t = r->table;
+	TupleDesc	desc = slot->tts_tupleDescriptor;
+
+	slot_getallattrs(slot);
+	if (slot->tts_isnull[0] || strcmp(TextDatumGetCString(slot->tts_values[0]), "U") != 0)
+		return true;
+	for (int i = 0; i < r->nwitness; i++)
+	{
+		bool		same = true;
+
+		for (int k = 0; k < t->nkeys && same; k++)
+		{
+			int			att = 2 + t->keys[k];
+			Oid			out;
+			bool		varlena;
+
+			getTypeOutputInfo(TupleDescAttr(desc, att)->atttypid, &out, &varlena);
+			same = !slot->tts_isnull[att] &&
+				strcmp(OidOutputFunctionCall(out, slot->tts_values[att]), r->keys[i * t->nkeys + k]) == 0;
+		}
+		if (same && (r->versions[i] < 0 ||
+					 (!slot->tts_isnull[1] && DatumGetInt64(slot->tts_values[1]) >= r->versions[i])))
+			r->good++;
+	}
+	return true;
+}
+
+/*
+ * Are the last rows applied to this table still on blue, at least as new?  A
+ * table that has applied nothing since its copy has no witness and agrees.
+ */
+static bool
+witness_holds(int table_id)
+{
+	BcmigTableInfo *table;
+	BcmigCatalogScope scope;
+	WitnessReceiver r = {{0}};
+	MemoryContext caller = CurrentMemoryContext;
+	MemoryContext oldcontext;
+	Oid			feed;
+	const BcmigDialect *dialect;
+
+	table = bcmig_load_table(table_id);
+	if (table == NULL || table->nkeys == 0)
+		return true;
+
+	bcmig_catalog_begin(&scope);
+	bcmig_sql("SELECT (w->>'v')::int8, ARRAY(SELECT jsonb_array_elements_text(w->'k')) "
+			  "FROM bcmig.table_state s, jsonb_array_elements(s.witness) w WHERE s.table_id = $1",
+			  "i", table_id);
+	oldcontext = MemoryContextSwitchTo(caller);
+	r.nwitness = SPI_processed;
+	r.versions = palloc(sizeof(int64) * Max(r.nwitness, 1));
+	r.keys = palloc(sizeof(char *) * Max(r.nwitness * table->nkeys, 1));
+	for (int i = 0; i < r.nwitness; i++)
+	{
+		bool		isnull;
+		Datum	   *values;
+		bool	   *nulls;
+		int			n;
+
+		r.versions[i] = bcmig_get_int64(i, 1, -1);
+		deconstruct_array(DatumGetArrayTypeP(bcmig_get_datum(i, 2, &isnull)), TEXTOID, -1,
+						  false, TYPALIGN_INT, &values, &nulls, &n);
+		if (n != table->nkeys)
+			r.nwitness = 0;		/* the key was changed: nothing to ask */
+		for (int k = 0; k < n && r.nwitness > 0; k++)
+			r.keys[i * n + k] = TextDatumGetCString(values[k]);
+	}
+	MemoryContextSwitchTo(oldcontext);
+	bcmig_catalog_end(&scope);
+	if (r.nwitness == 0)
+		return true;
+
+	feed = get_relname_relid(table->feed, get_namespace_oid("bcmig", false));
+	dialect = bcmig_dialect_of_server(GetForeignTable(feed)->serverid);
+	r.pub.receiveSlot = witness_receive;
+	r.pub.rStartup = witness_startup;
+	r.pub.rShutdown = witness_nothing;
+	r.pub.rDestroy = witness_nothing;
+	r.table = table;
+	bcmig_remote_run(feed, dialect->rows_by_key(table, r.nwitness, r.keys), 100, &r.pub);
+	return r.good == r.nwitness;
+}
+
+static List *
+tables_to_witness(int environment_id, Oid owner)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	BcmigCatalogScope scope;
+	List	   *ids = NIL;
+
+	bcmig_catalog_begin(&scope);
+	bcmig_sql("SELECT t.table_id FROM bcmig.table_state s JOIN bcmig.sync_table t USING (table_id) "
+			  "JOIN bcmig.sync y USING (sync_id) "
+			  "WHERE y.environment_id = $1 AND y.owner::oid = $2 AND s.witness IS NOT NULL",
+			  "io", environment_id, owner);
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		MemoryContext oldcontext = MemoryContextSwitchTo(caller);
+
+		ids = lappend_int(ids, bcmig_get_int64(i, 1, 0));
+		MemoryContextSwitchTo(oldcontext);
+	}
+	bcmig_catalog_end(&scope);
+	return ids;
+}
+
+static size_t
+fork_length(const char *incarnation)
+{
+	const char *slash = strrchr(incarnation, '/');
+
+	return slash ? slash - incarnation : strlen(incarnation);
+}
+
+bool
+bcmig_check_incarnation(int environment_id, Oid owner, const BcmigPoll *poll)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	BcmigCatalogScope scope;
+	char	   *stored = NULL;
+	int64		horizon = 0;
+	char	   *reason = NULL;
+	List	   *ids;
+	ListCell   *lc;
+
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	bcmig_catalog_begin(&scope);
+	if (bcmig_sql("SELECT incarnation, horizon FROM bcmig.blue_position WHERE environment_id = $1 AND owner = $2",
+				  "io", environment_id, owner) > 0)
+	{
+		stored = MemoryContextStrdup(caller, bcmig_get_text(0, 1));
+		horizon = bcmig_get_int64(0, 2, 0);
+	}
+	bcmig_catalog_end(&scope);
+
+	if (stored == NULL)
+		reason = NULL;
+	else if (fork_length(stored) != fork_length(poll->incarnation_text) ||
+			 strncmp(stored, poll->incarnation_text, fork_length(stored)) != 0)
+		reason = psprintf("blue is another database or history: %s, was %s", poll->incarnation_text, stored);
+	else if (poll->horizon < horizon)
+		reason = psprintf("blue went back: horizon " INT64_FORMAT ", was " INT64_FORMAT, poll->horizon, horizon);
+	else if (strcmp(stored, poll->incarnation_text) != 0)
+	{
+		/* a question per table, each in a transaction of its own */
+		PopActiveSnapshot();
+		CommitTransactionCommand();
+		MemoryContextSwitchTo(caller);
+		StartTransactionCommand();
+		PushActiveSnapshot(GetTransactionSnapshot());
+		MemoryContextSwitchTo(caller);
+		ids = tables_to_witness(environment_id, owner);
+		foreach(lc, ids)
+		{
+			CHECK_FOR_INTERRUPTS();
+			if (!witness_holds(lfirst_int(lc)))
+			{
+				reason = psprintf("blue restarted and lost commits: the last rows applied to table %d are missing or older there",
+								  lfirst_int(lc));
+				break;
+			}
+			PopActiveSnapshot();
+			CommitTransactionCommand();
+			StartTransactionCommand();
+			PushActiveSnapshot(GetTransactionSnapshot());
+			MemoryContextSwitchTo(caller);
+		}
+	}
+
+	if (reason != NULL)
+	{
+		ereport(LOG, (errmsg("bcmig: %s; all its tables are read again", reason)));
+		bcmig_state_resync(environment_id, owner, 0, reason);
+	}
+	bcmig_catalog_begin(&scope);
+	bcmig_sql("INSERT INTO bcmig.blue_position AS p (environment_id, owner, horizon, seen, dirty, incarnation, clock) "
+			  "VALUES ($1, $2, $3, NULL, "
+			  " ARRAY(SELECT t.table_id FROM bcmig.sync_table t JOIN bcmig.sync y USING (sync_id) "
+			  "       WHERE y.environment_id = $1 AND y.owner::oid = $2), $4, $5) "
+			  "ON CONFLICT (environment_id, owner) DO UPDATE SET incarnation = excluded.incarnation, "
+			  " horizon = CASE WHEN $6 THEN excluded.horizon ELSE p.horizon END, "
+			  " seen = CASE WHEN $6 THEN NULL ELSE p.seen END, "
+			  " dirty = CASE WHEN $6 THEN excluded.dirty ELSE p.dirty END, "
+			  " updated_at = clock_timestamp()",
+			  "ioItzb", environment_id, owner, poll->horizon, poll->incarnation_text, poll->clock,
+			  reason != NULL);
+	bcmig_catalog_end(&scope);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(caller);
+
+	if (reason != NULL)
+	{
+		HASH_SEQ_STATUS seq;
+		BcmigTable *table;
+		int			index;
+
+		LWLockAcquire(bcmig_shared->lock, LW_EXCLUSIVE);
+		index = bcmig_live_blue(MyDatabaseId, environment_id, owner);
+		hash_seq_init(&seq, bcmig_tables);
+		while ((table = hash_seq_search(&seq)) != NULL)
+		{
+			if (table->blue == index && table->key.dboid == MyDatabaseId &&
+				table->state != BCMIG_PENDING && table->state != BCMIG_SUSPENDED)
+			{
+				table->state = BCMIG_RESYNC;
+				table->window_poll = 0;
+				table->version++;
+			}
+		}
+		LWLockRelease(bcmig_shared->lock);
+	}
+	return reason != NULL;
+}
+
+/*
+ * Write bcmig.blue_position from what shared memory holds: in one look, the
+ * horizon and the tables that are not complete to it.
+ */
+void
+bcmig_store_blue(int index)
+{
+	BcmigBlue	copy;
+	BcmigCatalogScope scope;
+	HASH_SEQ_STATUS seq;
+	BcmigTable *table;
+	Datum	   *dirty;
+	Datum	   *watched;
+	int			ndirty = 0;
+	int			nwatched = 0;
+
+	dirty = palloc(sizeof(Datum) * bcmig_max_tables);
+	watched = palloc(sizeof(Datum) * bcmig_max_tables);
+	LWLockAcquire(bcmig_shared->lock, LW_SHARED);
+	copy = bcmig_shared->blues[index];
+	hash_seq_init(&seq, bcmig_tables);
+	while ((table = hash_seq_search(&seq)) != NULL)
+	{
+		if (table->blue != index || table->key.dboid != MyDatabaseId)
+			continue;
+		watched[nwatched++] = Int32GetDatum(table->key.table_id);
+		if (table->state != BCMIG_STREAMING || table->window_poll == 0 ||
+			table->window_poll < table->moved_poll)
+			dirty[ndirty++] = Int32GetDatum(table->key.table_id);
+	}
+	LWLockRelease(bcmig_shared->lock);
+	if (copy.poll == 0)
+		return;
+
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	bcmig_catalog_begin(&scope);
+
+	/*
+	 * Tables without a live entry (their sync is stopped) were not watched:
+	 * they are dirty too.
+	 */
+	bcmig_sql("UPDATE bcmig.blue_position SET horizon = $3, seen = nullif($4, ''), clock = $5, updated_at = clock_timestamp(), "
+			  " dirty = $6 || ARRAY(SELECT t.table_id FROM bcmig.sync_table t JOIN bcmig.sync y USING (sync_id) "
+			  "   WHERE y.environment_id = $1 AND y.owner::oid = $2 AND NOT t.table_id = ANY ($7)) "
+			  "WHERE environment_id = $1 AND owner = $2 AND incarnation = $8",
+			  "ioItznnt", copy.environment_id, copy.owner, copy.horizon, copy.seen, copy.clock,
+			  PointerGetDatum(construct_array(dirty, ndirty, INT4OID, 4, true, TYPALIGN_INT)),
+			  PointerGetDatum(construct_array(watched, nwatched, INT4OID, 4, true, TYPALIGN_INT)),
+			  copy.incarnation_text);
+	bcmig_catalog_end(&scope);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	pfree(dirty);
+	pfree(watched);
+}

@@ -1,0 +1,401 @@
+/*-------------------------------------------------------------------------
+ *
+ * poller.c
+ *	  One process per (blue, owner): reads blue's clock, top, horizon,
+ *	  incarnation and which tables moved.
+ *
+ * Each poll is a transaction of its own, so that its horizon is older than the
+ * snapshot of any window that uses it.  What a poll read is published in
+ * shared memory under bcmig_shared->lock, with the moved tables marked in the
+ * same section: whoever sees the new horizon sees the marks too.
+ *
+ * After a start every table of the blue counts as moved, since nobody watched
+ * in between; so it does when blue's log of what moved has been expired past
+ * the previous poll.
+ *
+ * An error ends the process: the manager starts another one with backoff.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "poller.h"
+
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "commands/extension.h"
+#include "dialect.h"
+#include "foreign/foreign.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/interrupt.h"
+#include "remote.h"
+#include "slot.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "utils/backend_status.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+extern PGDLLEXPORT void bcmig_poller_main(Datum arg);
+
+#define IDLE_INTERVAL		600 /* ms between polls of an idle blue: a poll is five statements through postgres_fdw */
+#define QUIET_BEFORE_IDLE	2000	/* ms without movement before polls slow down */
+#define STORE_INTERVAL		60000	/* ms between two writes of bcmig.blue_position */
+#define EXPIRE_INTERVAL		600000	/* ms between two calls of blue's expire() */
+#define BLOCKED_AFTER		1000	/* ms the horizon stands still before we ask who holds it */
+
+static int	blue_index;
+static BcmigBlue *blue;
+static Oid	feed;
+static const BcmigDialect *dialect;
+
+static void
+start_poll_transaction(void)
+{
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+}
+
+static void
+end_poll_transaction(void)
+{
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+}
+
+/* feed and dialect of this poller's environment */
+static void
+find_feed(int environment_id)
+{
+	ForeignTable *ft;
+	char		name[NAMEDATALEN];
+
+	start_poll_transaction();
+	snprintf(name, sizeof(name), "feed_env_%d", environment_id);
+	feed = get_relname_relid(name, get_namespace_oid("bcmig", false));
+	if (!OidIsValid(feed))
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_UNKNOWN_OBJECT),
+				 errmsg("environment %d has no feed", environment_id)));
+	ft = GetForeignTable(feed);
+	dialect = bcmig_dialect_of_server(ft->serverid);
+	end_poll_transaction();
+}
+
+/*
+ * Ask blue once.  Result in "context".
+ */
+static BcmigPoll *
+ask_blue(MemoryContext context, const char *previous)
+{
+	BcmigPoll  *poll;
+	List	   *rows;
+	ListCell   *lc;
+	char	  **first;
+	MemoryContext oldcontext;
+
+	start_poll_transaction();
+	oldcontext = MemoryContextSwitchTo(context);
+	rows = bcmig_remote_texts(feed, dialect->poll(previous));
+	poll = palloc0(sizeof(BcmigPoll));
+	poll->moved = palloc(sizeof(uint64) * Max(list_length(rows), 1));
+	MemoryContextSwitchTo(oldcontext);
+	end_poll_transaction();
+	MemoryContextSwitchTo(context);
+
+	first = rows == NIL ? NULL : linitial(rows);
+	if (first == NULL || strcmp(first[0], "poll") != 0 || !first[1] || !first[2] ||
+		!first[3] || !first[5] || !first[6])
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_BLUE),
+				 errmsg("blue's answer to a poll is not one bcmig understands")));
+	poll->clock = pg_strtoint64(first[1]) -
+		(POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
+	poll->horizon = pg_strtoint64(first[2]);
+	poll->top = pg_strtoint64(first[3]);
+	poll->seen = first[4] ? first[4] : "";
+	poll->incarnation = pg_strtoint64(first[5]);
+	poll->incarnation_text = first[6];
+	poll->floor = first[7] ? pg_strtoint64(first[7]) : 0;
+	for_each_from(lc, rows, 1)
+	{
+		char	  **row = lfirst(lc);
+
+		if (strcmp(row[0], "moved") == 0 && row[1] && row[2])
+			poll->moved[poll->nmoved++] = bcmig_source_hash(row[1], row[2]);
+	}
+	return poll;
+}
+
+/*
+ * Add a (clock, top) pair.  When the ring is full every second of the older
+ * three quarters goes, so it reaches back ever further, ever more coarsely.
+ */
+static void
+add_pair(TimestampTz clock, int64 top)
+{
+	int			kept = 0;
+
+	/* another incarnation counts anew: what was proved before does not hold */
+	if (blue->npairs > 0 && top < blue->pairs[blue->npairs - 1].top)
+		blue->npairs = 0;
+	if (blue->npairs == BCMIG_PAIRS)
+	{
+		for (int i = 0; i < BCMIG_PAIRS; i++)
+		{
+			if (i >= BCMIG_PAIRS * 3 / 4 || i % 2 == 0)
+				blue->pairs[kept++] = blue->pairs[i];
+		}
+		blue->npairs = kept;
+	}
+	blue->pairs[blue->npairs].clock = clock;
+	blue->pairs[blue->npairs].top = top;
+	blue->npairs++;
+}
+
+static int
+compare_hash(const void *a, const void *b)
+{
+	uint64		x = *(const uint64 *) a;
+	uint64		y = *(const uint64 *) b;
+
+	return x < y ? -1 : x > y;
+}
+
+/*
+ * Publish a reading.  Returns whether a table moved.
+ */
+static bool
+publish(BcmigPoll *poll, instr_time asked_at, bool all_moved)
+{
+	HASH_SEQ_STATUS seq;
+	BcmigTable *table;
+	bool		moved = false;
+
+	qsort(poll->moved, poll->nmoved, sizeof(uint64), compare_hash);
+
+	LWLockAcquire(bcmig_shared->lock, LW_EXCLUSIVE);
+	blue->reachable = true;
+	blue->poll++;
+	blue->read_at = asked_at;
+	blue->clock = poll->clock;
+	blue->horizon = poll->horizon;
+	blue->top = poll->top;
+	blue->incarnation = poll->incarnation;
+	strlcpy(blue->incarnation_text, poll->incarnation_text, sizeof(blue->incarnation_text));
+	/* a mark that does not fit is no mark: windows then read from the position on */
+	if (strlcpy(blue->seen, poll->seen, sizeof(blue->seen)) >= sizeof(blue->seen))
+		blue->seen[0] = '\0';
+	blue->last_error[0] = '\0';
+	if (poll->horizon >= poll->top)
+		blue->blocked_by[0] = '\0';
+	add_pair(poll->clock, poll->top);
+
+	hash_seq_init(&seq, bcmig_tables);
+	while ((table = hash_seq_search(&seq)) != NULL)
+	{
+		if (table->blue != blue_index || table->key.dboid != MyDatabaseId)
+			continue;
+		if (all_moved || (poll->nmoved > 0 &&
+						  bsearch(&table->name_hash, poll->moved, poll->nmoved,
+								  sizeof(uint64), compare_hash) != NULL))
+		{
+			table->moved_poll = blue->poll;
+			moved = true;
+		}
+	}
+	LWLockRelease(bcmig_shared->lock);
+	return moved;
+}
+
+/*
+ * The horizon stands still below the top: find out who holds it.
+ */
+static void
+ask_blocker(MemoryContext context)
+{
+	List	   *rows;
+	const char *who = "";
+	MemoryContext oldcontext;
+
+	start_poll_transaction();
+	oldcontext = MemoryContextSwitchTo(context);
+	rows = bcmig_remote_texts(feed, dialect->blocker());
+	MemoryContextSwitchTo(oldcontext);
+	end_poll_transaction();
+	if (rows != NIL && ((char **) linitial(rows))[0] != NULL)
+		who = ((char **) linitial(rows))[0];
+
+	LWLockAcquire(bcmig_shared->lock, LW_EXCLUSIVE);
+	strlcpy(blue->blocked_by, who, sizeof(blue->blocked_by));
+	LWLockRelease(bcmig_shared->lock);
+}
+
+static void
+ask_expire(MemoryContext context)
+{
+	MemoryContext oldcontext;
+
+	start_poll_transaction();
+	oldcontext = MemoryContextSwitchTo(context);
+	(void) bcmig_remote_texts(feed, dialect->expire());
+	MemoryContextSwitchTo(oldcontext);
+	end_poll_transaction();
+}
+
+/*
+ * Time until the next poll.  While blue moves: a sixth of the wanted latency,
+ * which leaves the rest for window and commit.  Idle: growing.
+ */
+static long
+next_interval(long quiet_for)
+{
+	long		fast = Max(5, Min(1000, blue->max_latency / 6));
+	long		slow = Max(fast, IDLE_INTERVAL);
+
+	if (blue->fixed_interval > 0)
+		return blue->fixed_interval;
+	if (quiet_for < QUIET_BEFORE_IDLE)
+		return fast;
+	return Min(slow, fast + (quiet_for - QUIET_BEFORE_IDLE) / 10);
+}
+
+static long
+elapsed_ms(TimestampTz since)
+{
+	return since == 0 ? LONG_MAX : TimestampDifferenceMilliseconds(since, GetCurrentTimestamp());
+}
+
+static void
+poll_loop(MemoryContext context)
+{
+	char	   *previous = NULL;
+	int64		previous_horizon = 0;
+	TimestampTz last_moved = GetCurrentTimestamp();
+	TimestampTz last_stored = 0;
+	TimestampTz last_expired = GetCurrentTimestamp();
+	TimestampTz held_since = 0;
+	TimestampTz last_blocker = 0;
+	int64		held_horizon = -1;
+	int64		stored_incarnation = 0;
+
+	for (;;)
+	{
+		BcmigPoll  *poll;
+		instr_time	asked_at;
+		bool		all_moved;
+
+		CHECK_FOR_INTERRUPTS();
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+		}
+		if (bcmig_slot->stop)
+			return;
+		MemoryContextSwitchTo(context);
+		MemoryContextReset(context);
+
+		INSTR_TIME_SET_CURRENT(asked_at);
+		poll = ask_blue(context, previous);
+		bcmig_debug_point("poll_read");
+
+		all_moved = previous == NULL;
+		if (poll->floor > previous_horizon)
+			all_moved = true;
+		if (stored_incarnation != poll->incarnation || poll->horizon < previous_horizon)
+		{
+			/* before anyone can use this reading */
+			if (bcmig_check_incarnation(bcmig_slot->environment_id, bcmig_slot->owner, poll))
+				all_moved = true;
+			stored_incarnation = poll->incarnation;
+			last_stored = 0;
+		}
+		if (publish(poll, asked_at, all_moved))
+		{
+			last_moved = GetCurrentTimestamp();
+			bcmig_wake_manager(MyDatabaseId);
+		}
+		if (previous != NULL)
+			pfree(previous);
+		previous = MemoryContextStrdup(TopMemoryContext, poll->seen);
+		previous_horizon = poll->horizon;
+		bcmig_slot->jobs_done++;
+
+		if (elapsed_ms(last_stored) >= STORE_INTERVAL)
+		{
+			bcmig_store_blue(blue_index);
+			last_stored = GetCurrentTimestamp();
+			bcmig_wake_manager(MyDatabaseId);
+		}
+		if (poll->horizon >= poll->top || poll->horizon != held_horizon)
+		{
+			held_horizon = poll->horizon;
+			held_since = GetCurrentTimestamp();
+		}
+		else if (elapsed_ms(held_since) >= BLOCKED_AFTER && elapsed_ms(last_blocker) >= BLOCKED_AFTER)
+		{
+			ask_blocker(context);
+			last_blocker = GetCurrentTimestamp();
+		}
+		if (elapsed_ms(last_expired) >= EXPIRE_INTERVAL)
+		{
+			ask_expire(context);
+			last_expired = GetCurrentTimestamp();
+		}
+		pgstat_report_stat(false);
+
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 next_interval(elapsed_ms(last_moved)), PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+	}
+}
+
+void
+bcmig_poller_main(Datum arg)
+{
+	MemoryContext context;
+
+	bcmig_process_start("bcmig poller");
+	context = AllocSetContextCreate(TopMemoryContext, "bcmig poll", ALLOCSET_DEFAULT_SIZES);
+
+	LWLockAcquire(bcmig_shared->lock, LW_EXCLUSIVE);
+	blue_index = bcmig_live_blue(MyDatabaseId, bcmig_slot->environment_id, bcmig_slot->owner);
+	LWLockRelease(bcmig_shared->lock);
+	if (blue_index < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("bcmig reads at most %d blues", BCMIG_MAX_BLUES)));
+	blue = &bcmig_shared->blues[blue_index];
+	bcmig_slot_phase("polls blue", NULL, 0);
+
+	PG_TRY();
+	{
+		find_feed(bcmig_slot->environment_id);
+		poll_loop(context);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *edata;
+
+		MemoryContextSwitchTo(context);
+		edata = CopyErrorData();
+		EmitErrorReport();
+		FlushErrorState();
+		AbortCurrentTransaction();
+
+		LWLockAcquire(bcmig_shared->lock, LW_EXCLUSIVE);
+		blue->reachable = false;
+		strlcpy(blue->last_error, edata->message, sizeof(blue->last_error));
+		LWLockRelease(bcmig_shared->lock);
+		bcmig_slot_error(edata->message);
+		proc_exit(1);
+	}
+	PG_END_TRY();
+}

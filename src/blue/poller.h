@@ -1,0 +1,36 @@
+/*-------------------------------------------------------------------------
+ *
+ * poller.h
+ *	  One reading of blue, and whether blue is still the same database.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BCMIG_POLLER_H
+#define BCMIG_POLLER_H
+
+#include "bcmig.h"
+
+typedef struct BcmigPoll
+{
+	TimestampTz clock;
+	int64		horizon;
+	int64		top;
+	char	   *seen;
+	int64		incarnation;
+	char	   *incarnation_text;
+	int64		floor;
+	int			nmoved;
+	uint64	   *moved;			/* bcmig_source_hash of each moved table */
+} BcmigPoll;
+
+/*
+ * Compare a reading with what was stored; puts tables into resync when blue is
+ * not the database it was.  Returns true when it did.  Runs its own
+ * transactions; called outside one.
+ */
+extern bool bcmig_check_incarnation(int environment_id, Oid owner, const BcmigPoll *poll);
+
+/* store horizon, mark, dirty tables and incarnation of blue "index" */
+extern void bcmig_store_blue(int index);
+
+#endif							/* BCMIG_POLLER_H */

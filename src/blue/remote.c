@@ -1,0 +1,262 @@
+/*-------------------------------------------------------------------------
+ *
+ * remote.c
+ *	  Running a statement on blue through a feed: one plan, many statements.
+ *
+ * A feed is a foreign table nobody ever scans as it stands.  It is planned
+ * once as SELECT * FROM feed; to run a statement, a copy of that plan gets the
+ * statement's text in place of the text the wrapper deparsed, and is executed
+ * into the caller's DestReceiver.  Both wrappers we work with keep that text as
+ * the first member of ForeignScan.fdw_private; postgres_fdw keeps its
+ * fetch_size as the third (postgres_fdw.c, enum FdwScanPrivateIndex).  That is
+ * no interface, so the shape is checked to the letter before it is touched.
+ *
+ * Planning and name look-up run as the owner of schema bcmig; execution as the
+ * current user, whose user mapping is used and who must own the feed.
+ *
+ * Memory: plans are kept by SPI for the life of the process; the copy lives in
+ * the caller's context until the statement is done.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "remote.h"
+
+#include "catalog.h"
+#include "commands/defrem.h"
+#include "dialect.h"
+#include "executor/executor.h"
+#include "foreign/foreign.h"
+#include "miscadmin.h"
+#include "nodes/plannodes.h"
+#include "nodes/value.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/plancache.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
+
+#define TEXT_FEED_COLUMNS	8
+
+bool		bcmig_remote_running = false;
+
+/* feed -> kept plan */
+typedef struct FeedPlan
+{
+	Oid			feed;			/* must be first */
+	SPIPlanPtr	plan;
+} FeedPlan;
+
+static HTAB *feed_plans = NULL;
+
+const BcmigDialect *
+bcmig_dialect_of_server(Oid serverid)
+{
+	ForeignServer *server = GetForeignServer(serverid);
+	ForeignDataWrapper *fdw = GetForeignDataWrapper(server->fdwid);
+
+	if (strcmp(fdw->fdwname, bcmig_dialect_postgres.fdw) == 0)
+		return &bcmig_dialect_postgres;
+	ereport(ERROR,
+			(errcode(ERRCODE_BM_UNSUITABLE),
+			 errmsg("server \"%s\" uses foreign data wrapper \"%s\"",
+					server->servername, fdw->fdwname),
+			 errdetail("This version reads a blue through postgres_fdw."),
+			 errhint("CREATE SERVER ... FOREIGN DATA WRAPPER postgres_fdw ...;")));
+	return NULL;				/* keep compiler quiet */
+}
+
+/*
+ * The kept plan of a feed, planned on first use.  Inside SPI, as catalogue
+ * owner.
+ */
+static SPIPlanPtr
+feed_plan(Oid feed)
+{
+	FeedPlan   *entry;
+	bool		found;
+
+	if (feed_plans == NULL)
+	{
+		HASHCTL		ctl = {0};
+
+		ctl.keysize = sizeof(Oid);
+		ctl.entrysize = sizeof(FeedPlan);
+		feed_plans = hash_create("bcmig feed plans", 64, &ctl, HASH_ELEM | HASH_BLOBS);
+	}
+	entry = hash_search(feed_plans, &feed, HASH_ENTER, &found);
+	if (!found)
+		entry->plan = NULL;
+	if (entry->plan == NULL)
+	{
+		char	   *name = get_rel_name(feed);
+		char	   *sql;
+		SPIPlanPtr	plan;
+
+		if (name == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_BM_FEED_SHAPE),
+					 errmsg("feed with OID %u is gone", feed)));
+		sql = psprintf("SELECT * FROM %s",
+					   quote_qualified_identifier(get_namespace_name(get_rel_namespace(feed)), name));
+		plan = SPI_prepare(sql, 0, NULL);
+		if (plan == NULL)
+			elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
+		SPI_keepplan(plan);
+		entry->plan = plan;
+	}
+	return entry->plan;
+}
+
+static void
+bad_shape(Oid feed, const char *what)
+{
+	ForeignServer *server = GetForeignServer(GetForeignTable(feed)->serverid);
+	ForeignDataWrapper *fdw = GetForeignDataWrapper(server->fdwid);
+
+	ereport(ERROR,
+			(errcode(ERRCODE_BM_FEED_SHAPE),
+			 errmsg("the plan of feed \"%s\" is not what bcmig expects of %s",
+					get_rel_name(feed), fdw->fdwname),
+			 errdetail("%s", what),
+			 errhint("This version of bcmig was made for postgres_fdw of PostgreSQL 14 to 18; check SELECT * FROM pg_available_extensions WHERE name = '%s', and that nobody altered the feed.",
+					 fdw->fdwname)));
+}
+
+/*
+ * Replace statement and fetch size in a copied plan.  The expected text is
+ * what postgres_fdw deparses for our feed: SELECT <columns> FROM <the remote
+ * name in the feed's options>, where that name is one no blue has.
+ */
+static void
+retarget(PlannedStmt *pstmt, Oid feed, const char *sql, int fetch_size)
+{
+	ForeignScan *scan = (ForeignScan *) pstmt->planTree;
+	List	   *options = GetForeignTable(feed)->options;
+	ListCell   *lc;
+	const char *schema = "";
+	const char *table = "";
+	char	   *tail;
+	String	   *text;
+
+	if (!IsA(scan, ForeignScan))
+		bad_shape(feed, "The top of the plan is not a foreign scan.");
+	if (list_length(scan->fdw_private) < 3 || !IsA(linitial(scan->fdw_private), String))
+		bad_shape(feed, "The scan does not start with the text of its statement.");
+
+	foreach(lc, options)
+	{
+		DefElem    *def = (DefElem *) lfirst(lc);
+
+		if (strcmp(def->defname, "schema_name") == 0)
+			schema = defGetString(def);
+		else if (strcmp(def->defname, "table_name") == 0)
+			table = defGetString(def);
+	}
+	tail = psprintf(" FROM %s.%s", quote_identifier(schema), quote_identifier(table));
+	text = linitial_node(String, scan->fdw_private);
+	if (strncmp(strVal(text), "SELECT ", 7) != 0 ||
+		strlen(strVal(text)) < strlen(tail) ||
+		strcmp(strVal(text) + strlen(strVal(text)) - strlen(tail), tail) != 0 ||
+		strcmp(schema, "bcmig_feed") != 0)
+		bad_shape(feed, psprintf("Its statement is \"%s\", expected SELECT ...%s.",
+								 strVal(text), tail));
+	if (!IsA(lthird(scan->fdw_private), Integer))
+		bad_shape(feed, "The scan does not carry its fetch size third.");
+
+	linitial(scan->fdw_private) = makeString(pstrdup(sql));
+	lthird(scan->fdw_private) = makeInteger(fetch_size);
+}
+
+void
+bcmig_remote_run(Oid feed, const char *sql, int fetch_size, DestReceiver *dest)
+{
+	BcmigCatalogScope scope;
+	CachedPlan *cplan;
+	PlannedStmt *pstmt;
+	QueryDesc  *qdesc;
+	MemoryContext caller = CurrentMemoryContext;
+	MemoryContext oldcontext;
+
+	/*
+	 * The cached plan is valid as long as we hold it in this transaction
+	 * (its locks are ours now); what we change is a copy.
+	 */
+	bcmig_catalog_begin(&scope);
+	cplan = SPI_plan_get_cached_plan(feed_plan(feed));
+	if (cplan == NULL || list_length(cplan->stmt_list) != 1)
+		bad_shape(feed, "There is no single plan.");
+	oldcontext = MemoryContextSwitchTo(caller);
+	pstmt = copyObject(linitial_node(PlannedStmt, cplan->stmt_list));
+	retarget(pstmt, feed, sql, fetch_size);
+	MemoryContextSwitchTo(oldcontext);
+	ReleaseCachedPlan(cplan, CurrentResourceOwner);
+	bcmig_catalog_end(&scope);
+	MemoryContextSwitchTo(caller);
+
+	bcmig_remote_running = true;
+	qdesc = CreateQueryDesc(pstmt, sql, GetActiveSnapshot(), InvalidSnapshot,
+							dest, NULL, NULL, 0);
+	ExecutorStart(qdesc, 0);
+	ExecutorRun(qdesc, ForwardScanDirection, 0, true);
+	ExecutorFinish(qdesc);
+	ExecutorEnd(qdesc);
+	FreeQueryDesc(qdesc);
+	bcmig_remote_running = false;
+}
+
+/* ---- a receiver that collects the rows of a text feed ---- */
+
+typedef struct TextReceiver
+{
+	DestReceiver pub;
+	MemoryContext context;
+	List	   *rows;
+} TextReceiver;
+
+static void
+text_startup(DestReceiver *self, int operation, TupleDesc typeinfo)
+{
+	if (typeinfo->natts != TEXT_FEED_COLUMNS)
+		elog(ERROR, "a text feed has %d columns, not %d", TEXT_FEED_COLUMNS, typeinfo->natts);
+}
+
+static bool
+text_receive(TupleTableSlot *slot, DestReceiver *self)
+{
+	TextReceiver *r = (TextReceiver *) self;
+	MemoryContext oldcontext = MemoryContextSwitchTo(r->context);
+	char	  **row = palloc0(sizeof(char *) * TEXT_FEED_COLUMNS);
+
+	slot_getallattrs(slot);
+	for (int i = 0; i < TEXT_FEED_COLUMNS; i++)
+	{
+		if (!slot->tts_isnull[i])
+			row[i] = TextDatumGetCString(slot->tts_values[i]);
+	}
+	r->rows = lappend(r->rows, row);
+	MemoryContextSwitchTo(oldcontext);
+	return true;
+}
+
+static void
+text_nothing(DestReceiver *self)
+{
+}
+
+List *
+bcmig_remote_texts(Oid feed, const char *sql)
+{
+	TextReceiver r = {{0}};
+
+	r.pub.receiveSlot = text_receive;
+	r.pub.rStartup = text_startup;
+	r.pub.rShutdown = text_nothing;
+	r.pub.rDestroy = text_nothing;
+	r.pub.mydest = DestNone;
+	r.context = CurrentMemoryContext;
+	bcmig_remote_run(feed, sql, 10000, &r.pub);
+	return r.rows;
+}

@@ -1,0 +1,353 @@
+/*-------------------------------------------------------------------------
+ *
+ * catalog.c
+ *	  Reading and writing the tables of schema bcmig.
+ *
+ * Callers run as anybody: a DBA's session, or a worker as the owner of its
+ * sync.  None of them needs a grant on our tables, because every access is
+ * inside a scope that runs as the owner of schema bcmig with a fixed
+ * search_path; nothing a user wrote runs inside one.
+ *
+ * Statements are planned once a process: a small cache keyed by their text.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog.h"
+
+#include "access/htup_details.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_namespace.h"
+#include "catalog/pg_type.h"
+#include "common/hashfn.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/inval.h"
+#include "utils/jsonb.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+
+#define PLAN_CACHE_SIZE		256
+#define MAX_PARAMS			20
+
+typedef struct CachedStatement
+{
+	char	   *sql;
+	SPIPlanPtr	plan;
+} CachedStatement;
+
+static CachedStatement statements[PLAN_CACHE_SIZE];
+
+/*
+ * Become the owner of schema bcmig.
+ */
+void
+bcmig_become_catalog_owner(BcmigCatalogScope *scope)
+{
+	HeapTuple	tuple = SearchSysCache1(NAMESPACENAME, CStringGetDatum("bcmig"));
+	Oid			owner;
+
+	if (!HeapTupleIsValid(tuple))
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_UNKNOWN_OBJECT),
+				 errmsg("schema \"bcmig\" does not exist in this database"),
+				 errhint("CREATE EXTENSION bcmig CASCADE;")));
+	owner = ((Form_pg_namespace) GETSTRUCT(tuple))->nspowner;
+	ReleaseSysCache(tuple);
+
+	GetUserIdAndSecContext(&scope->userid, &scope->sec_context);
+	SetUserIdAndSecContext(owner, scope->sec_context | SECURITY_LOCAL_USERID_CHANGE);
+}
+
+void
+bcmig_restore_user(BcmigCatalogScope *scope)
+{
+	SetUserIdAndSecContext(scope->userid, scope->sec_context);
+}
+
+/*
+ * Open a scope: SPI, search_path, user.  Needs a transaction.  On ERROR the
+ * (sub)transaction abort takes all three back.
+ */
+void
+bcmig_catalog_begin(BcmigCatalogScope *scope)
+{
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	scope->guc_level = NewGUCNestLevel();
+	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	bcmig_become_catalog_owner(scope);
+}
+
+void
+bcmig_catalog_end(BcmigCatalogScope *scope)
+{
+	bcmig_restore_user(scope);
+	AtEOXact_GUC(true, scope->guc_level);
+	SPI_finish();
+}
+
+static SPIPlanPtr
+plan_statement(const char *sql, int nargs, Oid *types)
+{
+	CachedStatement *entry;
+	MemoryContext oldcontext;
+	SPIPlanPtr	plan;
+
+	entry = &statements[hash_bytes((const unsigned char *) sql, strlen(sql)) % PLAN_CACHE_SIZE];
+	if (entry->plan != NULL && strcmp(entry->sql, sql) == 0)
+		return entry->plan;
+
+	plan = SPI_prepare(sql, nargs, types);
+	if (plan == NULL)
+		elog(ERROR, "SPI_prepare failed: %s: %s", SPI_result_code_string(SPI_result), sql);
+	SPI_keepplan(plan);
+
+	if (entry->plan != NULL)
+	{
+		SPI_freeplan(entry->plan);
+		pfree(entry->sql);
+		entry->plan = NULL;
+	}
+	oldcontext = MemoryContextSwitchTo(TopMemoryContext);
+	entry->sql = pstrdup(sql);
+	MemoryContextSwitchTo(oldcontext);
+	entry->plan = plan;
+	return plan;
+}
+
+uint64
+bcmig_sql(const char *sql, const char *types,...)
+{
+	Oid			oids[MAX_PARAMS];
+	Datum		values[MAX_PARAMS];
+	char		nulls[MAX_PARAMS + 1];
+	int			n = 0;
+	int			rc;
+	va_list		args;
+
+	va_start(args, types);
+	for (const char *t = types; *t; t++, n++)
+	{
+		const char *s;
+
+		Assert(n < MAX_PARAMS);
+		nulls[n] = ' ';
+		switch (*t)
+		{
+			case 'i':
+				oids[n] = INT4OID;
+				values[n] = Int32GetDatum(va_arg(args, int));
+				break;
+			case 'I':
+				oids[n] = INT8OID;
+				values[n] = Int64GetDatum(va_arg(args, int64));
+				break;
+			case 'o':
+				oids[n] = OIDOID;
+				values[n] = ObjectIdGetDatum(va_arg(args, Oid));
+				break;
+			case 'b':
+				oids[n] = BOOLOID;
+				values[n] = BoolGetDatum(va_arg(args, int));
+				break;
+			case 'z':
+				oids[n] = TIMESTAMPTZOID;
+				values[n] = TimestampTzGetDatum(va_arg(args, TimestampTz));
+				break;
+			case 'f':
+				oids[n] = FLOAT8OID;
+				values[n] = Float8GetDatum(va_arg(args, double));
+				break;
+			case 't':
+			case 'j':
+				oids[n] = *t == 't' ? TEXTOID : JSONBOID;
+				s = va_arg(args, const char *);
+				if (s == NULL)
+				{
+					values[n] = (Datum) 0;
+					nulls[n] = 'n';
+				}
+				else if (*t == 't')
+					values[n] = CStringGetTextDatum(s);
+				else
+					values[n] = DirectFunctionCall1(jsonb_in, CStringGetDatum(s));
+				break;
+			case 'k':
+			case 'q':
+			case 'n':
+				oids[n] = *t == 'k' ? TEXTARRAYOID : *t == 'q' ? INT8ARRAYOID : INT4ARRAYOID;
+				values[n] = va_arg(args, Datum);
+				if (values[n] == (Datum) 0)
+					nulls[n] = 'n';
+				break;
+			default:
+				elog(ERROR, "bcmig_sql: unknown parameter letter \"%c\"", *t);
+		}
+	}
+	va_end(args);
+
+	rc = SPI_execute_plan(plan_statement(sql, n, oids), values, nulls, false, 0);
+	if (rc < 0)
+		elog(ERROR, "SPI_execute_plan failed: %s: %s", SPI_result_code_string(rc), sql);
+	return SPI_processed;
+}
+
+Datum
+bcmig_get_datum(uint64 row, int col, bool *isnull)
+{
+	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, col, isnull);
+}
+
+char *
+bcmig_get_text(uint64 row, int col)
+{
+	return SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, col);
+}
+
+int64
+bcmig_get_int64(uint64 row, int col, int64 if_null)
+{
+	bool		isnull;
+	Datum		value = bcmig_get_datum(row, col, &isnull);
+
+	if (isnull)
+		return if_null;
+	switch (SPI_gettypeid(SPI_tuptable->tupdesc, col))
+	{
+		case INT8OID:
+			return DatumGetInt64(value);
+		case INT4OID:
+			return DatumGetInt32(value);
+		case OIDOID:
+		case REGROLEOID:
+			return DatumGetObjectId(value);
+	}
+	elog(ERROR, "column %d is not an integer", col);
+	return 0;					/* keep compiler quiet */
+}
+
+bool
+bcmig_get_bool(uint64 row, int col)
+{
+	bool		isnull;
+	Datum		value = bcmig_get_datum(row, col, &isnull);
+
+	return !isnull && DatumGetBool(value);
+}
+
+/*
+ * Tell managers and workers that configuration has changed, at commit: they
+ * watch the relcache entries of bcmig.sync and bcmig.sync_table.
+ */
+void
+bcmig_config_changed(void)
+{
+	Oid			nsp = get_namespace_oid("bcmig", false);
+
+	CacheInvalidateRelcacheByRelid(get_relname_relid("sync_table", nsp));
+	bcmig_wake_at_commit();
+}
+
+void
+bcmig_audit(const char *kind, const char *sync_name, const char *target,
+			const char *event, const char *detail)
+{
+	bcmig_sql("INSERT INTO bcmig.audit_log (kind, sync_name, target, event, detail) VALUES ($1, $2, $3, $4, $5)",
+			  "ttttt", kind, sync_name, target, event, detail);
+}
+
+/*
+ * Load the configuration of one table.
+ */
+BcmigTableInfo *
+bcmig_load_table(int table_id)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	MemoryContext oldcontext;
+	BcmigCatalogScope scope;
+	BcmigTableInfo *t = NULL;
+
+	bcmig_catalog_begin(&scope);
+	if (bcmig_sql("SELECT t.table_id, t.sync_id, s.name, s.owner::oid, s.environment_id, "
+				  " t.source_schema, t.source_table, t.target_schema, t.target_table, "
+				  " t.feed, t.capture, t.version_column, t.indexes::text, "
+				  " (o.v->>'batch_rows')::int, (o.v->>'max_retries')::int, "
+				  " (o.v->>'error_threshold')::float8, (o.v->>'max_errors')::int8, "
+				  " (o.v->>'max_delete_percent')::float8, "
+				  " nullif(o.v->>'chunk_rows', 'auto')::int8, (o.v->>'chunk_target')::int8, "
+				  " (o.v->>'sweep_interval')::int8, (o.v->>'copy_data')::bool, "
+				  " (o.v->>'priority')::int, nullif(o.v->>'parallel', 'auto')::int, "
+				  " (o.v->>'enabled')::bool "
+				  "FROM bcmig.sync_table t JOIN bcmig.sync s USING (sync_id) "
+				  "CROSS JOIN LATERAL (SELECT jsonb_object_agg(e.name, e.value) AS v "
+				  "  FROM bcmig.effective_option e WHERE e.table_id = t.table_id) o "
+				  "WHERE t.table_id = $1", "i", table_id) > 0)
+	{
+		bool		isnull;
+
+		oldcontext = MemoryContextSwitchTo(caller);
+		t = palloc0(sizeof(BcmigTableInfo));
+		t->table_id = bcmig_get_int64(0, 1, 0);
+		t->sync_id = bcmig_get_int64(0, 2, 0);
+		t->sync_name = bcmig_get_text(0, 3);
+		t->owner = bcmig_get_int64(0, 4, 0);
+		t->environment_id = bcmig_get_int64(0, 5, 0);
+		t->source_schema = bcmig_get_text(0, 6);
+		t->source_table = bcmig_get_text(0, 7);
+		t->target_schema = bcmig_get_text(0, 8);
+		t->target_table = bcmig_get_text(0, 9);
+		t->target_name = pstrdup(quote_qualified_identifier(t->target_schema, t->target_table));
+		t->feed = bcmig_get_text(0, 10);
+		t->capture = bcmig_get_text(0, 11);
+		t->version_column = bcmig_get_text(0, 12);
+		t->indexes = bcmig_get_text(0, 13);
+		t->batch_rows = bcmig_get_int64(0, 14, 0);
+		t->max_retries = bcmig_get_int64(0, 15, 0);
+		t->error_threshold = DatumGetFloat8(bcmig_get_datum(0, 16, &isnull));
+		t->max_errors = bcmig_get_int64(0, 17, 0);
+		t->max_delete_percent = DatumGetFloat8(bcmig_get_datum(0, 18, &isnull));
+		t->chunk_rows = bcmig_get_int64(0, 19, 0);
+		t->chunk_target = bcmig_get_int64(0, 20, 0);
+		t->sweep_interval = bcmig_get_int64(0, 21, 0);
+		t->copy_data = bcmig_get_bool(0, 22);
+		t->priority = bcmig_get_int64(0, 23, 0);
+		t->parallel = bcmig_get_int64(0, 24, 0);
+		t->enabled = bcmig_get_bool(0, 25);
+		MemoryContextSwitchTo(oldcontext);
+
+		bcmig_sql("SELECT source_column, source_type, target_column, target_type, key_position, row_identity "
+				  "FROM bcmig.column_map WHERE table_id = $1 ORDER BY ordinal", "i", table_id);
+		oldcontext = MemoryContextSwitchTo(caller);
+		t->ncolumns = SPI_processed;
+		t->columns = palloc0(sizeof(BcmigColumn) * Max(t->ncolumns, 1));
+		t->keys = palloc0(sizeof(int) * Max(t->ncolumns, 1));
+		t->identity_column = -1;
+		for (int i = 0; i < t->ncolumns; i++)
+		{
+			BcmigColumn *c = &t->columns[i];
+
+			c->source = bcmig_get_text(i, 1);
+			c->source_type = bcmig_get_text(i, 2);
+			c->target = bcmig_get_text(i, 3);
+			c->target_type = bcmig_get_text(i, 4);
+			c->key_position = bcmig_get_int64(i, 5, 0);
+			c->row_identity = bcmig_get_bool(i, 6);
+			if (c->row_identity)
+				t->identity_column = i;
+			if (c->key_position > 0 && c->key_position <= t->ncolumns)
+			{
+				t->keys[c->key_position - 1] = i;
+				t->nkeys = Max(t->nkeys, c->key_position);
+			}
+		}
+		MemoryContextSwitchTo(oldcontext);
+	}
+	bcmig_catalog_end(&scope);
+	return t;
+}

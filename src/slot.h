@@ -1,0 +1,46 @@
+/*-------------------------------------------------------------------------
+ *
+ * slot.h
+ *	  Launching our processes and saying what they do.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BCMIG_SLOT_H
+#define BCMIG_SLOT_H
+
+#include "bcmig.h"
+#include "postmaster/bgworker.h"
+
+/* slot of this process; NULL in a session */
+extern BcmigSlot *bcmig_slot;
+
+/* index of the new slot, or -1 when no slot or no background worker is free */
+extern int	bcmig_slot_launch(BcmigRole role, Oid dboid, Oid owner,
+							  int environment_id, BackgroundWorkerHandle **handle);
+extern void bcmig_slot_release(int index, uint32 generation);
+
+/*
+ * Start of every process of ours but the launcher: signals, slot, connection
+ * to its database as its owner, settings.
+ */
+extern void bcmig_process_start(const char *name);
+
+/* what this process does now, for pg_stat_activity and the views */
+extern void bcmig_slot_phase(const char *phase, const char *target,
+							 int64 rows_total);
+extern void bcmig_slot_progress(int64 rows_done);
+extern void bcmig_slot_error(const char *message);
+
+/* find the live entry of a table of this database; caller holds the lock */
+extern BcmigTable *bcmig_live_table(int table_id);
+
+/* index in blues[], made when missing; caller holds the lock exclusively */
+extern int	bcmig_live_blue(Oid dboid, int environment_id, Oid owner);
+
+/* FNV-style hash of a source table's names, equal in poller and manager */
+extern uint64 bcmig_source_hash(const char *schema, const char *table);
+
+/* milliseconds to wait after "failures" failures in a row: doubling, jittered, capped */
+extern long bcmig_backoff(int failures, long first, long most);
+
+#endif							/* BCMIG_SLOT_H */
