@@ -48,4 +48,22 @@
 #error "PostgreSQL 14: InitMaterializedSRF has to be provided here"
 #endif
 
+/*
+ * ExecInitRangeTable for one relation: 16 (a61b1f74823c) moved permissions out
+ * of the range table entry, 18 wants the unpruned relations named.  A macro, so
+ * that only its user includes executor.h.
+ */
+#if PG_VERSION_NUM < 160000
+#define BCMIG_INIT_RANGE_TABLE(estate, rte) \
+	ExecInitRangeTable((estate), list_make1(rte))
+#elif PG_VERSION_NUM < 180000
+#define BCMIG_INIT_RANGE_TABLE(estate, rte) \
+	do { List *perminfos = NIL; addRTEPermissionInfo(&perminfos, (rte)); \
+		ExecInitRangeTable((estate), list_make1(rte), perminfos); } while (0)
+#else
+#define BCMIG_INIT_RANGE_TABLE(estate, rte) \
+	do { List *perminfos = NIL; addRTEPermissionInfo(&perminfos, (rte)); \
+		ExecInitRangeTable((estate), list_make1(rte), perminfos, bms_make_singleton(1)); } while (0)
+#endif
+
 #endif							/* BCMIG_COMPAT_H */
