@@ -111,7 +111,7 @@ begin_copy(BcmigWork *work)
 		return copy;
 	}
 	bcmig_slot_phase("begin copy", table->target_name, 0);
-	env_feed = bcmig_environment_feed(table->environment_id);
+	env_feed = bcmig_text_feed(table->environment_id);
 	sizes = bcmig_remote_texts(env_feed, work->dialect->table_size(table));
 	if (sizes != NIL && ((char **) linitial(sizes))[0] != NULL)
 		rows = pg_strtoint64(((char **) linitial(sizes))[0]);
@@ -158,7 +158,7 @@ cut_chunks(BcmigWork *work)
 {
 	BcmigTableInfo *table = work->table;
 	BcmigCatalogScope scope;
-	Oid			env_feed = bcmig_environment_feed(table->environment_id);
+	Oid			env_feed = bcmig_text_feed(table->environment_id);
 	Datum		frontier;
 	bool		isnull;
 	int64		rows;

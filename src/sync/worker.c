@@ -75,7 +75,7 @@ bcmig_applier_unlock(const BcmigWork *work, LOCKMODE mode)
 }
 
 Oid
-bcmig_environment_feed(int environment_id)
+bcmig_text_feed(int environment_id)
 {
 	char		name[NAMEDATALEN];
 
