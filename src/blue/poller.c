@@ -47,7 +47,7 @@ extern PGDLLEXPORT void bcmig_poller_main(Datum arg);
 #define IDLE_INTERVAL		600 /* ms between polls of an idle blue: a poll is five statements through postgres_fdw */
 #define QUIET_BEFORE_IDLE	2000	/* ms without movement before polls slow down */
 #define STORE_INTERVAL		60000	/* ms between two writes of bcmig.blue_position */
-#define EXPIRE_INTERVAL		600000	/* ms between two calls of blue's expire() */
+#define EXPIRE_INTERVAL		60000	/* ms between two calls of blue's expire() */
 #define BLOCKED_AFTER		1000	/* ms the horizon stands still before we ask who holds it */
 
 static int	blue_index;

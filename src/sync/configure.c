@@ -145,6 +145,10 @@ bcmig_create_sync(PG_FUNCTION_ARGS)
 		SPI_execute(psprintf("GRANT SELECT ON bcmig.%s TO %s",
 							 bcmig_environment_feed(env->environment_id),
 							 quote_identifier(GetUserNameFromId(owner, false))), false, 0);
+	/* what the statements of apply.c call */
+	SPI_execute(psprintf("GRANT USAGE ON SCHEMA bcmig TO %1$s; "
+						 "GRANT EXECUTE ON FUNCTION bcmig.exact(anyelement, anyelement, text) TO %1$s",
+						 quote_identifier(GetUserNameFromId(owner, false))), false, 0);
 	bcmig_audit("command", name, NULL, "bcmig_create_sync", stored);
 	bcmig_config_changed();
 	bcmig_catalog_end(&scope);
