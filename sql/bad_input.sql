@@ -80,9 +80,9 @@ SELECT bcmig_start_sync('bad');
 \echo :LAST_ERROR_SQLSTATE
 SELECT bcmig_sync_now('bad');
 \echo :LAST_ERROR_SQLSTATE
-SELECT bcmig_retry_quarantine('bad', '{1}');
+\set VERBOSITY terse
 SELECT bcmig_discard_quarantine('bad', NULL);
-\set VERBOSITY sqlstate
+SELECT bcmig_retry_quarantine('bad', '{NULL}');
 SELECT bcmig_retry_quarantine('bad', '{12345678}');
 \set VERBOSITY default
 SET ROLE regress_bcmig_other;
@@ -232,7 +232,9 @@ SELECT bcmig_add_table('bad', 'dimension');
 \echo :LAST_ERROR_SQLSTATE
 SELECT check_name, status, detail, fix FROM bcmig_preflight('bad') WHERE check_name IN ('owner', 'connect');
 RESET ROLE;
+\set VERBOSITY terse
 DROP SERVER regress_blue;
+\set VERBOSITY default
 
 SET ROLE regress_bcmig_owner;
 SELECT count(*) FROM bcmig_drop_sync('bad', true);
@@ -243,6 +245,7 @@ SELECT to_regclass('entry');
 RESET ROLE;
 
 -- take everything down
+SET client_min_messages = warning;
 DROP SCHEMA regress_green CASCADE;
 DROP SERVER regress_blue CASCADE;
 DROP SERVER regress_nobody CASCADE;

@@ -43,10 +43,10 @@ SELECT bcmig_add_table('cronus', 'parted');
 SELECT bcmig_add_table('cronus', 'bc_names');
 SELECT bcmig_add_table('cronus', 'entry', 'other_entry', '{"source_schema": "Other Schema"}');
 SELECT source_schema, source_table, target_schema, target_table, capture, version_column, made_target, options, indexes
-  FROM bcmig.sync_table ORDER BY target_table;
+  FROM bcmig.sync_table ORDER BY target_table COLLATE "C";
 SELECT t.target_table, m.ordinal, m.source_column, m.source_type, m.target_column, m.target_type, m.key_position, m.row_identity
-  FROM bcmig.column_map m JOIN bcmig.sync_table t USING (table_id) ORDER BY t.target_table, m.ordinal;
-SELECT t.target_table, s.state, s.position, s.rows_copied FROM bcmig.table_state s JOIN bcmig.sync_table t USING (table_id) ORDER BY 1;
+  FROM bcmig.column_map m JOIN bcmig.sync_table t USING (table_id) ORDER BY t.target_table COLLATE "C", m.ordinal;
+SELECT t.target_table, s.state, s.position, s.rows_copied FROM bcmig.table_state s JOIN bcmig.sync_table t USING (table_id) ORDER BY t.target_table COLLATE "C";
 SELECT s.state FROM bcmig.sync_state s JOIN bcmig.sync USING (sync_id) WHERE name = 'cronus';
 
 -- what was made
@@ -68,11 +68,11 @@ SELECT bcmig_add_table('a "name".with $ and é', n) FROM unnest(ARRAY['quote".do
 SELECT quote_literal(t.source_table) AS source, quote_literal(t.target_table) AS target, t.capture,
        string_agg(quote_literal(m.target_column), ', ' ORDER BY m.ordinal) AS columns
   FROM bcmig.sync_table t JOIN bcmig.sync s USING (sync_id) JOIN bcmig.column_map m USING (table_id)
- WHERE s.name LIKE 'a %' GROUP BY 1, 2, 3 ORDER BY 1;
+ WHERE s.name LIKE 'a %' GROUP BY 1, 2, 3 ORDER BY quote_literal(t.source_table) COLLATE "C";
 -- each is found again, as written or quoted
 SELECT bcmig_alter_table('a "name".with $ and é', n, '{"priority": 9}') FROM unnest(ARRAY['quote".dot$', '"quote"".dot$"',
     'regress_green."trailing "', 'regress_green.trailing', '"select"', 'Þórður ærøskøbing Straße']) n;
-SELECT quote_literal(target_table) FROM bcmig.sync_table WHERE options @> '{"priority": 9}' ORDER BY 1;
+SELECT quote_literal(target_table) FROM bcmig.sync_table WHERE options @> '{"priority": 9}' ORDER BY quote_literal(target_table) COLLATE "C";
 SELECT expected FROM bcmig_drop_sync('a "name".with $ and é', true);
 SELECT count(*) FROM pg_tables WHERE schemaname = 'regress_green' AND tablename LIKE 'trail%';
 
@@ -188,7 +188,7 @@ SELECT bcmig_remove_environment('production');
 SELECT count(*) FROM pg_class WHERE relnamespace = 'bcmig'::regnamespace AND relkind = 'f';
 
 -- everything was written down
-SELECT event, count(*) FROM bcmig.audit_log WHERE kind = 'command' AND actor IS NOT NULL GROUP BY 1 ORDER BY 1;
+SELECT event, count(*) FROM bcmig.audit_log WHERE kind = 'command' AND (sync_name ~ '^(cronus|keys|parts|wide|a )' OR target = 'production') GROUP BY 1 ORDER BY 1;
 
 DROP TABLE wide, parts, "CRONUS$Customer", entry, dimension, heap, only_b, parted, bc_names, other_entry;
 RESET ROLE;

@@ -224,6 +224,12 @@ bcmig_choose_capture(BcmigNewTable *new)
 		new->capture = changes ? "change_tracking" : stamped ? "rowversion" : "snapshot";
 	else
 	{
+		if (strcmp(capture, "change_tracking") == 0 && new->key_overridden)
+			ereport(ERROR,
+					(errcode(ERRCODE_BM_UNSUITABLE),
+					 errmsg("table %s cannot be captured by change_tracking with another key than blue's", source_name(new)),
+					 errdetail("A change table holds blue's own key."),
+					 errhint("Leave one of the options key and capture out.")));
 		if (strcmp(capture, "change_tracking") == 0 && !changes)
 			not_captured(new, "change_tracking", new->blue->track_fix);
 		if (strcmp(capture, "rowversion") == 0 && !stamped)
