@@ -38,7 +38,7 @@ SELECT p.proname
   FROM pg_proc p JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
   JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'bcmig'
  WHERE has_function_privilege('regress_bcmig_reader', p.oid, 'EXECUTE')
-    OR obj_description(p.oid, 'pg_proc') !~ '^(configuration|request|wait|report): '
+    OR obj_description(p.oid, 'pg_proc') !~ '^(configuration|request|wait|report|engine): '
     OR obj_description(p.oid, 'pg_proc') IS NULL
  ORDER BY 1;
 
