@@ -149,9 +149,16 @@ SELECT state, reason ~ '^suspended by ' AS reason, resume_state FROM bcmig.table
 SELECT bcmig_resume_table('parts', 'parts');
 SELECT bcmig_resume_table('parts', 'parts');
 SELECT state, reason, resume_state, delete_confirmed FROM bcmig.table_state JOIN bcmig.sync_table USING (table_id) WHERE target_table = 'parts';
+-- resync: of a table that has begun, and of a suspended one
 BEGIN;
+RESET ROLE;
+UPDATE bcmig.table_state SET state = 'streaming', position = 5 WHERE table_id = (SELECT table_id FROM bcmig.sync_table WHERE target_table = 'parts');
+SET ROLE regress_bcmig_owner;
 SELECT bcmig_resync_table('parts', 'parts');
-SELECT kind FROM bcmig.request;
+SELECT state, reason FROM bcmig.table_state JOIN bcmig.sync_table USING (table_id) WHERE target_table = 'parts';
+SELECT bcmig_suspend_table('parts', 'parts');
+SELECT bcmig_resync_table('parts', 'parts');
+SELECT state, resume_state FROM bcmig.table_state JOIN bcmig.sync_table USING (table_id) WHERE target_table = 'parts';
 ROLLBACK;
 
 -- quarantined rows: discarded by name, kept in the audit log
