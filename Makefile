@@ -6,7 +6,7 @@ PGFILEDESC = "bcmig - moves a live Business Central database into PostgreSQL"
 OBJS = $(patsubst %.c,%.o,$(wildcard src/*.c src/*/*.c))
 
 PG_CONFIG ?= pg_config
-PG_CPPFLAGS = -I$(srcdir)/src -I$(srcdir)/src/blue -I$(srcdir)/src/sync
+PG_CPPFLAGS = -I$(srcdir)/src -I$(srcdir)/src/blue -I$(srcdir)/src/sync -I$(srcdir)/src/report
 PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers -Werror -fvisibility=hidden
 
 PGXS := $(shell $(PG_CONFIG) --pgxs)

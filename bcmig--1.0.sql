@@ -283,3 +283,260 @@ CREATE FUNCTION bcmig.wake() RETURNS void
 COMMENT ON FUNCTION bcmig.wake() IS 'request: the processes of bcmig look at this database as soon as the transaction commits.';
 REVOKE ALL ON FUNCTION bcmig.wake() FROM PUBLIC;
 
+
+-- ---------------------------------------------------------------------------
+-- Configuration functions
+-- ---------------------------------------------------------------------------
+INSERT INTO bcmig.environment (name, side, owner) VALUES ('green', 'green', current_user::regrole);
+
+-- environments
+CREATE FUNCTION bcmig_add_environment(name text, side text, server text DEFAULT NULL, health_url text DEFAULT NULL, options jsonb DEFAULT '{}')
+    RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_add_environment(text, text, text, text, jsonb) IS 'configuration: register a blue database, reached through a foreign server.';
+
+CREATE FUNCTION bcmig_alter_environment(name text, options jsonb)
+    RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_alter_environment(text, jsonb) IS 'configuration: change options of an environment; JSON null resets one.';
+
+CREATE FUNCTION bcmig_remove_environment(name text)
+    RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_remove_environment(text) IS 'configuration: forget a blue that no sync uses.';
+
+CREATE FUNCTION bcmig_check_environment(name text)
+    RETURNS TABLE (check_name text, status text, value text, bound text, detail text, fix text)
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_check_environment(text) IS 'report: can this environment be used? Asks blue through a worker; fix is a statement to run.';
+
+CREATE FUNCTION bcmig_blue_script(kind text, sync text DEFAULT NULL)
+    RETURNS text AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_blue_script(text, text) IS 'report: a script to review and run on blue: login, tracking or cleanup.';
+
+-- syncs
+CREATE FUNCTION bcmig_create_sync(sync text, blue text, options jsonb DEFAULT '{}')
+    RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_create_sync(text, text, jsonb) IS 'configuration: a new stream of tables from a blue, owned by the current role, which its workers run as.';
+
+CREATE FUNCTION bcmig_alter_sync(sync text, options jsonb)
+    RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_alter_sync(text, jsonb) IS 'configuration: change options of a sync; JSON null resets one.';
+
+CREATE FUNCTION bcmig_drop_sync(sync text, drop_tables boolean DEFAULT false, dry_run boolean DEFAULT false)
+    RETURNS TABLE (step integer, "where" text, statement text, reversible boolean, expected text, on_failure text)
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_drop_sync(text, boolean, boolean) IS 'configuration: forget a stopped sync; drop_tables also drops the green tables bcmig made; dry_run only says what would be done.';
+
+-- tables
+CREATE FUNCTION bcmig_add_table(sync text, source_table text, target text DEFAULT NULL, options jsonb DEFAULT '{}')
+    RETURNS text AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_add_table(text, text, text, jsonb) IS 'configuration: add a table, named as blue spells it; makes the green table unless target names one that exists. Returns the target.';
+
+CREATE FUNCTION bcmig_alter_table(sync text, target text, options jsonb)
+    RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_alter_table(text, text, jsonb) IS 'configuration: change options of a table; JSON null resets one. {"capture": "auto"} looks again at what blue tracks.';
+
+CREATE FUNCTION bcmig_remove_table(sync text, target text)
+    RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_remove_table(text, text) IS 'configuration: take a table out of a sync, also while it runs; the green table stays.';
+
+-- running
+CREATE FUNCTION bcmig_preflight(sync text)
+    RETURNS TABLE (check_name text, status text, value text, bound text, detail text, fix text)
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_preflight(text) IS 'report: can this sync run? Status ok, warn or fail; fix is a statement to run.';
+
+CREATE FUNCTION bcmig_estimate(sync text)
+    RETURNS TABLE (target text, rows bigint, bytes bigint, seconds double precision, basis text)
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_estimate(text) IS 'report: rows and bytes of each table on blue, and seconds of its copy by one worker (basis: measured here, or assumed).';
+
+CREATE FUNCTION bcmig_start_sync(sync text, force boolean DEFAULT false)
+    RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_start_sync(text, boolean) IS 'request: start copying and streaming; refused when preflight fails, unless force.';
+
+CREATE FUNCTION bcmig_stop_sync(sync text)
+    RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_stop_sync(text) IS 'request: stop; a later start goes on from the same position.';
+
+CREATE FUNCTION bcmig_sync_now(sync text, target text DEFAULT NULL)
+    RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_sync_now(text, text) IS 'request: read the changes of a table, or all, at once.';
+
+CREATE FUNCTION bcmig_sweep_deletes(sync text, target text DEFAULT NULL)
+    RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_sweep_deletes(text, text) IS 'request: compare the keys of a table, or all, and delete what is gone from blue.';
+
+CREATE FUNCTION bcmig_resync_table(sync text, target text)
+    RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_resync_table(text, text) IS 'request: read a table again from the beginning, as upsert and sweep; nothing is truncated.';
+
+CREATE FUNCTION bcmig_suspend_table(sync text, target text)
+    RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_suspend_table(text, text) IS 'request: leave a table as it is until it is resumed.';
+
+CREATE FUNCTION bcmig_resume_table(sync text, target text)
+    RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_resume_table(text, text) IS 'request: go on with a suspended table; a mass delete that suspended it is taken as meant.';
+
+CREATE FUNCTION bcmig_retry_quarantine(sync text, ids bigint[] DEFAULT NULL)
+    RETURNS bigint AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_retry_quarantine(text, bigint[]) IS 'request: read quarantined rows again from blue and apply them; returns how many.';
+
+CREATE FUNCTION bcmig_discard_quarantine(sync text, ids bigint[])
+    RETURNS bigint AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_discard_quarantine(text, bigint[]) IS 'configuration: give quarantined rows up, by id; their images go to the audit log. Returns how many.';
+
+REVOKE ALL ON FUNCTION
+    bcmig_add_environment(text, text, text, text, jsonb), bcmig_alter_environment(text, jsonb),
+    bcmig_remove_environment(text), bcmig_check_environment(text), bcmig_blue_script(text, text),
+    bcmig_create_sync(text, text, jsonb), bcmig_alter_sync(text, jsonb), bcmig_drop_sync(text, boolean, boolean),
+    bcmig_add_table(text, text, text, jsonb), bcmig_alter_table(text, text, jsonb), bcmig_remove_table(text, text),
+    bcmig_preflight(text), bcmig_estimate(text), bcmig_start_sync(text, boolean), bcmig_stop_sync(text),
+    bcmig_sync_now(text, text), bcmig_sweep_deletes(text, text), bcmig_resync_table(text, text),
+    bcmig_suspend_table(text, text), bcmig_resume_table(text, text),
+    bcmig_retry_quarantine(text, bigint[]), bcmig_discard_quarantine(text, bigint[])
+    FROM PUBLIC;
+
+-- ---------------------------------------------------------------------------
+-- What is alive, and the views
+-- ---------------------------------------------------------------------------
+CREATE FUNCTION bcmig.exact(source anyelement, back anyelement, column_name text) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'bcmig_exact' LANGUAGE C IMMUTABLE PARALLEL SAFE;
+COMMENT ON FUNCTION bcmig.exact(anyelement, anyelement, text) IS 'engine: true when a value cast to the target''s type and back is unchanged bit for bit, else an error (BM015).';
+
+CREATE FUNCTION bcmig.live_workers(OUT pid integer, OUT role text, OUT owner oid, OUT environment_id integer, OUT sync_id integer, OUT table_id integer, OUT phase text, OUT since timestamptz, OUT rows_done bigint, OUT rows_total bigint, OUT jobs_done bigint, OUT rows_processed bigint, OUT errors bigint, OUT last_error text)
+    RETURNS SETOF record AS 'MODULE_PATHNAME', 'bcmig_live_workers' LANGUAGE C VOLATILE STRICT;
+COMMENT ON FUNCTION bcmig.live_workers() IS 'report: processes of bcmig in this database, from shared memory.';
+
+CREATE FUNCTION bcmig.live_blues(OUT environment_id integer, OUT owner oid, OUT reachable boolean, OUT polls bigint, OUT clock timestamptz, OUT age_ms bigint, OUT horizon bigint, OUT top bigint, OUT incarnation text, OUT blocked_by text, OUT last_error text)
+    RETURNS SETOF record AS 'MODULE_PATHNAME', 'bcmig_live_blues' LANGUAGE C VOLATILE STRICT;
+COMMENT ON FUNCTION bcmig.live_blues() IS 'report: what the poller of each blue read last, from shared memory.';
+
+CREATE FUNCTION bcmig.live_tables(OUT table_id integer, OUT state text, OUT "position" bigint, OUT clean boolean, OUT rows_copied bigint, OUT rows_applied bigint, OUT rows_deleted bigint, OUT windows bigint, OUT last_applied_at timestamptz, OUT failures integer, OUT busy integer)
+    RETURNS SETOF record AS 'MODULE_PATHNAME', 'bcmig_live_tables' LANGUAGE C VOLATILE STRICT;
+COMMENT ON FUNCTION bcmig.live_tables() IS 'report: tables of running syncs, from shared memory.';
+
+CREATE FUNCTION bcmig.live_syncs(OUT sync_id integer, OUT synced_through timestamptz, OUT lag interval, OUT blocked_by text, OUT reachable boolean)
+    RETURNS SETOF record AS 'MODULE_PATHNAME', 'bcmig_live_syncs' LANGUAGE C VOLATILE STRICT;
+COMMENT ON FUNCTION bcmig.live_syncs() IS 'report: how far running syncs are proved, from shared memory; NULL = unknown.';
+
+CREATE PROCEDURE bcmig_wait_sync(sync text, until text DEFAULT 'caught_up', timeout interval DEFAULT '5 min')
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON PROCEDURE bcmig_wait_sync(text, text, interval) IS 'wait: until streaming or caught_up (all that blue had committed when it was called is on green); holds no snapshot; error BM011 when time is up or it cannot get there.';
+
+CREATE VIEW bcmig.table_status AS
+SELECT y.name AS sync, format('%I.%I', t.target_schema, t.target_table) AS target,
+       t.source_schema, t.source_table, t.capture,
+       coalesce(l.state, s.state) AS state, s.reason,
+       CASE WHEN coalesce(l.state, s.state) IN ('copying', 'resync') AND s.rows_total > 0
+            THEN least(100, round(100.0 * coalesce(l.rows_copied, s.rows_copied) / s.rows_total, 1)) END AS copied_percent,
+       s.rows_total, coalesce(l.rows_copied, s.rows_copied) AS rows_copied,
+       coalesce(l.rows_applied, s.rows_applied) AS rows_applied,
+       coalesce(l.rows_deleted, s.rows_deleted) AS rows_deleted,
+       coalesce(l.position, s.position) AS "position", l.clean,
+       l.last_applied_at, s.swept_at,
+       (SELECT count(*) FROM bcmig.quarantine q WHERE q.table_id = t.table_id) AS quarantined,
+       s.last_error, s.last_error_at, t.table_id, t.sync_id
+  FROM bcmig.sync_table t
+  JOIN bcmig.sync y USING (sync_id)
+  JOIN bcmig.table_state s USING (table_id)
+  LEFT JOIN bcmig.live_tables() l USING (table_id);
+COMMENT ON VIEW bcmig.table_status IS 'One line a table: state and why, rows copied and applied, position, quarantine, last error.';
+
+CREATE VIEW bcmig.sync_status AS
+SELECT y.name AS sync, s.state, count(t.table_id) AS tables,
+       count(t.table_id) FILTER (WHERE t.state = 'streaming') AS tables_streaming,
+       coalesce(sum(t.rows_copied), 0)::bigint AS rows_copied,
+       coalesce(sum(t.rows_applied), 0)::bigint AS rows_applied,
+       l.lag, l.synced_through, l.blocked_by,
+       coalesce(sum(t.quarantined), 0)::bigint AS quarantined,
+       0::bigint AS conflicts,
+       coalesce((SELECT b.last_error FROM bcmig.live_blues() b WHERE b.environment_id = y.environment_id AND b.owner = y.owner::oid),
+                (SELECT x.last_error FROM bcmig.table_status x WHERE x.sync_id = y.sync_id AND x.last_error IS NOT NULL ORDER BY x.last_error_at DESC LIMIT 1),
+                s.last_error) AS last_error
+  FROM bcmig.sync y
+  JOIN bcmig.sync_state s USING (sync_id)
+  LEFT JOIN bcmig.table_status t USING (sync_id)
+  LEFT JOIN bcmig.live_syncs() l USING (sync_id)
+ GROUP BY y.sync_id, y.name, y.environment_id, y.owner, s.state, s.last_error, l.lag, l.synced_through, l.blocked_by;
+COMMENT ON VIEW bcmig.sync_status IS 'One line a sync. synced_through: all that blue had committed at that time of its clock is on green; lag: how long ago that was; NULL is unknown. blocked_by: the open transaction of blue that holds it back.';
+
+CREATE VIEW bcmig.progress AS
+SELECT w.pid, y.name AS sync, format('%I.%I', t.target_schema, t.target_table) AS target, w.phase,
+       CASE WHEN w.phase IN ('copy', 'resync') THEN coalesce(l.rows_copied, 0) + w.rows_done ELSE w.rows_done END AS rows_done,
+       w.rows_total,
+       CASE WHEN w.rows_total > 0
+            THEN least(100, round(100.0 * CASE WHEN w.phase IN ('copy', 'resync') THEN coalesce(l.rows_copied, 0) + w.rows_done ELSE w.rows_done END / w.rows_total, 1)) END AS percent,
+       r.rows_per_s::bigint AS rows_per_s,
+       CASE WHEN r.rows_per_s > 0 AND w.rows_total > 0
+            THEN make_interval(secs => round(greatest(0, w.rows_total - coalesce(l.rows_copied, 0)) / r.rows_per_s)) END AS eta
+  FROM bcmig.live_workers() w
+  JOIN bcmig.sync_table t USING (table_id)
+  JOIN bcmig.sync y ON y.sync_id = t.sync_id
+  JOIN bcmig.table_state s ON s.table_id = t.table_id
+  LEFT JOIN bcmig.live_tables() l ON l.table_id = t.table_id
+  LEFT JOIN LATERAL (SELECT CASE WHEN w.phase IN ('copy', 'resync')
+                                 THEN coalesce(l.rows_copied, 0) / greatest(extract(epoch FROM clock_timestamp() - s.copy_started), 0.001)
+                                 ELSE w.rows_done / greatest(extract(epoch FROM clock_timestamp() - w.since), 0.001) END AS rows_per_s) r ON true
+ WHERE w.role = 'worker' AND w.phase NOT IN ('idle', 'starting', 'window');
+COMMENT ON VIEW bcmig.progress IS 'What workers do that takes long: copy, resync, index build, sweep, compare, retry; made for \watch.';
+
+CREATE VIEW bcmig.worker_status AS
+SELECT w.pid, w.role, CASE WHEN w.owner <> 0 THEN pg_get_userbyid(w.owner) END AS owner,
+       e.name AS environment, y.name AS sync,
+       CASE WHEN t.table_id IS NOT NULL THEN format('%I.%I', t.target_schema, t.target_table) END AS target,
+       w.phase, w.since, w.jobs_done, w.rows_processed, w.errors, w.last_error
+  FROM bcmig.live_workers() w
+  LEFT JOIN bcmig.environment e USING (environment_id)
+  LEFT JOIN bcmig.sync y ON y.sync_id = w.sync_id
+  LEFT JOIN bcmig.sync_table t ON t.table_id = w.table_id;
+COMMENT ON VIEW bcmig.worker_status IS 'Processes of bcmig in this database and what each of them does.';
+
+CREATE VIEW bcmig.environment_status AS
+SELECT e.name AS environment, e.side, e.server, pg_get_userbyid(b.owner) AS owner, b.reachable,
+       b.clock, b.age_ms, b.horizon, b.top, b.blocked_by, b.incarnation, b.polls, b.last_error
+  FROM bcmig.environment e
+  LEFT JOIN bcmig.live_blues() b USING (environment_id);
+COMMENT ON VIEW bcmig.environment_status IS 'Each environment and what its pollers read last: blue''s clock, horizon (all below it has ended), top (newest given out), who holds the horizon back.';
+
+CREATE VIEW bcmig.timeline AS
+SELECT a.at, a.sync_name AS sync, a.target, a.kind, a.event, a.detail, a.actor
+  FROM bcmig.audit_log a
+ ORDER BY a.at, a.audit_id;
+COMMENT ON VIEW bcmig.timeline IS 'Commands, state changes and errors in one order.';
+
+CREATE FUNCTION bcmig_status(sync text DEFAULT NULL)
+    RETURNS TABLE (sync_name text, state text, lag interval, green_percent numeric, proof text, problems text, next_step text)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+SELECT s.sync, s.state, s.lag, 0::numeric, 'not validated'::text,
+       nullif(concat_ws('; ',
+              CASE WHEN s.state = 'waiting' THEN 'blue does not answer: ' || coalesce(s.last_error, '?') END,
+              CASE WHEN s.quarantined > 0 THEN s.quarantined || ' rows in quarantine' END,
+              (SELECT count(*) || ' tables suspended, first: ' || min(t.target || ': ' || t.reason)
+                 FROM bcmig.table_status t WHERE t.sync = s.sync AND t.state = 'suspended' HAVING count(*) > 0),
+              CASE WHEN s.blocked_by IS NOT NULL THEN 'held back by ' || s.blocked_by END), ''),
+       CASE WHEN s.tables = 0 THEN format('SELECT bcmig_add_table(%L, ''...'');', s.sync)
+            WHEN s.state IN ('created', 'stopped') THEN format('SELECT bcmig_start_sync(%L);', s.sync)
+            WHEN EXISTS (SELECT FROM bcmig.table_status t WHERE t.sync = s.sync AND t.state = 'suspended')
+            THEN format('SELECT target, reason FROM bcmig.table_status WHERE sync = %L AND state = ''suspended'';', s.sync)
+            WHEN s.quarantined > 0 THEN format('SELECT * FROM bcmig.quarantine; SELECT bcmig_retry_quarantine(%L);', s.sync)
+            WHEN s.state = 'waiting' THEN format('SELECT * FROM bcmig_check_environment(%L);',
+                 (SELECT e.name FROM bcmig.sync y JOIN bcmig.environment e USING (environment_id) WHERE y.name = s.sync))
+            ELSE format('CALL bcmig_wait_sync(%L, ''caught_up'');', s.sync) END
+  FROM bcmig.sync_status s
+ WHERE bcmig_status.sync IS NULL OR s.sync = bcmig_status.sync
+ ORDER BY s.sync;
+END;
+COMMENT ON FUNCTION bcmig_status(text) IS 'report: one line a sync: state, lag, share of traffic on green, proof, problems, and the next step as a statement to run.';
+
+REVOKE ALL ON FUNCTION bcmig.exact(anyelement, anyelement, text), bcmig.live_workers(), bcmig.live_blues(),
+    bcmig.live_tables(), bcmig.live_syncs(), bcmig_status(text) FROM PUBLIC;
+REVOKE ALL ON PROCEDURE bcmig_wait_sync(text, text, interval) FROM PUBLIC;
+
+-- pg_monitor reads; everything else is the owner's until granted
+GRANT USAGE ON SCHEMA bcmig TO pg_monitor;
+GRANT SELECT ON ALL TABLES IN SCHEMA bcmig TO pg_monitor;
+GRANT EXECUTE ON FUNCTION bcmig.live_workers(), bcmig.live_blues(), bcmig.live_tables(), bcmig.live_syncs(),
+    bcmig_status(text) TO pg_monitor;
+
+SELECT bcmig.wake();

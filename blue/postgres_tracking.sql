@@ -284,6 +284,15 @@ AS $$
 $$;
 COMMENT ON FUNCTION bcmig_blue.key_type(regclass, text) IS 'Type of a key column in the change table: its base type without length';
 
+-- A reader finds the change table by the names of the table alone.
+CREATE OR REPLACE FUNCTION bcmig_blue.change_name(relation regclass) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT 'c_' || md5('"' || replace(n.nspname::text, '"', '""') || '"."' || replace(c.relname::text, '"', '""') || '"')
+	  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = relation
+$$;
+COMMENT ON FUNCTION bcmig_blue.change_name(regclass) IS 'Name of the change table of a table: c_ and the md5 of its quoted, qualified name';
+
 -- Triggers of ours on a table, also those a restored dump brought along.
 CREATE OR REPLACE FUNCTION bcmig_blue.drop_triggers(relation regclass) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -328,15 +337,21 @@ COMMENT ON FUNCTION bcmig_blue.forget_dropped() IS 'Removes what is left of trac
 CREATE OR REPLACE FUNCTION bcmig_blue.untrack(relation regclass) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages = warning
 AS $$
+DECLARE
+	changes text;
 BEGIN
 	IF relation IS NULL THEN
 		RAISE EXCEPTION 'no table given' USING ERRCODE = 'null_value_not_allowed';
 	END IF;
 	EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', relation);
 	PERFORM bcmig_blue.drop_triggers(relation);
-	DELETE FROM bcmig_blue.tracked k WHERE k.relid = relation;
+	-- under the name it was tracked by, if the table was renamed since
+	DELETE FROM bcmig_blue.tracked k WHERE k.relid = relation RETURNING k.change_table INTO changes;
+	IF changes IS NOT NULL THEN
+		EXECUTE 'DROP TABLE IF EXISTS ' || changes;
+	END IF;
 	DELETE FROM bcmig_blue.moved m WHERE m.relid = relation;
-	EXECUTE format('DROP TABLE IF EXISTS bcmig_blue.%I', 'c_' || relation::oid);
+	EXECUTE format('DROP TABLE IF EXISTS bcmig_blue.%I', bcmig_blue.change_name(relation));
 	EXECUTE format('DROP FUNCTION IF EXISTS bcmig_blue.%I()', 'stamp_' || relation::oid);
 	EXECUTE format('DROP FUNCTION IF EXISTS bcmig_blue.%I()', 'change_' || relation::oid);
 	PERFORM bcmig_blue.forget_dropped();
@@ -481,7 +496,8 @@ BEGIN
 									 ('stamp_' || relation::oid, 1 + 2 + 4 + 16 + CASE WHEN changing THEN 0 ELSE 8 END));
 	same := old.relid IS NOT NULL AND old.capture = capture AND old.key_columns = keys
 		AND old.stamp_column IS NOT DISTINCT FROM stamp AND standing = wanted
-		AND NOT (changing AND to_regclass(old.change_table) IS NULL);
+		AND NOT (changing AND (to_regclass(old.change_table) IS NULL
+							   OR old.change_table <> format('bcmig_blue.%I', bcmig_blue.change_name(relation))));
 
 	-- Functions of this relid that a restored dump hung on another table would
 	-- be replaced under it.
@@ -496,14 +512,12 @@ BEGIN
 
 	IF NOT same THEN
 		PERFORM bcmig_blue.drop_triggers(relation);
-		IF to_regclass('bcmig_blue.c_' || relation::oid) IS NOT NULL THEN
-			EXECUTE format('DROP TABLE bcmig_blue.%I', 'c_' || relation::oid);
-		END IF;
+		EXECUTE format('DROP TABLE IF EXISTS bcmig_blue.%I', bcmig_blue.change_name(relation));
 	END IF;
 
 	-- Change table, readable for the readers there are
 	IF changing THEN
-		change_table := format('bcmig_blue.%I', 'c_' || relation::oid);
+		change_table := format('bcmig_blue.%I', bcmig_blue.change_name(relation));
 		SELECT string_agg(format('%I %s', k.name, bcmig_blue.key_type(relation, k.name)), ', ' ORDER BY k.ord)
 		  INTO cols FROM unnest(keys) WITH ORDINALITY k (name, ord);
 		IF NOT same THEN

@@ -56,7 +56,7 @@ static const char *const state_names[] = {
 };
 
 static const char *const job_names[] = {
-	"idle", "window", "retry", "begin", "copy", "finish", "sweep", "witness"
+	"idle", "window", "retry", "sweep", "copy"
 };
 
 const char *

@@ -49,11 +49,8 @@ typedef enum BcmigJobKind
 	BCMIG_JOB_NONE = 0,
 	BCMIG_JOB_WINDOW,			/* read and apply one window */
 	BCMIG_JOB_RETRY,			/* re-read quarantined keys */
-	BCMIG_JOB_BEGIN,			/* pending/resync: take the position, start the copy */
-	BCMIG_JOB_COPY,				/* copy chunks until none is left */
-	BCMIG_JOB_FINISH,			/* build keys after the last chunk, or after catch-up */
 	BCMIG_JOB_SWEEP,			/* key sweep, or full compare of a snapshot table */
-	BCMIG_JOB_WITNESS			/* blue restarted: is our tail still there? */
+	BCMIG_JOB_COPY				/* copy chunks until none is left, then build the key */
 } BcmigJobKind;
 
 typedef struct BcmigJob
@@ -169,7 +166,11 @@ typedef struct BcmigTable
 	uint64		window_poll;	/* poll of the last committed window */
 	int64		swept_position; /* INT64_MAX where deletes come with windows */
 	int			busy;			/* jobs running */
-	bool		exclusive;		/* a job that is not a copy chunk runs */
+	bool		exclusive;		/* one that takes the applier lock for itself */
+	bool		sweeping;		/* a key sweep, beside windows */
+	bool		drained;		/* copy: all chunks are claimed */
+	TimestampTz swept_at;		/* last complete sweep or compare */
+	int64		sweep_ms;		/* how long it took */
 	int			failures;		/* in a row; 0 after a success */
 	TimestampTz not_before;		/* backoff */
 	int			unique_retries; /* windows in a row stopped by a secondary key */
@@ -183,8 +184,9 @@ typedef struct BcmigTable
 	TimestampTz ladder_since;
 	int			quarantined;	/* entries in bcmig.quarantine */
 	uint64		name_hash;		/* of source schema and table, for the poller */
-	uint32		version;		/* counts publications, so that the manager does not
-								 * overwrite news with what it read before them */
+	uint64		version;		/* BcmigShared->publications when it was last
+								 * changed: the manager must not overwrite news
+								 * with what it read before them */
 	bool		stopping;		/* its sync is being stopped: no new chunk */
 } BcmigTable;
 
@@ -203,6 +205,7 @@ typedef struct BcmigShared
 	LWLock	   *lock;
 	PGPROC	   *launcher;
 	uint32		next_generation;
+	uint64		publications;
 	BcmigDatabase databases[BCMIG_MAX_DATABASES];
 	BcmigBlue	blues[BCMIG_MAX_BLUES];
 	BcmigSlot	slots[BCMIG_MAX_SLOTS];

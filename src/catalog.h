@@ -27,6 +27,13 @@ typedef struct BcmigCatalogScope
 extern void bcmig_catalog_begin(BcmigCatalogScope *scope);
 extern void bcmig_catalog_end(BcmigCatalogScope *scope);
 
+/*
+ * A transaction of our own processes, with an active snapshot.  The memory
+ * context of the caller is current again after the end.
+ */
+extern void bcmig_start_transaction(void);
+extern void bcmig_end_transaction(void);
+
 /* the user switch alone, without SPI and search_path */
 extern void bcmig_become_catalog_owner(BcmigCatalogScope *scope);
 extern void bcmig_restore_user(BcmigCatalogScope *scope);

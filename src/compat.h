@@ -25,6 +25,15 @@
 #define MarkGUCPrefixReserved(prefix) EmitWarningsOnPlaceholders(prefix)
 #endif
 
+/*
+ * PGDLLEXPORT makes a symbol visible since 16 (089480c07706); before, it was
+ * empty, and with -fvisibility=hidden nothing could be loaded.
+ */
+#if PG_VERSION_NUM < 160000
+#undef PGDLLEXPORT
+#define PGDLLEXPORT __attribute__((visibility("default")))
+#endif
+
 /* PGDLLEXPORT on PG_FUNCTION_INFO_V1 is core's since 16; visibility needs it before */
 #if PG_VERSION_NUM < 160000
 #define BCMIG_FUNCTION(name) \
@@ -37,6 +46,24 @@
 /* InitMaterializedSRF: 15 (a9f8ca6005b3 named it SetSingleFuncCall, 16 renamed it back-compatibly in 15.0) */
 #if PG_VERSION_NUM < 150000
 #error "PostgreSQL 14: InitMaterializedSRF has to be provided here"
+#endif
+
+/*
+ * ExecInitRangeTable for one relation: 16 (a61b1f74823c) moved permissions out
+ * of the range table entry, 18 wants the unpruned relations named.  A macro, so
+ * that only its user includes executor.h.
+ */
+#if PG_VERSION_NUM < 160000
+#define BCMIG_INIT_RANGE_TABLE(estate, rte) \
+	ExecInitRangeTable((estate), list_make1(rte))
+#elif PG_VERSION_NUM < 180000
+#define BCMIG_INIT_RANGE_TABLE(estate, rte) \
+	do { List *perminfos = NIL; addRTEPermissionInfo(&perminfos, (rte)); \
+		ExecInitRangeTable((estate), list_make1(rte), perminfos); } while (0)
+#else
+#define BCMIG_INIT_RANGE_TABLE(estate, rte) \
+	do { List *perminfos = NIL; addRTEPermissionInfo(&perminfos, (rte)); \
+		ExecInitRangeTable((estate), list_make1(rte), perminfos, bms_make_singleton(1)); } while (0)
 #endif
 
 #endif							/* BCMIG_COMPAT_H */

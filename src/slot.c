@@ -100,6 +100,32 @@ bcmig_slot_launch(BcmigRole role, Oid dboid, Oid owner, int environment_id,
 }
 
 /*
+ * Windows, retries and compares have a table for themselves; copy chunks share
+ * it, a key sweep runs beside windows.
+ */
+void
+bcmig_job_begins(BcmigTable *live, BcmigJobKind kind, bool snapshot)
+{
+	live->busy++;
+	if (kind == BCMIG_JOB_SWEEP && !snapshot)
+		live->sweeping = true;
+	else if (kind != BCMIG_JOB_COPY)
+		live->exclusive = true;
+}
+
+void
+bcmig_job_ends(BcmigTable *live, BcmigJobKind kind)
+{
+	if (live->busy > 0)
+		live->busy--;
+	if (kind == BCMIG_JOB_SWEEP && live->sweeping)
+		live->sweeping = false;
+	else if (kind != BCMIG_JOB_COPY)
+		live->exclusive = false;
+	live->version = ++bcmig_shared->publications;
+}
+
+/*
  * Empty a slot whose process is gone or never came.
  */
 void
@@ -116,12 +142,8 @@ bcmig_slot_release(int index, uint32 generation)
 			BcmigTableKey key = {slot->dboid, slot->job.table_id};
 			BcmigTable *table = hash_search(bcmig_tables, &key, HASH_FIND, NULL);
 
-			if (table != NULL && table->busy > 0)
-			{
-				table->busy--;
-				if (slot->job.kind != BCMIG_JOB_COPY)
-					table->exclusive = false;
-			}
+			if (table != NULL)
+				bcmig_job_ends(table, slot->job.kind);
 		}
 		slot->in_use = false;
 		slot->proc = NULL;

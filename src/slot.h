@@ -31,13 +31,17 @@ extern void bcmig_slot_phase(const char *phase, const char *target,
 extern void bcmig_slot_progress(int64 rows_done);
 extern void bcmig_slot_error(const char *message);
 
+/* a job begins or ends on a live table; caller holds the lock exclusively */
+extern void bcmig_job_begins(BcmigTable *live, BcmigJobKind kind, bool snapshot);
+extern void bcmig_job_ends(BcmigTable *live, BcmigJobKind kind);
+
 /* find the live entry of a table of this database; caller holds the lock */
 extern BcmigTable *bcmig_live_table(int table_id);
 
 /* index in blues[], made when missing; caller holds the lock exclusively */
 extern int	bcmig_live_blue(Oid dboid, int environment_id, Oid owner);
 
-/* FNV-style hash of a source table's names, equal in poller and manager */
+/* hash of a source table's names, equal in poller and manager */
 extern uint64 bcmig_source_hash(const char *schema, const char *table);
 
 /* milliseconds to wait after "failures" failures in a row: doubling, jittered, capped */

@@ -147,7 +147,7 @@ bcmig_publish_state(int table_id, BcmigTableState state)
 	if (live != NULL)
 	{
 		live->state = state;
-		live->version++;
+		live->version = ++bcmig_shared->publications;
 		if (state != BCMIG_STREAMING)
 			live->window_poll = 0;
 	}

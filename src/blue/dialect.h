@@ -27,6 +27,15 @@
 #include "catalog.h"
 #include "lib/stringinfo.h"
 
+/* a table in a script for blue */
+typedef struct BcmigScriptTable
+{
+	char	   *schema;
+	char	   *table;
+	char	   *capture;
+	bool		has_key;
+} BcmigScriptTable;
+
 typedef struct BcmigDialect
 {
 	const char *name;			/* for messages: "PostgreSQL" */
@@ -80,19 +89,25 @@ typedef struct BcmigDialect
 	char	   *(*table_size) (const BcmigTableInfo *table);
 
 	/*
-	 * Discovery, text feed.  describe: see describe_postgres.c for the rows.
-	 * preflight: rows (check, status, value, bound, detail, fix) of what blue
-	 * can say about itself.
+	 * Discovery, text feed: rows of describe and of preflight as
+	 * describe_postgres.c lists them.
 	 */
 	char	   *(*describe) (const char *schema, const char *table);
-	char	   *(*preflight) (const char *schema, List *tables);
+	char	   *(*preflight) (void);
+
+	/*
+	 * Text for a person to review and run on blue: kind login, tracking or
+	 * cleanup; tables is a List of BcmigScriptTable, NIL = none known yet.
+	 */
+	char	   *(*script) (const char *kind, const char *login, List *tables);
 } BcmigDialect;
 
 extern const BcmigDialect bcmig_dialect_postgres;
 
 /* describe_postgres.c */
 extern char *bcmig_postgres_describe(const char *schema, const char *table);
-extern char *bcmig_postgres_preflight(const char *schema, List *tables);
+extern char *bcmig_postgres_preflight(void);
+extern char *bcmig_postgres_script(const char *kind, const char *login, List *tables);
 
 /* the dialect of a foreign server; ERROR when its wrapper is none of ours */
 extern const BcmigDialect *bcmig_dialect_of_server(Oid serverid);

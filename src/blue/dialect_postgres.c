@@ -377,4 +377,5 @@ const BcmigDialect bcmig_dialect_postgres = {
 	.table_size = pg_table_size_sql,
 	.describe = bcmig_postgres_describe,
 	.preflight = bcmig_postgres_preflight,
+	.script = bcmig_postgres_script,
 };

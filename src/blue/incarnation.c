@@ -190,8 +190,7 @@ bcmig_check_incarnation(int environment_id, Oid owner, const BcmigPoll *poll)
 	List	   *ids;
 	ListCell   *lc;
 
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
+	bcmig_start_transaction();
 	bcmig_catalog_begin(&scope);
 	if (bcmig_sql("SELECT incarnation, horizon FROM bcmig.blue_position WHERE environment_id = $1 AND owner = $2",
 				  "io", environment_id, owner) > 0)
@@ -211,11 +210,9 @@ bcmig_check_incarnation(int environment_id, Oid owner, const BcmigPoll *poll)
 	else if (strcmp(stored, poll->incarnation_text) != 0)
 	{
 		/* a question per table, each in a transaction of its own */
-		PopActiveSnapshot();
-		CommitTransactionCommand();
+		bcmig_end_transaction();
 		MemoryContextSwitchTo(caller);
-		StartTransactionCommand();
-		PushActiveSnapshot(GetTransactionSnapshot());
+		bcmig_start_transaction();
 		MemoryContextSwitchTo(caller);
 		ids = tables_to_witness(environment_id, owner);
 		foreach(lc, ids)
@@ -227,10 +224,8 @@ bcmig_check_incarnation(int environment_id, Oid owner, const BcmigPoll *poll)
 								  lfirst_int(lc));
 				break;
 			}
-			PopActiveSnapshot();
-			CommitTransactionCommand();
-			StartTransactionCommand();
-			PushActiveSnapshot(GetTransactionSnapshot());
+			bcmig_end_transaction();
+			bcmig_start_transaction();
 			MemoryContextSwitchTo(caller);
 		}
 	}
@@ -253,8 +248,7 @@ bcmig_check_incarnation(int environment_id, Oid owner, const BcmigPoll *poll)
 			  "ioItzb", environment_id, owner, poll->horizon, poll->incarnation_text, poll->clock,
 			  reason != NULL);
 	bcmig_catalog_end(&scope);
-	PopActiveSnapshot();
-	CommitTransactionCommand();
+	bcmig_end_transaction();
 	MemoryContextSwitchTo(caller);
 
 	if (reason != NULL)
@@ -273,7 +267,7 @@ bcmig_check_incarnation(int environment_id, Oid owner, const BcmigPoll *poll)
 			{
 				table->state = BCMIG_RESYNC;
 				table->window_poll = 0;
-				table->version++;
+				table->version = ++bcmig_shared->publications;
 			}
 		}
 		LWLockRelease(bcmig_shared->lock);
@@ -315,9 +309,7 @@ bcmig_store_blue(int index)
 	if (copy.poll == 0)
 		return;
 
-	SetCurrentStatementStartTimestamp();
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
+	bcmig_start_transaction();
 	bcmig_catalog_begin(&scope);
 
 	/*
@@ -333,8 +325,7 @@ bcmig_store_blue(int index)
 			  PointerGetDatum(construct_array(watched, nwatched, INT4OID, 4, true, TYPALIGN_INT)),
 			  copy.incarnation_text);
 	bcmig_catalog_end(&scope);
-	PopActiveSnapshot();
-	CommitTransactionCommand();
+	bcmig_end_transaction();
 	pfree(dirty);
 	pfree(watched);
 }

@@ -29,6 +29,7 @@
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
+#include "catalog.h"
 #include "remote.h"
 #include "slot.h"
 #include "storage/ipc.h"
@@ -46,28 +47,13 @@ extern PGDLLEXPORT void bcmig_poller_main(Datum arg);
 #define IDLE_INTERVAL		600 /* ms between polls of an idle blue: a poll is five statements through postgres_fdw */
 #define QUIET_BEFORE_IDLE	2000	/* ms without movement before polls slow down */
 #define STORE_INTERVAL		60000	/* ms between two writes of bcmig.blue_position */
-#define EXPIRE_INTERVAL		600000	/* ms between two calls of blue's expire() */
+#define EXPIRE_INTERVAL		60000	/* ms between two calls of blue's expire() */
 #define BLOCKED_AFTER		1000	/* ms the horizon stands still before we ask who holds it */
 
 static int	blue_index;
 static BcmigBlue *blue;
 static Oid	feed;
 static const BcmigDialect *dialect;
-
-static void
-start_poll_transaction(void)
-{
-	SetCurrentStatementStartTimestamp();
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
-}
-
-static void
-end_poll_transaction(void)
-{
-	PopActiveSnapshot();
-	CommitTransactionCommand();
-}
 
 /* feed and dialect of this poller's environment */
 static void
@@ -76,7 +62,7 @@ find_feed(int environment_id)
 	ForeignTable *ft;
 	char		name[NAMEDATALEN];
 
-	start_poll_transaction();
+	bcmig_start_transaction();
 	snprintf(name, sizeof(name), "feed_env_%d", environment_id);
 	feed = get_relname_relid(name, get_namespace_oid("bcmig", false));
 	if (!OidIsValid(feed))
@@ -85,7 +71,7 @@ find_feed(int environment_id)
 				 errmsg("environment %d has no feed", environment_id)));
 	ft = GetForeignTable(feed);
 	dialect = bcmig_dialect_of_server(ft->serverid);
-	end_poll_transaction();
+	bcmig_end_transaction();
 }
 
 /*
@@ -100,13 +86,13 @@ ask_blue(MemoryContext context, const char *previous)
 	char	  **first;
 	MemoryContext oldcontext;
 
-	start_poll_transaction();
+	bcmig_start_transaction();
 	oldcontext = MemoryContextSwitchTo(context);
 	rows = bcmig_remote_texts(feed, dialect->poll(previous));
 	poll = palloc0(sizeof(BcmigPoll));
 	poll->moved = palloc(sizeof(uint64) * Max(list_length(rows), 1));
 	MemoryContextSwitchTo(oldcontext);
-	end_poll_transaction();
+	bcmig_end_transaction();
 	MemoryContextSwitchTo(context);
 
 	first = rows == NIL ? NULL : linitial(rows);
@@ -224,11 +210,11 @@ ask_blocker(MemoryContext context)
 	const char *who = "";
 	MemoryContext oldcontext;
 
-	start_poll_transaction();
+	bcmig_start_transaction();
 	oldcontext = MemoryContextSwitchTo(context);
 	rows = bcmig_remote_texts(feed, dialect->blocker());
 	MemoryContextSwitchTo(oldcontext);
-	end_poll_transaction();
+	bcmig_end_transaction();
 	if (rows != NIL && ((char **) linitial(rows))[0] != NULL)
 		who = ((char **) linitial(rows))[0];
 
@@ -242,11 +228,11 @@ ask_expire(MemoryContext context)
 {
 	MemoryContext oldcontext;
 
-	start_poll_transaction();
+	bcmig_start_transaction();
 	oldcontext = MemoryContextSwitchTo(context);
 	(void) bcmig_remote_texts(feed, dialect->expire());
 	MemoryContextSwitchTo(oldcontext);
-	end_poll_transaction();
+	bcmig_end_transaction();
 }
 
 /*

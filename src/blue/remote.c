@@ -207,6 +207,16 @@ bcmig_remote_run(Oid feed, const char *sql, int fetch_size, DestReceiver *dest)
 	bcmig_remote_running = false;
 }
 
+bool
+bcmig_remote_failed(const ErrorData *edata)
+{
+	/* errcontext of pgfdw_report_error and of the conversion of a value */
+	return bcmig_remote_running && edata->context != NULL &&
+		(strstr(edata->context, "remote SQL command") != NULL ||
+		 strstr(edata->context, "of foreign table") != NULL ||
+		 ERRCODE_TO_CATEGORY(edata->sqlerrcode) == ERRCODE_TO_CATEGORY(ERRCODE_CONNECTION_EXCEPTION));
+}
+
 /* ---- a receiver that collects the rows of a text feed ---- */
 
 typedef struct TextReceiver

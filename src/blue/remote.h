@@ -24,6 +24,12 @@ extern void bcmig_remote_run(Oid feed, const char *sql, int fetch_size,
 							 DestReceiver *dest);
 
 /*
+ * Did this error come from blue?  Rows are handed to the receiver while the
+ * statement runs, so an error of the receiver is caught there too.
+ */
+extern bool bcmig_remote_failed(const ErrorData *edata);
+
+/*
  * The same with the rows of a text feed in a list of char *[8] arrays (NULL
  * for SQL NULL), in the current memory context.
  */

@@ -1,0 +1,23 @@
+/*-------------------------------------------------------------------------
+ *
+ * applier_lock.h
+ *	  The applier lock of a table (rule R1).
+ *
+ * A heavyweight lock with a tag of our own, so that the deadlock detector sees
+ * it and a crash frees it.  Workers take it at session level around a remote
+ * read and the commit of its rows; a session that takes a table out takes it
+ * for its transaction.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BCMIG_APPLIER_LOCK_H
+#define BCMIG_APPLIER_LOCK_H
+
+#include "miscadmin.h"
+#include "storage/lock.h"
+
+/* the last field keeps it apart from advisory locks, which use 1 and 2 */
+#define BCMIG_APPLIER_LOCKTAG(tag, table_id) \
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 7267, (uint32) (table_id), 3)
+
+#endif							/* BCMIG_APPLIER_LOCK_H */

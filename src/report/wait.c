@@ -1,0 +1,260 @@
+/*-------------------------------------------------------------------------
+ *
+ * wait.c
+ *	  CALL bcmig_wait_sync: wait until a sync has got somewhere.
+ *
+ * Every look is a transaction of its own that ends before the wait, so a
+ * session that waits for hours holds back no vacuum, on green or anywhere.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog.h"
+#include "slot.h"
+#include "status.h"
+
+#include "access/xact.h"
+#include "executor/spi.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "pgstat.h"
+#include "storage/latch.h"
+#include "storage/proc.h"
+#include "tcop/pquery.h"
+#include "utils/builtins.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+BCMIG_FUNCTION(bcmig_wait_sync);
+
+#define LOOK_INTERVAL		20	/* ms between two looks */
+#define NOTICE_INTERVAL		10000	/* ms between two NOTICEs */
+
+/* what one look at the catalogue saw */
+typedef struct Look
+{
+	int			sync_id;
+	char	   *state;
+	char	   *last_error;
+	char	   *suspended;		/* a suspended table and why, or NULL */
+	int64		rows_done;
+	int64		rows_total;
+	char	   *wanted;
+} Look;
+
+static void
+look(const char *name, Look *seen)
+{
+	BcmigCatalogScope scope;
+	MemoryContext caller = CurrentMemoryContext;
+	MemoryContext oldcontext;
+
+	memset(seen, 0, sizeof(*seen));
+	bcmig_catalog_begin(&scope);
+	if (bcmig_sql("SELECT s.sync_id, st.state, st.last_error, s.wanted, "
+				  " (SELECT format('%I.%I: %s', t.target_schema, t.target_table, ts.reason) FROM bcmig.sync_table t "
+				  "  JOIN bcmig.table_state ts USING (table_id) WHERE t.sync_id = s.sync_id AND ts.state = 'suspended' LIMIT 1), "
+				  " (SELECT coalesce(sum(coalesce(l.rows_copied, ts.rows_copied)), 0)::int8 FROM bcmig.sync_table t "
+				  "  JOIN bcmig.table_state ts USING (table_id) LEFT JOIN bcmig.live_tables() l USING (table_id) WHERE t.sync_id = s.sync_id), "
+				  " (SELECT coalesce(sum(ts.rows_total), 0)::int8 FROM bcmig.sync_table t JOIN bcmig.table_state ts USING (table_id) WHERE t.sync_id = s.sync_id) "
+				  "FROM bcmig.sync s JOIN bcmig.sync_state st USING (sync_id) WHERE s.name = $1", "t", name) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_UNKNOWN_OBJECT),
+				 errmsg("sync \"%s\" does not exist", name),
+				 errhint("SELECT name FROM bcmig.sync;")));
+	oldcontext = MemoryContextSwitchTo(caller);
+	seen->sync_id = bcmig_get_int64(0, 1, 0);
+	seen->state = bcmig_get_text(0, 2);
+	seen->last_error = bcmig_get_text(0, 3);
+	seen->wanted = bcmig_get_text(0, 4);
+	seen->suspended = bcmig_get_text(0, 5);
+	seen->rows_done = bcmig_get_int64(0, 6, 0);
+	seen->rows_total = bcmig_get_int64(0, 7, 0);
+	MemoryContextSwitchTo(oldcontext);
+	bcmig_catalog_end(&scope);
+}
+
+/*
+ * Tables whose deletes come by sweep prove nothing newer than their last one:
+ * ask for one.
+ */
+static void
+ask_for_sweeps(int sync_id)
+{
+	BcmigCatalogScope scope;
+
+	bcmig_catalog_begin(&scope);
+	bcmig_sql("INSERT INTO bcmig.request (sync_id, table_id, kind) "
+			  "SELECT t.sync_id, t.table_id, 'sweep' FROM bcmig.sync_table t JOIN bcmig.table_state s USING (table_id) "
+			  "WHERE t.sync_id = $1 AND t.capture <> 'change_tracking' AND s.state = 'streaming' "
+			  "AND NOT EXISTS (SELECT FROM bcmig.request r WHERE r.table_id = t.table_id AND r.kind = 'sweep')",
+			  "i", sync_id);
+	if (SPI_processed > 0)
+		bcmig_config_changed();
+	bcmig_catalog_end(&scope);
+}
+
+/* pollers of this database poll at once */
+static void
+wake_pollers(void)
+{
+	LWLockAcquire(bcmig_shared->lock, LW_SHARED);
+	for (int i = 0; i < BCMIG_MAX_SLOTS; i++)
+	{
+		BcmigSlot  *slot = &bcmig_shared->slots[i];
+
+		if (slot->in_use && slot->role == BCMIG_POLLER && slot->dboid == MyDatabaseId &&
+			slot->proc != NULL)
+			SetLatch(&slot->proc->procLatch);
+	}
+	LWLockRelease(bcmig_shared->lock);
+}
+
+static void
+commit_and_wait(void)
+{
+	SPI_commit();
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+					 LOOK_INTERVAL, PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+}
+
+static void
+tell(const Look *seen, const char *name, const char *until, TimestampTz started,
+	 int64 rows_at_start, bool known, int64 lag)
+{
+	int64		ms = Max(1, TimestampDifferenceMilliseconds(started, GetCurrentTimestamp()));
+	double		rate = (seen->rows_done - rows_at_start) * 1000.0 / ms;
+
+	if (strcmp(seen->state, "copying") == 0 && seen->rows_total > 0)
+		ereport(NOTICE,
+				(errmsg("%s: copying, %d %% of " INT64_FORMAT " rows, %.0f rows/s, about %.0f s left",
+						name, (int) Min(100, seen->rows_done * 100 / seen->rows_total),
+						seen->rows_total, rate,
+						rate > 0 ? Max(0, seen->rows_total - seen->rows_done) / rate : 0.0)));
+	else if (known)
+		ereport(NOTICE,
+				(errmsg("%s: %s, waiting for %s, lag " INT64_FORMAT " ms", name, seen->state, until, lag / 1000)));
+	else
+		ereport(NOTICE, (errmsg("%s: %s, waiting for %s", name, seen->state, until)));
+}
+
+/*
+ * bcmig_wait_sync(sync text, until text, timeout interval)
+ */
+Datum
+bcmig_wait_sync(PG_FUNCTION_ARGS)
+{
+	CallContext *context = (CallContext *) fcinfo->context;
+	char	   *name;
+	char	   *until;
+	Interval   *timeout;
+	TimestampTz started = GetCurrentTimestamp();
+	TimestampTz deadline;
+	TimestampTz last_notice = started;
+	TimestampTz target = 0;		/* blue's clock to reach */
+	uint64		first_poll = 0;
+	int64		rows_at_start = -1;
+	MemoryContext work;
+	MemoryContext oldcontext;
+
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1) || PG_ARGISNULL(2))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("bcmig_wait_sync takes no NULL")));
+	name = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	until = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	timeout = PG_GETARG_INTERVAL_P(2);
+	deadline = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
+													   TimestampTzGetDatum(started),
+													   IntervalPGetDatum(timeout)));
+	if (context == NULL || !IsA(context, CallContext) || context->atomic)
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("bcmig_wait_sync cannot run inside a transaction block"),
+				 errhint("COMMIT first: what it waits for happens after your transaction.")));
+	if (strcmp(until, "streaming") != 0 && strcmp(until, "caught_up") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_OPTION),
+				 errmsg("bcmig_wait_sync cannot wait until \"%s\"", until),
+				 errhint("This version knows: streaming, caught_up.")));
+	bcmig_require_loaded();
+
+	SPI_connect_ext(SPI_OPT_NONATOMIC);
+	work = AllocSetContextCreate(PortalContext ? PortalContext : TopMemoryContext,
+								 "bcmig wait", ALLOCSET_DEFAULT_SIZES);
+	for (;;)
+	{
+		Look		seen;
+		bool		known;
+		TimestampTz through = 0;
+		int64		lag = 0;
+		int			blue;
+		TimestampTz now;
+
+		oldcontext = MemoryContextSwitchTo(work);
+		MemoryContextReset(work);
+		EnsurePortalSnapshotExists();
+		look(name, &seen);
+		if (rows_at_start < 0)
+			rows_at_start = seen.rows_done;
+
+		LWLockAcquire(bcmig_shared->lock, LW_SHARED);
+		known = bcmig_synced_through(seen.sync_id, &through, &lag, &blue);
+		if (blue >= 0 && target == 0)
+		{
+			/* the first reading that was begun after us names the target */
+			if (first_poll == 0)
+				first_poll = bcmig_shared->blues[blue].poll + 2;
+			else if (bcmig_shared->blues[blue].poll >= first_poll)
+				target = bcmig_shared->blues[blue].clock;
+		}
+		LWLockRelease(bcmig_shared->lock);
+
+		if (strcmp(until, "streaming") == 0 && strcmp(seen.state, "streaming") == 0)
+			break;
+		if (strcmp(until, "caught_up") == 0 && known && target != 0 && through >= target)
+			break;
+
+		now = GetCurrentTimestamp();
+		if (strcmp(seen.state, "failed") == 0 ||
+			(seen.suspended != NULL && strcmp(until, "caught_up") == 0))
+			ereport(ERROR,
+					(errcode(ERRCODE_BM_WAIT),
+					 errmsg("sync \"%s\" cannot get to %s", name, until),
+					 errdetail("%s", seen.suspended ? seen.suspended : seen.last_error ? seen.last_error : seen.state),
+					 errhint("SELECT * FROM bcmig.table_status WHERE sync = %s AND state = 'suspended';",
+							 quote_literal_cstr(name))));
+		if (strcmp(seen.wanted, "running") != 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_BM_WAIT),
+					 errmsg("sync \"%s\" is not running", name),
+					 errhint("SELECT bcmig_start_sync(%s);", quote_literal_cstr(name))));
+		if (now >= deadline)
+			ereport(ERROR,
+					(errcode(ERRCODE_BM_WAIT),
+					 errmsg("sync \"%s\" did not get to %s in time", name, until),
+					 errdetail("It is %s%s%s.", seen.state, seen.last_error ? "; last error: " : "",
+							   seen.last_error ? seen.last_error : ""),
+					 errhint("SELECT * FROM bcmig.sync_status WHERE sync = %s;", quote_literal_cstr(name))));
+		if (TimestampDifferenceMilliseconds(last_notice, now) >= NOTICE_INTERVAL)
+		{
+			tell(&seen, name, until, started, rows_at_start, known, lag);
+			last_notice = now;
+		}
+		if (strcmp(until, "caught_up") == 0 && strcmp(seen.state, "streaming") == 0)
+		{
+			ask_for_sweeps(seen.sync_id);
+			wake_pollers();
+		}
+		MemoryContextSwitchTo(oldcontext);
+		commit_and_wait();
+	}
+	MemoryContextSwitchTo(oldcontext);
+	MemoryContextDelete(work);
+	SPI_finish();
+	PG_RETURN_VOID();
+}

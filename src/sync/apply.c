@@ -1,0 +1,592 @@
+/*-------------------------------------------------------------------------
+ *
+ * apply.c
+ *	  Writing spooled rows to green, set-wise.
+ *
+ * The rows are an ephemeral named relation, bcmig_rows, as the transition
+ * tables of a trigger are; three prepared statements per table do the rest:
+ *
+ *	delete	keys whose row is gone on blue
+ *	rename	rows whose $systemId comes back under another key (only where
+ *			deletes are not in the feed: otherwise the old key is among them)
+ *	upsert	INSERT ... ON CONFLICT (key) DO UPDATE, skipping rows that are equal
+ *			bit for bit (record image comparison: 1.0 is not 1.00, '' not NULL)
+ *
+ * A window arrives with one state per key, the last one, read after the table's
+ * applier lock was taken (rule R1), so it is applied as it is.  Unique keys
+ * beside the primary key are deferrable; SET CONSTRAINTS ALL IMMEDIATE at the
+ * end of each batch brings their errors to where a row can be blamed.
+ *
+ * When a statement fails, the batch is halved in subtransactions down to the
+ * row, which goes to quarantine.  At most MAX_SUBXACTS of them a transaction:
+ * beyond 64 every other session's snapshots get slow.  Committing in between is
+ * fine, the position moves last.
+ *
+ * Statements run as the sync's owner, with session_replication_role = replica
+ * (set by worker.c) and search_path pg_catalog.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "apply.h"
+#include "quarantine.h"
+
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/queryenvironment.h"
+#include "utils/rel.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
+
+#define ROWS_NAME			"bcmig_rows"
+#define PLANNED_ROWS		100 /* what plans assume: index look-ups, not scans of green */
+#define MAX_SUBXACTS		60
+
+typedef enum Statement
+{
+	STMT_DELETE,
+	STMT_RENAME,
+	STMT_UPSERT,
+	STMT_INSERT,
+	NSTATEMENTS
+} Statement;
+
+/* shape of the target the statements were made for */
+typedef struct TargetShape
+{
+	Oid			relid;
+	int			natts;
+	Oid		   *types;
+	int32	   *typmods;
+} TargetShape;
+
+typedef struct ApplyPlans
+{
+	int			table_id;		/* must be first */
+	TargetShape shape;
+	SPIPlanPtr	plans[NSTATEMENTS];
+} ApplyPlans;
+
+static HTAB *apply_plans = NULL;
+
+/* ---- statements ---- */
+
+static const char *
+id(const char *name)
+{
+	return quote_identifier(name);
+}
+
+char *
+bcmig_key_condition(const BcmigTableInfo *table)
+{
+	StringInfoData s;
+
+	initStringInfo(&s);
+	for (int k = 0; k < table->nkeys; k++)
+	{
+		const char *name = id(table->columns[table->keys[k]].target);
+
+		appendStringInfo(&s, "%sg.%s = w.%s", k ? " AND " : "", name, name);
+	}
+	return s.data;
+}
+
+/*
+ * The value of a feed column for a target column.  Where the types differ an
+ * explicit cast could cut or round without a word, so what it gives is cast
+ * back and compared (bcmig.exact raises).
+ */
+static char *
+value_expression(const char *name, Form_pg_attribute from, Form_pg_attribute to)
+{
+	char	   *target;
+	char	   *source;
+
+	if (from->atttypid == to->atttypid &&
+		(from->atttypmod == to->atttypmod || to->atttypmod == -1))
+		return psprintf("w.%s", id(name));
+	target = format_type_extended(to->atttypid, to->atttypmod,
+								  FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY);
+	source = format_type_extended(from->atttypid, from->atttypmod,
+								  FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY);
+	return psprintf("CASE WHEN bcmig.exact(w.%s, (w.%s::%s)::%s, %s) THEN w.%s::%s END",
+					id(name), id(name), target, source, quote_literal_cstr(name),
+					id(name), target);
+}
+
+static Form_pg_attribute
+find_attribute(TupleDesc desc, const char *name)
+{
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+
+		if (!att->attisdropped && strcmp(NameStr(att->attname), name) == 0)
+			return att;
+	}
+	return NULL;
+}
+
+static char *
+statement_text(const BcmigTableInfo *table, TupleDesc feed, TupleDesc target, Statement which)
+{
+	StringInfoData names;
+	StringInfoData values;
+	StringInfoData sets;
+	StringInfoData old;
+	StringInfoData new;
+	StringInfoData key;
+	StringInfoData sql;
+	const char *identity;
+
+	initStringInfo(&sql);
+	if (which == STMT_DELETE)
+	{
+		appendStringInfo(&sql, "DELETE FROM %s g USING " ROWS_NAME " w WHERE w.bc_op = 'D' AND %s",
+						 table->target_name, bcmig_key_condition(table));
+		return sql.data;
+	}
+	if (which == STMT_RENAME)
+	{
+		identity = id(table->columns[table->identity_column].target);
+		appendStringInfo(&sql, "DELETE FROM %s g USING " ROWS_NAME " w WHERE w.bc_op = 'U' AND g.%s = w.%s"
+						 " AND w.%s::text <> '00000000-0000-0000-0000-000000000000' AND NOT (%s)",
+						 table->target_name, identity, identity, identity,
+						 bcmig_key_condition(table));
+		return sql.data;
+	}
+
+	initStringInfo(&names);
+	initStringInfo(&values);
+	initStringInfo(&sets);
+	initStringInfo(&old);
+	initStringInfo(&new);
+	initStringInfo(&key);
+	for (int i = FEED_VERSION; i < feed->natts; i++)
+	{
+		Form_pg_attribute from = TupleDescAttr(feed, i);
+		const char *name = NameStr(from->attname);
+		Form_pg_attribute to = find_attribute(target, name);
+		const char *comma = names.len ? ", " : "";
+
+		if (to == NULL)
+		{
+			if (i == FEED_VERSION)
+				continue;
+			ereport(ERROR,
+					(errcode(ERRCODE_BM_UNSUITABLE),
+					 errmsg("column %s of %s is gone", id(name), table->target_name),
+					 errhint("ALTER TABLE %s ADD COLUMN %s %s; SELECT bcmig_resync_table(%s, %s);",
+							 table->target_name, id(name),
+							 format_type_with_typemod(from->atttypid, from->atttypmod),
+							 quote_literal_cstr(table->sync_name),
+							 quote_literal_cstr(table->target_name))));
+		}
+		appendStringInfo(&names, "%s%s", comma, id(name));
+		appendStringInfo(&values, "%s%s", comma, value_expression(name, from, to));
+		appendStringInfo(&sets, "%s%s = excluded.%s", comma, id(name), id(name));
+		appendStringInfo(&old, "%sg.%s", comma, id(name));
+		appendStringInfo(&new, "%sexcluded.%s", comma, id(name));
+	}
+	for (int k = 0; k < table->nkeys; k++)
+		appendStringInfo(&key, "%s%s", k ? ", " : "", id(table->columns[table->keys[k]].target));
+
+	appendStringInfo(&sql, "INSERT INTO %s AS g (%s) OVERRIDING SYSTEM VALUE SELECT %s FROM " ROWS_NAME " w WHERE w.bc_op = 'U'",
+					 table->target_name, names.data, values.data);
+	if (which == STMT_UPSERT)
+		appendStringInfo(&sql, " ON CONFLICT (%s) DO UPDATE SET %s WHERE ROW(%s) OPERATOR(pg_catalog.*<>) ROW(%s)",
+						 key.data, sets.data, old.data, new.data);
+	return sql.data;
+}
+
+/* ---- plans ---- */
+
+void
+bcmig_apply_forget(void)
+{
+	HASH_SEQ_STATUS seq;
+	ApplyPlans *plans;
+
+	if (apply_plans == NULL)
+		return;
+	hash_seq_init(&seq, apply_plans);
+	while ((plans = hash_seq_search(&seq)) != NULL)
+	{
+		for (int i = 0; i < NSTATEMENTS; i++)
+		{
+			if (plans->plans[i] != NULL)
+				SPI_freeplan(plans->plans[i]);
+		}
+		if (plans->shape.types != NULL)
+		{
+			pfree(plans->shape.types);
+			pfree(plans->shape.typmods);
+		}
+		hash_search(apply_plans, &plans->table_id, HASH_REMOVE, NULL);
+	}
+}
+
+static bool
+same_shape(const TargetShape *shape, Relation rel)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+
+	if (shape->relid != RelationGetRelid(rel) || shape->natts != desc->natts)
+		return false;
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+
+		if (shape->types[i] != (att->attisdropped ? InvalidOid : att->atttypid) ||
+			shape->typmods[i] != att->atttypmod)
+			return false;
+	}
+	return true;
+}
+
+static void
+remember_shape(TargetShape *shape, Relation rel)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+
+	shape->relid = RelationGetRelid(rel);
+	shape->natts = desc->natts;
+	shape->types = MemoryContextAlloc(TopMemoryContext, sizeof(Oid) * Max(desc->natts, 1));
+	shape->typmods = MemoryContextAlloc(TopMemoryContext, sizeof(int32) * Max(desc->natts, 1));
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+
+		shape->types[i] = att->attisdropped ? InvalidOid : att->atttypid;
+		shape->typmods[i] = att->atttypmod;
+	}
+}
+
+/* make the rows visible to statements of this SPI connection */
+static void
+register_rows(Tuplestorestate *store, TupleDesc desc)
+{
+	EphemeralNamedRelation enr = palloc0(sizeof(EphemeralNamedRelationData));
+	int			rc;
+
+	enr->md.name = ROWS_NAME;
+	enr->md.reliddesc = InvalidOid;
+	enr->md.tupdesc = desc;
+	enr->md.enrtype = ENR_NAMED_TUPLESTORE;
+	enr->md.enrtuples = PLANNED_ROWS;
+	enr->reldata = store;
+	rc = SPI_register_relation(enr);
+	if (rc != SPI_OK_REL_REGISTER)
+		elog(ERROR, "SPI_register_relation failed: %s", SPI_result_code_string(rc));
+}
+
+uint64
+bcmig_query_spool(BcmigSpool *spool, const char *sql)
+{
+	int			rc;
+
+	register_rows(spool->store, spool->desc);
+	rc = SPI_execute(sql, false, 0);
+	if (rc < 0)
+		elog(ERROR, "SPI_execute failed: %s: %s", SPI_result_code_string(rc), sql);
+	return SPI_processed;
+}
+
+/*
+ * The plans of a table, anew when its target has changed shape.  The target is
+ * locked as a writer would.
+ */
+static ApplyPlans *
+plans_of(const BcmigTableInfo *table)
+{
+	ApplyPlans *plans;
+	bool		found;
+	Relation	rel;
+	RangeVar   *rv = makeRangeVar(table->target_schema, table->target_table, -1);
+
+	if (apply_plans == NULL)
+	{
+		HASHCTL		ctl = {0};
+
+		ctl.keysize = sizeof(int);
+		ctl.entrysize = sizeof(ApplyPlans);
+		apply_plans = hash_create("bcmig apply plans", 256, &ctl, HASH_ELEM | HASH_BLOBS);
+	}
+	rel = table_openrv(rv, RowExclusiveLock);
+	plans = hash_search(apply_plans, &table->table_id, HASH_FIND, &found);
+	if (found && !same_shape(&plans->shape, rel))
+	{
+		bcmig_apply_forget();
+		found = false;
+	}
+	if (!found)
+	{
+		plans = hash_search(apply_plans, &table->table_id, HASH_ENTER, NULL);
+		memset(plans->plans, 0, sizeof(plans->plans));
+		memset(&plans->shape, 0, sizeof(plans->shape));
+		remember_shape(&plans->shape, rel);
+	}
+	table_close(rel, NoLock);
+	return plans;
+}
+
+static uint64
+run_statement(const BcmigTableInfo *table, TupleDesc feed, Statement which)
+{
+	ApplyPlans *plans = plans_of(table);
+	int			rc;
+
+	if (plans->plans[which] == NULL)
+	{
+		Relation	rel = table_open(plans->shape.relid, NoLock);
+		char	   *sql = statement_text(table, feed, RelationGetDescr(rel), which);
+		SPIPlanPtr	plan = SPI_prepare(sql, 0, NULL);
+
+		if (plan == NULL)
+			elog(ERROR, "SPI_prepare failed: %s: %s", SPI_result_code_string(SPI_result), sql);
+		SPI_keepplan(plan);
+		plans->plans[which] = plan;
+		table_close(rel, NoLock);
+	}
+	rc = SPI_execute_plan(plans->plans[which], NULL, NULL, false, 0);
+	if (rc < 0)
+		elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(rc));
+	return SPI_processed;
+}
+
+static bool
+needs_rename(const BcmigTableInfo *table)
+{
+	return table->identity_column >= 0 && strcmp(table->capture, "rowversion") == 0;
+}
+
+static void
+constraints(const char *when)
+{
+	if (SPI_execute(psprintf("SET CONSTRAINTS ALL %s", when), false, 0) < 0)
+		elog(ERROR, "SET CONSTRAINTS failed");
+}
+
+/* ---- applying ---- */
+
+void
+bcmig_apply_whole(const BcmigTableInfo *table, BcmigSpool *spool, BcmigApplied *applied)
+{
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	register_rows(spool->store, spool->desc);
+	constraints("DEFERRED");
+	if (spool->deletes > 0)
+		applied->deleted += run_statement(table, spool->desc, STMT_DELETE);
+	if (spool->upserts > 0)
+	{
+		if (needs_rename(table))
+			applied->deleted += run_statement(table, spool->desc, STMT_RENAME);
+		applied->written += run_statement(table, spool->desc, STMT_UPSERT);
+	}
+	constraints("IMMEDIATE");
+	SPI_finish();
+}
+
+bool
+bcmig_is_row_error(const ErrorData *edata)
+{
+	int			category = ERRCODE_TO_CATEGORY(edata->sqlerrcode);
+
+	return category == ERRCODE_TO_CATEGORY(ERRCODE_DATA_EXCEPTION) ||
+		category == ERRCODE_TO_CATEGORY(ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION) ||
+		category == ERRCODE_TO_CATEGORY(ERRCODE_CARDINALITY_VIOLATION) ||
+		category == ERRCODE_TO_CATEGORY(ERRCODE_PROGRAM_LIMIT_EXCEEDED) ||
+		category == ERRCODE_TO_CATEGORY(ERRCODE_WITH_CHECK_OPTION_VIOLATION) ||
+		category == ERRCODE_TO_CATEGORY(ERRCODE_PLPGSQL_ERROR) ||
+		edata->sqlerrcode == ERRCODE_BM_INEXACT;
+}
+
+bool
+bcmig_is_secondary_key_error(const BcmigTableInfo *table, const ErrorData *edata)
+{
+	Oid			relid;
+	Oid			pkey;
+
+	if (edata->sqlerrcode != ERRCODE_UNIQUE_VIOLATION || edata->constraint_name == NULL)
+		return false;
+	relid = get_relname_relid(table->target_table,
+							  get_namespace_oid(table->target_schema, true));
+	pkey = OidIsValid(relid) ? bcmig_key_index(table, relid) : InvalidOid;
+	return !OidIsValid(pkey) || strcmp(get_rel_name(pkey), edata->constraint_name) != 0;
+}
+
+/* one pass over a batch: what it does to which rows */
+typedef struct Batch
+{
+	const BcmigTableInfo *table;
+	TupleDesc	desc;
+	Statement	statement;
+	MinimalTuple *rows;
+	MemoryContext context;		/* of rows; reset per batch */
+	int			subxacts;		/* in the present transaction */
+	BcmigApplied *applied;
+} Batch;
+
+/*
+ * Apply rows [from, to) in a subtransaction; halve on failure.
+ */
+static void
+apply_range(Batch *batch, int from, int to)
+{
+	MemoryContext oldcontext = batch->context;
+	ResourceOwner oldowner;
+	ErrorData  *volatile edata = NULL;
+	volatile uint64 processed = 0;
+
+	CHECK_FOR_INTERRUPTS();
+	if (batch->subxacts >= MAX_SUBXACTS)
+	{
+		bcmig_end_transaction();
+		bcmig_start_transaction();
+		batch->subxacts = 0;
+	}
+	batch->subxacts++;
+	oldowner = CurrentResourceOwner;
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(oldcontext);
+	PG_TRY();
+	{
+		Tuplestorestate *store = tuplestore_begin_heap(false, false, work_mem);
+		TupleTableSlot *slot = MakeSingleTupleTableSlot(batch->desc, &TTSOpsMinimalTuple);
+
+		for (int i = from; i < to; i++)
+		{
+			ExecStoreMinimalTuple(batch->rows[i], slot, false);
+			tuplestore_puttupleslot(store, slot);
+		}
+		ExecDropSingleTupleTableSlot(slot);
+
+		if (SPI_connect() != SPI_OK_CONNECT)
+			elog(ERROR, "SPI_connect failed");
+		register_rows(store, batch->desc);
+		constraints("DEFERRED");
+		processed = run_statement(batch->table, batch->desc, batch->statement);
+		constraints("IMMEDIATE");
+		SPI_finish();
+		tuplestore_end(store);
+
+		ReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(oldcontext);
+		CurrentResourceOwner = oldowner;
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(oldcontext);
+		edata = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(oldcontext);
+		CurrentResourceOwner = oldowner;
+	}
+	PG_END_TRY();
+
+	if (edata == NULL)
+	{
+		if (batch->statement == STMT_DELETE || batch->statement == STMT_RENAME)
+			batch->applied->deleted += processed;
+		else
+			batch->applied->written += processed;
+		return;
+	}
+	if (!bcmig_is_row_error(edata))
+		ReThrowError(edata);
+	if (to - from > 1)
+	{
+		int			middle = from + (to - from) / 2;
+
+		FreeErrorData(edata);
+		apply_range(batch, from, middle);
+		apply_range(batch, middle, to);
+		return;
+	}
+	bcmig_quarantine_row(batch->table, batch->desc, batch->rows[from],
+						 batch->statement == STMT_DELETE ? "delete" : "upsert", edata);
+	batch->applied->quarantined++;
+	FreeErrorData(edata);
+}
+
+/*
+ * One pass over the whole spool with one statement.
+ */
+static void
+apply_pass(Batch *batch, BcmigSpool *spool, char op)
+{
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(spool->desc, &TTSOpsMinimalTuple);
+	bool		more = true;
+
+	tuplestore_select_read_pointer(spool->store, 0);
+	tuplestore_rescan(spool->store);
+	while (more)
+	{
+		int			n = 0;
+
+		MemoryContextReset(batch->context);
+		batch->rows = MemoryContextAlloc(batch->context, sizeof(MinimalTuple) * batch->table->batch_rows);
+		while (n < batch->table->batch_rows &&
+			   (more = tuplestore_gettupleslot(spool->store, true, false, slot)))
+		{
+			bool		isnull;
+			Datum		row_op = slot_getattr(slot, FEED_OP + 1, &isnull);
+			MemoryContext oldcontext;
+
+			if (*VARDATA_ANY(DatumGetTextPP(row_op)) != op)
+				continue;
+			oldcontext = MemoryContextSwitchTo(batch->context);
+			batch->rows[n++] = ExecCopySlotMinimalTuple(slot);
+			MemoryContextSwitchTo(oldcontext);
+		}
+		if (n > 0)
+		{
+			bcmig_start_transaction();
+			batch->subxacts = 0;
+			apply_range(batch, 0, n);
+			bcmig_end_transaction();
+		}
+	}
+	ExecDropSingleTupleTableSlot(slot);
+}
+
+void
+bcmig_apply_batches(const BcmigTableInfo *table, BcmigSpool *spool, bool plain,
+					BcmigApplied *applied)
+{
+	Batch		batch = {0};
+
+	batch.table = table;
+	batch.desc = spool->desc;
+	batch.applied = applied;
+	batch.context = AllocSetContextCreate(CurrentMemoryContext, "bcmig batch",
+										  ALLOCSET_DEFAULT_SIZES);
+	if (spool->deletes > 0)
+	{
+		batch.statement = STMT_DELETE;
+		apply_pass(&batch, spool, 'D');
+	}
+	if (spool->upserts > 0)
+	{
+		if (needs_rename(table) && !plain)
+		{
+			batch.statement = STMT_RENAME;
+			apply_pass(&batch, spool, 'U');
+		}
+		batch.statement = plain ? STMT_INSERT : STMT_UPSERT;
+		apply_pass(&batch, spool, 'U');
+	}
+	MemoryContextDelete(batch.context);
+}

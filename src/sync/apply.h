@@ -1,0 +1,52 @@
+/*-------------------------------------------------------------------------
+ *
+ * apply.h
+ *	  Writing spooled rows to green.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BCMIG_APPLY_H
+#define BCMIG_APPLY_H
+
+#include "catalog.h"
+#include "receive.h"
+#include "utils/elog.h"
+
+typedef struct BcmigApplied
+{
+	int64		written;
+	int64		deleted;
+	int64		quarantined;
+} BcmigApplied;
+
+/*
+ * All rows of the spool in the current transaction: deletes, renamed rows,
+ * upserts.  ERROR when one row fails.
+ */
+extern void bcmig_apply_whole(const BcmigTableInfo *table, BcmigSpool *spool,
+							  BcmigApplied *applied);
+
+/*
+ * The same in batches of batch_rows, each in transactions of its own, rows
+ * that green refuses to quarantine.  Called outside a transaction.  plain:
+ * INSERT without looking for the key (during the first copy there is no index).
+ */
+extern void bcmig_apply_batches(const BcmigTableInfo *table, BcmigSpool *spool,
+								bool plain, BcmigApplied *applied);
+
+/* is this an error of one row (of a table or the world otherwise)? */
+extern bool bcmig_is_row_error(const ErrorData *edata);
+
+/* a unique key that is not the primary key was violated */
+extern bool bcmig_is_secondary_key_error(const BcmigTableInfo *table, const ErrorData *edata);
+
+/* forget the plans of all tables (configuration has changed) */
+extern void bcmig_apply_forget(void);
+
+/* run "sql" with the spool's rows visible as bcmig_rows, as the current user; SPI connected */
+extern uint64 bcmig_query_spool(BcmigSpool *spool, const char *sql);
+
+/* the join condition of green row alias "g" and spool row alias "w" */
+extern char *bcmig_key_condition(const BcmigTableInfo *table);
+
+#endif							/* BCMIG_APPLY_H */

@@ -1,0 +1,544 @@
+/*-------------------------------------------------------------------------
+ *
+ * configure.c
+ *	  Syncs and their tables: create, alter, drop, add, remove.
+ *
+ * Everything happens in the caller's transaction, so BEGIN ... ROLLBACK is
+ * the dry run, and an error leaves nothing half made.  Rows of progress tables
+ * are only made here, with their defaults; from then on they are the engine's.
+ *
+ * Locks: the row of bcmig.sync is locked FOR NO KEY UPDATE, which serialises
+ * configuration of one sync without standing in the way of foreign key checks
+ * of workers.  A table is taken out under its applier lock, so that no worker
+ * is in the middle of it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "configure.h"
+
+#include "applier_lock.h"
+#include "ask.h"
+#include "call.h"
+#include "miscadmin.h"
+#include "options.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+
+BCMIG_FUNCTION(bcmig_create_sync);
+BCMIG_FUNCTION(bcmig_alter_sync);
+BCMIG_FUNCTION(bcmig_drop_sync);
+BCMIG_FUNCTION(bcmig_add_table);
+BCMIG_FUNCTION(bcmig_alter_table);
+BCMIG_FUNCTION(bcmig_remove_table);
+
+static char *
+options_text(Jsonb *options)
+{
+	return JsonbToCString(NULL, &options->root, VARSIZE(options));
+}
+
+/*
+ * Load a sync and lock its row; the caller must be a member of its owner.
+ */
+BcmigSync *
+bcmig_load_sync(const char *name)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	MemoryContext oldcontext;
+	BcmigCatalogScope scope;
+	BcmigSync  *sync;
+	Datum		options;
+	bool		isnull;
+
+	bcmig_catalog_begin(&scope);
+	if (bcmig_sql("SELECT sync_id, name, owner::oid, environment_id, wanted = 'running', options "
+				  "FROM bcmig.sync WHERE name = $1 FOR NO KEY UPDATE", "t", name) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_UNKNOWN_OBJECT),
+				 errmsg("sync \"%s\" does not exist", name),
+				 errhint("SELECT name FROM bcmig.sync; or SELECT bcmig_create_sync(%s, '...');",
+						 quote_literal_cstr(name))));
+	oldcontext = MemoryContextSwitchTo(caller);
+	sync = palloc0(sizeof(BcmigSync));
+	sync->sync_id = bcmig_get_int64(0, 1, 0);
+	sync->name = bcmig_get_text(0, 2);
+	sync->owner = bcmig_get_int64(0, 3, 0);
+	sync->environment_id = bcmig_get_int64(0, 4, 0);
+	sync->wanted = bcmig_get_bool(0, 5);
+	options = bcmig_get_datum(0, 6, &isnull);
+	sync->options = DatumGetJsonbPCopy(options);
+	MemoryContextSwitchTo(oldcontext);
+	bcmig_catalog_end(&scope);
+
+	bcmig_check_member(sync->owner, "sync", sync->name);
+	return sync;
+}
+
+/*
+ * The table of a sync by its target: schema.table or table, quoted or as it
+ * is.  *name becomes the target's quoted name, in the caller's memory context.
+ */
+int
+bcmig_find_table(const BcmigSync *sync, const char *target, char **name)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	BcmigCatalogScope scope;
+	uint64		n;
+	int			table_id;
+
+	bcmig_catalog_begin(&scope);
+	n = bcmig_sql("SELECT table_id, format('%I.%I', target_schema, target_table) FROM bcmig.sync_table WHERE sync_id = $1 AND $2 IN "
+				  "(format('%I.%I', target_schema, target_table), target_schema || '.' || target_table, "
+				  " format('%I', target_table), target_table)", "it", sync->sync_id, target);
+	if (n != 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_UNKNOWN_OBJECT),
+				 n == 0 ? errmsg("sync \"%s\" has no target \"%s\"", sync->name, target) :
+				 errmsg("sync \"%s\" has several targets \"%s\"", sync->name, target),
+				 errhint("SELECT format('%%I.%%I', target_schema, target_table) FROM bcmig.sync_table JOIN bcmig.sync USING (sync_id) WHERE name = %s;",
+						 quote_literal_cstr(sync->name))));
+	table_id = bcmig_get_int64(0, 1, 0);
+	*name = MemoryContextStrdup(caller, bcmig_get_text(0, 2));
+	bcmig_catalog_end(&scope);
+	return table_id;
+}
+
+/*
+ * bcmig_create_sync(sync, blue, options)
+ */
+Datum
+bcmig_create_sync(PG_FUNCTION_ARGS)
+{
+	char	   *name = bcmig_arg_new_name(fcinfo, 0, "sync");
+	BcmigEnvironment *env = bcmig_load_environment(bcmig_arg_text(fcinfo, 1, "blue"), 0);
+	Jsonb	   *options = bcmig_arg_options(fcinfo, 2);
+	Oid			owner = GetUserId();
+	ErrorData  *error;
+	BcmigCatalogScope scope;
+	char	   *stored;
+	int			sync_id;
+
+	if (!env->blue)
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_UNSUITABLE),
+				 errmsg("environment \"%s\" is not a blue", env->name),
+				 errhint("SELECT name FROM bcmig.environment WHERE side = 'blue';")));
+	error = bcmig_check_askable(env->serverid, owner);
+	if (error != NULL)
+		ThrowErrorData(error);
+
+	bcmig_catalog_begin(&scope);
+	options = bcmig_options_merge(NULL, options, "sync");
+	stored = options_text(options);
+	if (bcmig_sql("INSERT INTO bcmig.sync (name, environment_id, owner, options) VALUES ($1, $2, $3, $4) "
+				  "ON CONFLICT (name) DO NOTHING RETURNING sync_id",
+				  "tioj", name, env->environment_id, owner, stored) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_DUPLICATE),
+				 errmsg("sync \"%s\" exists already", name),
+				 errhint("SELECT bcmig_alter_sync(%s, '{...}');", quote_literal_cstr(name))));
+	sync_id = bcmig_get_int64(0, 1, 0);
+	bcmig_sql("INSERT INTO bcmig.sync_state (sync_id) VALUES ($1)", "i", sync_id);
+	if (owner != env->owner)
+		SPI_execute(psprintf("GRANT SELECT ON bcmig.%s TO %s",
+							 bcmig_environment_feed(env->environment_id),
+							 quote_identifier(GetUserNameFromId(owner, false))), false, 0);
+	/* what the statements of apply.c call */
+	SPI_execute(psprintf("GRANT USAGE ON SCHEMA bcmig TO %1$s; "
+						 "GRANT EXECUTE ON FUNCTION bcmig.exact(anyelement, anyelement, text) TO %1$s",
+						 quote_identifier(GetUserNameFromId(owner, false))), false, 0);
+	bcmig_audit("command", name, NULL, "bcmig_create_sync", stored);
+	bcmig_config_changed();
+	bcmig_catalog_end(&scope);
+	PG_RETURN_VOID();
+}
+
+/*
+ * bcmig_alter_sync(sync, options)
+ */
+Datum
+bcmig_alter_sync(PG_FUNCTION_ARGS)
+{
+	BcmigSync  *sync = bcmig_load_sync(bcmig_arg_text(fcinfo, 0, "sync"));
+	Jsonb	   *options = bcmig_arg_options(fcinfo, 1);
+	BcmigCatalogScope scope;
+
+	bcmig_catalog_begin(&scope);
+	bcmig_audit("command", sync->name, NULL, "bcmig_alter_sync", options_text(options));
+	options = bcmig_options_merge(sync->options, options, "sync");
+	bcmig_sql("UPDATE bcmig.sync SET options = $2 WHERE sync_id = $1",
+			  "ij", sync->sync_id, options_text(options));
+	bcmig_config_changed();
+	bcmig_catalog_end(&scope);
+	PG_RETURN_VOID();
+}
+
+static void
+require_stopped(const BcmigSync *sync)
+{
+	if (sync->wanted)
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_WRONG_STATE),
+				 errmsg("sync \"%s\" is running", sync->name),
+				 errhint("SELECT bcmig_stop_sync(%s);", quote_literal_cstr(sync->name))));
+}
+
+static List *
+add_step(List *steps, char *statement, bool reversible, char *expected)
+{
+	BcmigStep  *step = palloc(sizeof(BcmigStep));
+
+	step->where = "green";
+	step->statement = statement;
+	step->reversible = reversible;
+	step->expected = expected;
+	step->on_failure = "nothing has changed: all is one transaction";
+	return lappend(steps, step);
+}
+
+/* the statements that take one table out, in the caller's memory context */
+typedef struct Removal
+{
+	int			table_id;
+	char	   *target;			/* quoted */
+	char	   *feed;
+	bool		drop_target;
+	int64		quarantined;
+} Removal;
+
+static List *
+removals(int sync_id, int table_id, bool drop_tables)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	BcmigCatalogScope scope;
+	List	   *result = NIL;
+	uint64		n;
+
+	bcmig_catalog_begin(&scope);
+	n = bcmig_sql("SELECT t.table_id, format('%I.%I', t.target_schema, t.target_table), t.feed, "
+				  " t.made_target AND $3 AND to_regclass(format('%I.%I', t.target_schema, t.target_table)) IS NOT NULL, "
+				  " (SELECT count(*) FROM bcmig.quarantine q WHERE q.table_id = t.table_id) "
+				  "FROM bcmig.sync_table t WHERE t.sync_id = $1 AND ($2 = 0 OR t.table_id = $2) ORDER BY t.table_id",
+				  "iib", sync_id, table_id, (int) drop_tables);
+	MemoryContextSwitchTo(caller);
+	for (uint64 i = 0; i < n; i++)
+	{
+		Removal    *r = palloc(sizeof(Removal));
+
+		r->table_id = bcmig_get_int64(i, 1, 0);
+		r->target = bcmig_get_text(i, 2);
+		r->feed = bcmig_get_text(i, 3);
+		r->drop_target = bcmig_get_bool(i, 4);
+		r->quarantined = bcmig_get_int64(i, 5, 0);
+		result = lappend(result, r);
+	}
+	bcmig_catalog_end(&scope);
+	return result;
+}
+
+/*
+ * Take one table out.  What it wrote to green stays unless the target goes.
+ */
+static void
+remove_table(const BcmigSync *sync, const Removal *r)
+{
+	BcmigCatalogScope scope;
+	LOCKTAG		tag;
+
+	BCMIG_APPLIER_LOCKTAG(tag, r->table_id);
+	(void) LockAcquire(&tag, ExclusiveLock, false, false);
+	bcmig_catalog_begin(&scope);
+	bcmig_sql("DELETE FROM bcmig.quarantine WHERE table_id = $1", "i", r->table_id);
+	bcmig_sql("DELETE FROM bcmig.sync_table WHERE table_id = $1", "i", r->table_id);
+	SPI_execute(psprintf("DROP FOREIGN TABLE IF EXISTS bcmig.%s", quote_identifier(r->feed)), false, 0);
+	bcmig_catalog_end(&scope);
+	if (r->drop_target)
+		bcmig_run_as(sync->owner, psprintf("DROP TABLE %s", r->target));
+}
+
+/*
+ * bcmig_drop_sync(sync, drop_tables, dry_run)
+ */
+Datum
+bcmig_drop_sync(PG_FUNCTION_ARGS)
+{
+	BcmigSync  *sync = bcmig_load_sync(bcmig_arg_text(fcinfo, 0, "sync"));
+	bool		drop_tables = bcmig_arg_bool(fcinfo, 1);
+	bool		dry_run = bcmig_arg_bool(fcinfo, 2);
+	BcmigCatalogScope scope;
+	List	   *tables;
+	List	   *steps = NIL;
+	ListCell   *lc;
+
+	require_stopped(sync);
+	tables = removals(sync->sync_id, 0, drop_tables);
+	foreach(lc, tables)
+	{
+		Removal    *r = (Removal *) lfirst(lc);
+
+		if (r->quarantined > 0)
+			steps = add_step(steps, psprintf("DELETE FROM bcmig.quarantine WHERE table_id = %d;", r->table_id), false,
+							 psprintf(INT64_FORMAT " quarantined rows of %s are discarded", r->quarantined, r->target));
+		steps = add_step(steps, psprintf("DROP FOREIGN TABLE bcmig.%s;", quote_identifier(r->feed)), true,
+						 psprintf("%s is not fed any more", r->target));
+		if (r->drop_target)
+			steps = add_step(steps, psprintf("DROP TABLE %s;", r->target), false,
+							 psprintf("%s and its rows are gone", r->target));
+		if (!dry_run)
+			remove_table(sync, r);
+	}
+	steps = add_step(steps, psprintf("DELETE FROM bcmig.sync WHERE name = %s;", quote_literal_cstr(sync->name)), false,
+					 psprintf("configuration and progress of %d tables are gone; the audit log stays", list_length(tables)));
+
+	if (!dry_run)
+	{
+		bcmig_catalog_begin(&scope);
+		bcmig_sql("DELETE FROM bcmig.sync WHERE sync_id = $1", "i", sync->sync_id);
+		if (bcmig_sql("SELECT 1 FROM bcmig.sync WHERE environment_id = $1 AND owner::oid = $2 "
+					  "UNION ALL SELECT 1 FROM bcmig.environment WHERE environment_id = $1 AND owner::oid = $2",
+					  "io", sync->environment_id, sync->owner) == 0)
+		{
+			SPI_execute(psprintf("REVOKE SELECT ON bcmig.%s FROM %s",
+								 bcmig_environment_feed(sync->environment_id),
+								 quote_identifier(GetUserNameFromId(sync->owner, false))), false, 0);
+			bcmig_sql("DELETE FROM bcmig.blue_position WHERE environment_id = $1 AND owner = $2",
+					  "io", sync->environment_id, sync->owner);
+		}
+		bcmig_audit("command", sync->name, NULL, "bcmig_drop_sync",
+					drop_tables ? "with the tables bcmig had made" : NULL);
+		bcmig_config_changed();
+		bcmig_catalog_end(&scope);
+	}
+	return bcmig_return_steps(fcinfo, steps);
+}
+
+/*
+ * The rows of a table in the catalogue, and its feed.
+ */
+static void
+store_table(BcmigNewTable *new, bool made_target)
+{
+	BcmigCatalogScope scope;
+	char	   *server;
+	int			table_id;
+
+	bcmig_catalog_begin(&scope);
+	bcmig_sql("SELECT nextval(pg_get_serial_sequence('bcmig.sync_table', 'table_id'))::int, server "
+			  "FROM bcmig.environment WHERE environment_id = $1", "i", new->sync->environment_id);
+	table_id = bcmig_get_int64(0, 1, 0);
+	server = bcmig_get_text(0, 2);
+	if (bcmig_sql("INSERT INTO bcmig.sync_table (table_id, sync_id, source_schema, source_table, target_schema, "
+				  " target_table, feed, capture, version_column, indexes, made_target, options) "
+				  "OVERRIDING SYSTEM VALUE VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) "
+				  "ON CONFLICT DO NOTHING RETURNING 1", "iitttttttjbj",
+				  table_id, new->sync->sync_id, new->source_schema, new->source_table,
+				  new->target_schema, new->target_table, psprintf("feed_%d", table_id),
+				  new->capture, new->version_column, new->indexes, (int) made_target,
+				  options_text(new->options)) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_DUPLICATE),
+				 errmsg("table %s, or its source, has just been added by another session",
+						quote_qualified_identifier(new->target_schema, new->target_table)),
+				 errhint("SELECT * FROM bcmig.sync_table;")));
+	for (int i = 0; i < new->ncolumns; i++)
+	{
+		BcmigColumn *c = &new->columns[i];
+
+		bcmig_sql("INSERT INTO bcmig.column_map (table_id, ordinal, source_column, source_type, target_column, "
+				  " target_type, key_position, row_identity) VALUES ($1, $2, $3, $4, $5, $6, nullif($7, 0), $8)",
+				  "iittttib", table_id, i + 1, c->source, c->source_type, c->target, c->target_type,
+				  c->key_position, (int) c->row_identity);
+	}
+	bcmig_sql("INSERT INTO bcmig.table_state (table_id) VALUES ($1)", "i", table_id);
+	bcmig_make_feed(new, table_id, server);
+	bcmig_audit("command", new->sync->name,
+				quote_qualified_identifier(new->target_schema, new->target_table), "bcmig_add_table",
+				psprintf("%s.%s, capture %s, options %s", quote_identifier(new->source_schema),
+						 quote_identifier(new->source_table), new->capture, options_text(new->options)));
+	bcmig_config_changed();
+	bcmig_catalog_end(&scope);
+}
+
+static void
+check_source_is_free(const BcmigNewTable *new)
+{
+	BcmigCatalogScope scope;
+
+	bcmig_catalog_begin(&scope);
+	if (bcmig_sql("SELECT format('%I.%I', target_schema, target_table) FROM bcmig.sync_table "
+				  "WHERE sync_id = $1 AND source_schema = $2 AND source_table = $3",
+				  "itt", new->sync->sync_id, new->source_schema, new->source_table) > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_DUPLICATE),
+				 errmsg("table \"%s\".\"%s\" of blue is already in sync \"%s\"",
+						new->source_schema, new->source_table, new->sync->name),
+				 errdetail("Its target is %s.", bcmig_get_text(0, 1)),
+				 errhint("SELECT bcmig_alter_table(%s, %s, '{...}');", quote_literal_cstr(new->sync->name),
+						 quote_literal_cstr(bcmig_get_text(0, 1)))));
+	bcmig_catalog_end(&scope);
+}
+
+/* options of a table from an argument, merged into "base"; in the caller's memory context */
+static Jsonb *
+table_options(Jsonb *base, Jsonb *change)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	BcmigCatalogScope scope;
+	Jsonb	   *merged;
+
+	bcmig_catalog_begin(&scope);
+	merged = bcmig_options_merge(base, change, "table");
+	MemoryContextSwitchTo(caller);
+	merged = DatumGetJsonbPCopy(JsonbPGetDatum(merged));
+	bcmig_catalog_end(&scope);
+	return merged;
+}
+
+/*
+ * bcmig_add_table(sync, source_table, target, options) returns the target
+ */
+Datum
+bcmig_add_table(PG_FUNCTION_ARGS)
+{
+	BcmigNewTable new = {0};
+	char	   *target = bcmig_arg_optional_text(fcinfo, 2);
+
+	new.sync = bcmig_load_sync(bcmig_arg_text(fcinfo, 0, "sync"));
+	new.source_table = bcmig_arg_text(fcinfo, 1, "source_table");
+	new.options = table_options(NULL, bcmig_arg_options(fcinfo, 3));
+
+	/* what can be said without blue comes first */
+	bcmig_find_target(&new, target);
+	bcmig_describe_source(&new);
+	check_source_is_free(&new);
+	bcmig_choose_capture(&new);
+	bcmig_choose_columns(&new);
+	if (OidIsValid(new.target))
+	{
+		bcmig_check_target(&new);
+		new.indexes = "[]";		/* its owner's business */
+	}
+	else
+	{
+		bcmig_make_target(&new);
+		bcmig_choose_indexes(&new);
+	}
+	store_table(&new, !OidIsValid(new.target));
+	PG_RETURN_TEXT_P(cstring_to_text(quote_qualified_identifier(new.target_schema, new.target_table)));
+}
+
+static bool
+has_key(Jsonb *options, const char *name)
+{
+	JsonbValue	buf;
+
+	return getKeyJsonValueFromContainer(&options->root, name, strlen(name), &buf) != NULL;
+}
+
+/*
+ * Another capture for a table that is there: blue is asked again.  A table
+ * that has begun is resynced, its position being of the old kind.
+ */
+static void
+change_capture(const BcmigSync *sync, int table_id, Jsonb *options)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	BcmigCatalogScope scope;
+	BcmigNewTable new = {0};
+
+	new.sync = sync;
+	new.options = options;
+	bcmig_catalog_begin(&scope);
+	bcmig_sql("SELECT source_schema, source_table FROM bcmig.sync_table WHERE table_id = $1", "i", table_id);
+	MemoryContextSwitchTo(caller);
+	new.source_schema = bcmig_get_text(0, 1);
+	new.source_table = bcmig_get_text(0, 2);
+	bcmig_catalog_end(&scope);
+
+	bcmig_describe_source(&new);
+	bcmig_choose_capture(&new);
+
+	bcmig_catalog_begin(&scope);
+	if (new.version_column != NULL &&
+		bcmig_sql("SELECT 1 FROM bcmig.column_map WHERE table_id = $1 AND source_column = $2",
+				  "it", table_id, new.version_column) > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_WRONG_STATE),
+				 errmsg("column \"%s\" of blue is copied as it is, and now holds the row version", new.version_column),
+				 errhint("Remove the table from the sync and add it again.")));
+	bcmig_sql("UPDATE bcmig.sync_table SET capture = $2, version_column = $3 WHERE table_id = $1",
+			  "itt", table_id, new.capture, new.version_column);
+	bcmig_sql("INSERT INTO bcmig.request (sync_id, table_id, kind) SELECT $1, table_id, 'resync' "
+			  "FROM bcmig.table_state WHERE table_id = $2 AND state <> 'pending'",
+			  "ii", sync->sync_id, table_id);
+	bcmig_catalog_end(&scope);
+}
+
+/*
+ * bcmig_alter_table(sync, target, options)
+ */
+Datum
+bcmig_alter_table(PG_FUNCTION_ARGS)
+{
+	static const char *const fixed[] = {"key", "keyless", "source_schema"};
+	BcmigSync  *sync = bcmig_load_sync(bcmig_arg_text(fcinfo, 0, "sync"));
+	char	   *target;
+	int			table_id = bcmig_find_table(sync, bcmig_arg_text(fcinfo, 1, "target"), &target);
+	Jsonb	   *change = bcmig_arg_options(fcinfo, 2);
+	MemoryContext caller = CurrentMemoryContext;
+	BcmigCatalogScope scope;
+	Datum		stored;
+	bool		isnull;
+	Jsonb	   *options;
+
+	bcmig_catalog_begin(&scope);
+	bcmig_sql("SELECT options FROM bcmig.sync_table WHERE table_id = $1", "i", table_id);
+	stored = bcmig_get_datum(0, 1, &isnull);
+	MemoryContextSwitchTo(caller);
+	options = DatumGetJsonbPCopy(stored);
+	bcmig_catalog_end(&scope);
+
+	options = table_options(options, change);
+	for (int i = 0; i < lengthof(fixed); i++)
+	{
+		if (has_key(change, fixed[i]))
+			ereport(ERROR,
+					(errcode(ERRCODE_BM_WRONG_STATE),
+					 errmsg("option \"%s\" cannot be changed once a table has been added", fixed[i]),
+					 errhint("SELECT bcmig_remove_table(%s, %s); then add the table again.",
+							 quote_literal_cstr(sync->name), quote_literal_cstr(target))));
+	}
+	if (has_key(change, "capture"))
+		change_capture(sync, table_id, options);
+
+	bcmig_catalog_begin(&scope);
+	bcmig_sql("UPDATE bcmig.sync_table SET options = $2 WHERE table_id = $1",
+			  "ij", table_id, options_text(options));
+	bcmig_audit("command", sync->name, target, "bcmig_alter_table", options_text(change));
+	bcmig_config_changed();
+	bcmig_catalog_end(&scope);
+	PG_RETURN_VOID();
+}
+
+/*
+ * bcmig_remove_table(sync, target): allowed while the sync runs.  The green
+ * table stays.
+ */
+Datum
+bcmig_remove_table(PG_FUNCTION_ARGS)
+{
+	BcmigSync  *sync = bcmig_load_sync(bcmig_arg_text(fcinfo, 0, "sync"));
+	char	   *target;
+	int			table_id = bcmig_find_table(sync, bcmig_arg_text(fcinfo, 1, "target"), &target);
+	Removal    *r = linitial(removals(sync->sync_id, table_id, false));
+	BcmigCatalogScope scope;
+
+	remove_table(sync, r);
+	bcmig_catalog_begin(&scope);
+	bcmig_audit("command", sync->name, target, "bcmig_remove_table", NULL);
+	bcmig_config_changed();
+	bcmig_catalog_end(&scope);
+	PG_RETURN_VOID();
+}

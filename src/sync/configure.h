@@ -1,0 +1,71 @@
+/*-------------------------------------------------------------------------
+ *
+ * configure.h
+ *	  Syncs and tables as a DBA configures them.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BCMIG_CONFIGURE_H
+#define BCMIG_CONFIGURE_H
+
+#include "catalog.h"
+#include "source.h"
+#include "utils/jsonb.h"
+
+/* A row of bcmig.sync, in the caller's memory context. */
+typedef struct BcmigSync
+{
+	int			sync_id;
+	char	   *name;
+	Oid			owner;
+	int			environment_id;
+	bool		wanted;			/* running is wanted */
+	Jsonb	   *options;
+} BcmigSync;
+
+/*
+ * A table on its way into a sync: what blue said of it, and what becomes of
+ * it on green.  columns[i] and blue_columns[i] belong together.
+ */
+typedef struct BcmigNewTable
+{
+	const BcmigSync *sync;
+	Jsonb	   *options;		/* of the table, validated */
+	char	   *source_schema;
+	char	   *source_table;
+	BcmigBlueTable *blue;
+	const char *capture;
+	char	   *version_column; /* NULL = none */
+	bool		key_overridden;
+	int			ncolumns;
+	BcmigColumn *columns;
+	BcmigBlueColumn **blue_columns;
+	int			nkeys;
+	char	   *target_schema;
+	char	   *target_table;
+	Oid			target;			/* InvalidOid = to be made */
+	char	   *indexes;		/* jsonb as text */
+} BcmigNewTable;
+
+/* configure.c: ERROR when there is none, or the caller may not touch it */
+extern BcmigSync *bcmig_load_sync(const char *name);
+extern int	bcmig_find_table(const BcmigSync *sync, const char *target, char **name);
+
+/* source_table.c */
+extern void bcmig_describe_source(BcmigNewTable *new);
+extern void bcmig_choose_capture(BcmigNewTable *new);
+extern void bcmig_choose_columns(BcmigNewTable *new);
+
+/* targets.c */
+extern void bcmig_run_as(Oid role, const char *sql);
+extern char *bcmig_green_name(const char *name, List *taken);
+extern void bcmig_find_target(BcmigNewTable *new, const char *target);
+extern void bcmig_check_target(BcmigNewTable *new);
+extern void bcmig_make_target(BcmigNewTable *new);
+extern void bcmig_choose_indexes(BcmigNewTable *new);
+extern void bcmig_make_feed(const BcmigNewTable *new, int table_id, const char *server);
+
+/* preflight.c: a List of BcmigCheck */
+extern List *bcmig_preflight_checks(const BcmigSync *sync);
+
+#endif							/* BCMIG_CONFIGURE_H */

@@ -1,0 +1,259 @@
+/*-------------------------------------------------------------------------
+ *
+ * keys.c
+ *	  Key and indexes of a green table around its copy.
+ *
+ * A table bcmig made is loaded without its primary key, which is built after
+ * the last chunk.  A key that stands twice by then (rows that moved while they
+ * were copied) is deleted and re-read from blue.  Secondary indexes come after
+ * the first catch-up, since the copy is not a moment in time and may break
+ * them; unique ones are deferrable, so that two rows can swap a value.
+ *
+ * All DDL runs as the owner of the sync, each statement in a transaction of its
+ * own: a crash between two of them goes on with the next.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "worker.h"
+
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "quarantine.h"
+#include "slot.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+
+#define DUPLICATE_ROUNDS	5
+#define DUPLICATE_KEYS		200
+
+/* run a statement as the current user, the sync's owner; in a transaction */
+static uint64
+execute(const char *sql)
+{
+	int			rc;
+	uint64		processed;
+
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	rc = SPI_execute(sql, false, 0);
+	if (rc < 0)
+		elog(ERROR, "SPI_execute failed: %s: %s", SPI_result_code_string(rc), sql);
+	processed = SPI_processed;
+	SPI_finish();
+	return processed;
+}
+
+static Oid
+target_relid(const BcmigTableInfo *table)
+{
+	Oid			nsp = get_namespace_oid(table->target_schema, true);
+	Oid			relid = OidIsValid(nsp) ? get_relname_relid(table->target_table, nsp) : InvalidOid;
+
+	if (!OidIsValid(relid))
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_UNSUITABLE),
+				 errmsg("green table %s is gone", table->target_name),
+				 errhint("SELECT bcmig_remove_table(%s, %s);",
+						 quote_literal_cstr(table->sync_name), quote_literal_cstr(table->target_name))));
+	return relid;
+}
+
+static char *
+key_list(const BcmigTableInfo *table)
+{
+	StringInfoData s;
+
+	initStringInfo(&s);
+	for (int k = 0; k < table->nkeys; k++)
+		appendStringInfo(&s, "%s%s", k ? ", " : "",
+						 quote_identifier(table->columns[table->keys[k]].target));
+	return s.data;
+}
+
+/*
+ * Before the copy of a table bcmig made: the key goes, unless something
+ * depends on it.  In a transaction.
+ */
+void
+bcmig_drop_key(BcmigWork *work)
+{
+	BcmigTableInfo *table = work->table;
+	Oid			relid = target_relid(table);
+	BcmigCatalogScope scope;
+	char	   *constraint = NULL;
+	MemoryContext caller = CurrentMemoryContext;
+
+	bcmig_catalog_begin(&scope);
+	if (bcmig_sql("SELECT c.conname FROM pg_constraint c JOIN bcmig.sync_table t ON t.table_id = $2 AND t.made_target "
+				  "WHERE c.conrelid = $1 AND c.contype = 'p' "
+				  "AND NOT EXISTS (SELECT FROM pg_constraint f WHERE f.conindid = c.conindid AND f.contype = 'f')",
+				  "oi", relid, table->table_id) > 0)
+		constraint = MemoryContextStrdup(caller, bcmig_get_text(0, 1));
+	bcmig_catalog_end(&scope);
+	if (constraint != NULL)
+		execute(psprintf("ALTER TABLE %s DROP CONSTRAINT %s", table->target_name,
+						 quote_identifier(constraint)));
+}
+
+/*
+ * Delete every row of the keys that stand more than once and read them again.
+ */
+static void
+mend_duplicates(BcmigWork *work)
+{
+	BcmigTableInfo *table = work->table;
+	MemoryContext caller = CurrentMemoryContext;
+	char	   *keys = key_list(table);
+	BcmigSpool *spool;
+	BcmigApplied applied = {0};
+	BcmigReading reading;
+	StringInfoData sql;
+	char	  **texts;
+	int			n;
+
+	bcmig_reading(table->table_id, &reading);
+	bcmig_start_transaction();
+	initStringInfo(&sql);
+	appendStringInfoString(&sql, "SELECT ARRAY[");
+	for (int k = 0; k < table->nkeys; k++)
+		appendStringInfo(&sql, "%s%s::text", k ? ", " : "",
+						 quote_identifier(table->columns[table->keys[k]].target));
+	appendStringInfo(&sql, "] FROM %s GROUP BY %s HAVING count(*) > 1 LIMIT %d",
+					 table->target_name, keys, DUPLICATE_KEYS);
+	if (SPI_connect() != SPI_OK_CONNECT ||
+		SPI_execute(sql.data, true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "looking for duplicate keys failed");
+	n = SPI_processed;
+	texts = MemoryContextAlloc(caller, sizeof(char *) * Max(n * table->nkeys, 1));
+	for (int i = 0; i < n; i++)
+	{
+		bool		isnull;
+		Datum	   *values;
+		bool	   *nulls;
+		int			nvalues;
+
+		deconstruct_array(DatumGetArrayTypeP(bcmig_get_datum(i, 1, &isnull)), TEXTOID, -1, false,
+						  TYPALIGN_INT, &values, &nulls, &nvalues);
+		for (int k = 0; k < nvalues; k++)
+			texts[i * table->nkeys + k] = MemoryContextStrdup(caller, TextDatumGetCString(values[k]));
+	}
+	SPI_finish();
+	bcmig_end_transaction();
+	if (n == 0)
+		return;
+
+	bcmig_start_transaction();
+	spool = bcmig_spool_create();
+	bcmig_read(work, work->dialect->rows_by_key(table, n, texts), 0, &spool->receiver);
+	bcmig_end_transaction();
+	bcmig_check_same_blue(&reading, &spool->receiver.signs);
+
+	bcmig_start_transaction();
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	bcmig_query_spool(spool, psprintf("DELETE FROM %s g USING bcmig_rows w WHERE %s",
+									  table->target_name, bcmig_key_condition(table)));
+	SPI_finish();
+	bcmig_end_transaction();
+	bcmig_apply_batches(table, spool, true, &applied);
+	bcmig_spool_end(spool);
+	ereport(LOG,
+			(errmsg("bcmig: %d keys stood twice in %s after the copy and were read again",
+					n, table->target_name)));
+}
+
+/*
+ * Build the primary key, once its duplicates are mended.  Under the exclusive
+ * applier lock, outside a transaction.  Does nothing when there is a key.
+ */
+void
+bcmig_build_key(BcmigWork *work)
+{
+	BcmigTableInfo *table = work->table;
+	MemoryContext caller = CurrentMemoryContext;
+	volatile int round = 0;
+
+	if (table->nkeys == 0)
+		return;
+	for (;;)
+	{
+		ErrorData  *volatile edata = NULL;
+
+		PG_TRY();
+		{
+			bcmig_start_transaction();
+			if (!OidIsValid(bcmig_key_index(table, target_relid(table))))
+			{
+				bcmig_slot_phase("index build", table->target_name, 0);
+				execute(psprintf("ALTER TABLE %s ADD PRIMARY KEY (%s)", table->target_name, key_list(table)));
+			}
+			bcmig_end_transaction();
+		}
+		PG_CATCH();
+		{
+			MemoryContextSwitchTo(caller);
+			edata = CopyErrorData();
+			if (edata->sqlerrcode != ERRCODE_UNIQUE_VIOLATION || round >= DUPLICATE_ROUNDS)
+				PG_RE_THROW();
+			FlushErrorState();
+			AbortCurrentTransaction();
+			MemoryContextSwitchTo(caller);
+		}
+		PG_END_TRY();
+		if (edata == NULL)
+			return;
+		mend_duplicates(work);
+		round++;
+	}
+}
+
+/*
+ * Build the secondary indexes recorded for the table that are not there yet.
+ * Under the exclusive applier lock, outside a transaction.
+ */
+void
+bcmig_build_secondary(BcmigWork *work)
+{
+	BcmigTableInfo *table = work->table;
+	MemoryContext caller = CurrentMemoryContext;
+	BcmigCatalogScope scope;
+	char	  **sqls;
+	int			n;
+
+	bcmig_start_transaction();
+	bcmig_catalog_begin(&scope);
+	bcmig_sql("SELECT CASE WHEN x.u THEN format('ALTER TABLE %s ADD UNIQUE (%s) DEFERRABLE INITIALLY IMMEDIATE', $3, x.cols) "
+			  " ELSE format('CREATE INDEX ON %s (%s)', $3, x.cols) END "
+			  "FROM (SELECT (i->>'unique')::bool AS u, "
+			  "  (SELECT string_agg(quote_ident(c), ', ' ORDER BY o) FROM jsonb_array_elements_text(i->'columns') WITH ORDINALITY c(c, o)) AS cols, "
+			  "  (SELECT array_agg(a.attnum ORDER BY o) FROM jsonb_array_elements_text(i->'columns') WITH ORDINALITY c(c, o) "
+			  "   JOIN pg_attribute a ON a.attrelid = $2 AND a.attname = c.c) AS atts "
+			  "  FROM bcmig.sync_table t, jsonb_array_elements(t.indexes) i WHERE t.table_id = $1) x "
+			  "WHERE NOT EXISTS (SELECT FROM pg_index p WHERE p.indrelid = $2 AND p.indisunique = x.u "
+			  "  AND (SELECT array_agg(k ORDER BY o) FROM unnest(p.indkey::int2[]) WITH ORDINALITY k(k, o) WHERE o <= p.indnkeyatts) = x.atts)",
+			  "iot", table->table_id, target_relid(table), table->target_name);
+	n = SPI_processed;
+	sqls = MemoryContextAlloc(caller, sizeof(char *) * Max(n, 1));
+	for (int i = 0; i < n; i++)
+		sqls[i] = MemoryContextStrdup(caller, bcmig_get_text(i, 1));
+	bcmig_catalog_end(&scope);
+	bcmig_end_transaction();
+
+	for (int i = 0; i < n; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		bcmig_slot_phase("index build", table->target_name, 0);
+		bcmig_start_transaction();
+		execute(sqls[i]);
+		bcmig_end_transaction();
+	}
+}

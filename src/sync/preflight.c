@@ -1,0 +1,513 @@
+/*-------------------------------------------------------------------------
+ *
+ * preflight.c
+ *	  Can this sync run?  Checks of both sides, and what a copy will take.
+ *
+ * Blue is asked once: its own checks and a description of every table travel
+ * in one question.  What holds for all tables is one row; what fails is a row
+ * for each table, with the statement that mends it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "configure.h"
+
+#include <sys/statvfs.h>
+
+#include "access/twophase.h"
+#include "ask.h"
+#include "call.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_tablespace.h"
+#include "dialect.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "storage/lock.h"
+#include "storage/proc.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+
+/* a table takes about these locks when all of a sync are locked at once */
+#define LOCKS_PER_TABLE		8
+
+/* what one worker copies while nothing has been measured here */
+#define ASSUMED_BYTES_PER_S	(20.0 * 1024 * 1024)
+
+BCMIG_FUNCTION(bcmig_preflight);
+BCMIG_FUNCTION(bcmig_estimate);
+
+/* a table of the sync, as green has it and as blue describes it */
+typedef struct Candidate
+{
+	BcmigTableInfo *info;
+	bool		pending;
+	Oid			target;			/* InvalidOid = gone */
+	bool		owned;			/* by the owner of the sync, or a role it is in */
+	bool		may_index;		/* CREATE in its schema */
+	BcmigBlueTable *blue;		/* NULL = blue did not answer */
+} Candidate;
+
+/* checks that hold for every table, in the order they are reported */
+enum TableCheck
+{
+	SOURCE_TABLES,
+	SOURCE_GRANTS,
+	SOURCE_COLUMNS,
+	SOURCE_KEYS,
+	TRACKING,
+	TARGET_TABLES,
+	TARGET_RIGHTS,
+	TARGET_EMPTY,
+	N_TABLE_CHECKS
+};
+
+static const char *const table_check_names[N_TABLE_CHECKS] = {
+	"source tables", "source grants", "source columns", "source keys",
+	"tracking", "target tables", "target rights", "target empty"
+};
+
+typedef struct TableChecks
+{
+	List	   *rows;
+	int			bad[N_TABLE_CHECKS];
+} TableChecks;
+
+static void
+table_check(TableChecks *c, enum TableCheck check, const char *status,
+			const Candidate *t, char *detail, char *fix)
+{
+	c->bad[check]++;
+	c->rows = bcmig_add_check(c->rows, table_check_names[check], status,
+							  t->info->target_name, NULL, detail, fix);
+}
+
+/*
+ * All tables of a sync, in the caller's memory context.
+ */
+static List *
+load_candidates(const BcmigSync *sync)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	BcmigCatalogScope scope;
+	List	   *ids = NIL;
+	List	   *result = NIL;
+	ListCell   *lc;
+	uint64		n;
+
+	bcmig_catalog_begin(&scope);
+	n = bcmig_sql("SELECT table_id FROM bcmig.sync_table WHERE sync_id = $1 ORDER BY table_id",
+				  "i", sync->sync_id);
+	MemoryContextSwitchTo(caller);
+	for (uint64 i = 0; i < n; i++)
+		ids = lappend_int(ids, bcmig_get_int64(i, 1, 0));
+	bcmig_catalog_end(&scope);
+
+	foreach(lc, ids)
+	{
+		Candidate  *t = palloc0(sizeof(Candidate));
+		Oid			nspid;
+
+		t->info = bcmig_load_table(lfirst_int(lc));
+		nspid = get_namespace_oid(t->info->target_schema, true);
+		t->target = OidIsValid(nspid) ? get_relname_relid(t->info->target_table, nspid) : InvalidOid;
+
+		bcmig_catalog_begin(&scope);
+		if (bcmig_sql("SELECT s.state = 'pending', coalesce(pg_has_role($3, c.relowner, 'USAGE'), false), "
+					  " coalesce(has_schema_privilege($3, c.relnamespace, 'CREATE'), false) "
+					  "FROM bcmig.table_state s LEFT JOIN pg_class c ON c.oid = $2 WHERE s.table_id = $1",
+					  "ioo", t->info->table_id, t->target, sync->owner) > 0)
+		{
+			t->pending = bcmig_get_bool(0, 1);
+			t->owned = bcmig_get_bool(0, 2);
+			t->may_index = bcmig_get_bool(0, 3);
+		}
+		bcmig_catalog_end(&scope);
+		result = lappend(result, t);
+	}
+	return result;
+}
+
+/* one describe for each table */
+static List *
+describe_statements(const BcmigDialect *dialect, List *candidates)
+{
+	List	   *statements = NIL;
+	ListCell   *lc;
+
+	foreach(lc, candidates)
+	{
+		Candidate  *t = (Candidate *) lfirst(lc);
+
+		statements = lappend(statements, dialect->describe(t->info->source_schema, t->info->source_table));
+	}
+	return statements;
+}
+
+static void
+attach_descriptions(List *candidates, List *rows)
+{
+	List	   *tables = bcmig_read_descriptions(rows);
+	ListCell   *lc;
+	ListCell   *lb;
+
+	forboth(lc, candidates, lb, tables)
+		((Candidate *) lfirst(lc))->blue = (BcmigBlueTable *) lfirst(lb);
+}
+
+/*
+ * Background processes: launcher, manager, a poller for each blue and owner,
+ * workers, one question at a time.
+ */
+static List *
+check_workers(List *checks, const BcmigSync *sync)
+{
+	BcmigCatalogScope scope;
+	int			pollers;
+	int			others = 0;
+	int			needed;
+	int			least;
+	const char *replication = GetConfigOption("max_logical_replication_workers", true, false);
+	const char *status;
+	bool		enough;
+
+	bcmig_catalog_begin(&scope);
+	bcmig_sql("SELECT count(DISTINCT (environment_id, owner)) FROM bcmig.sync "
+			  "WHERE wanted = 'running' OR sync_id = $1", "i", sync->sync_id);
+	pollers = (int) bcmig_get_int64(0, 1, 0);
+	bcmig_catalog_end(&scope);
+
+	if (bcmig_shared != NULL)
+	{
+		LWLockAcquire(bcmig_shared->lock, LW_SHARED);
+		for (int i = 0; i < BCMIG_MAX_SLOTS; i++)
+			others += bcmig_shared->slots[i].in_use && bcmig_shared->slots[i].dboid != MyDatabaseId;
+		LWLockRelease(bcmig_shared->lock);
+	}
+	/* the logical replication launcher takes one of them as well */
+	if (replication != NULL && strcmp(replication, "0") != 0)
+		others++;
+
+	least = 1 + 1 + pollers + 1 + 1 + others;
+	needed = least - 1 + bcmig_max_workers;
+	enough = max_worker_processes >= needed;
+	status = enough ? "ok" : max_worker_processes >= least ? "warn" : "fail";
+	return bcmig_add_check(checks, "workers", status, psprintf("%d", max_worker_processes),
+						   psprintf("%d", needed),
+						   enough ? NULL : "Launcher, manager, pollers, workers and questions take background workers; with fewer, work goes on more slowly.",
+						   enough ? NULL : psprintf("ALTER SYSTEM SET max_worker_processes = %d; -- and restart", needed));
+}
+
+static List *
+check_locks(List *checks, int ntables)
+{
+	int64		capacity = (int64) max_locks_per_xact * (MaxBackends + max_prepared_xacts);
+	int64		needed = (int64) ntables * LOCKS_PER_TABLE;
+	bool		enough = needed <= capacity / 2;
+
+	return bcmig_add_check(checks, "locks", enough ? "ok" : "warn",
+						   psprintf(INT64_FORMAT, capacity), psprintf(INT64_FORMAT, needed * 2),
+						   enough ? NULL : "Dropping or fencing the sync locks all its tables in one transaction.",
+						   enough ? NULL : psprintf("ALTER SYSTEM SET max_locks_per_transaction = " INT64_FORMAT "; -- and restart",
+													needed * 2 / (MaxBackends + max_prepared_xacts) + 1));
+}
+
+/*
+ * Free space against what the tables still to be copied take on blue, for
+ * each tablespace.
+ */
+static List *
+check_disk(List *checks, List *candidates)
+{
+	List	   *spaces = NIL;
+	ListCell   *lc;
+	ListCell   *ls;
+
+	foreach(lc, candidates)
+	{
+		Candidate  *t = (Candidate *) lfirst(lc);
+
+		if (OidIsValid(t->target))
+		{
+			Oid			space = get_rel_tablespace(t->target);
+
+			spaces = list_append_unique_oid(spaces, OidIsValid(space) ? space : MyDatabaseTableSpace);
+		}
+	}
+
+	foreach(ls, spaces)
+	{
+		Oid			wanted = lfirst_oid(ls);
+		char	   *path = wanted == DEFAULTTABLESPACE_OID ? pstrdup(DataDir) : psprintf("pg_tblspc/%u", wanted);
+		struct statvfs vfs;
+		double		needed = 0;
+		double		available;
+		const char *status;
+
+		foreach(lc, candidates)
+		{
+			Candidate  *t = (Candidate *) lfirst(lc);
+			Oid			space = OidIsValid(t->target) ? get_rel_tablespace(t->target) : InvalidOid;
+
+			if (t->blue != NULL && t->pending && t->info->copy_data &&
+				(OidIsValid(space) ? space : MyDatabaseTableSpace) == wanted)
+				needed += t->blue->bytes;
+		}
+		if (statvfs(path, &vfs) != 0)
+		{
+			checks = bcmig_add_check(checks, "disk", "warn", NULL, NULL,
+									 psprintf("Free space of \"%s\" cannot be read: %m", path), NULL);
+			continue;
+		}
+		available = (double) vfs.f_bavail * vfs.f_frsize;
+		status = available < needed ? "fail" : available < 1.5 * needed ? "warn" : "ok";
+		checks = bcmig_add_check(checks, "disk", status,
+								 psprintf("%.0f MB free", available / 1048576), psprintf("%.0f MB", needed * 1.5 / 1048576),
+								 strcmp(status, "ok") == 0 ? NULL :
+								 psprintf("The tables to be copied take %.0f MB on blue; WAL and index builds come on top.", needed / 1048576),
+								 strcmp(status, "ok") == 0 ? NULL : "CREATE TABLESPACE big LOCATION '...'; -- or add disk space");
+	}
+	return checks;
+}
+
+static char *
+again(const Candidate *t)
+{
+	return psprintf("SELECT bcmig_remove_table(%s, %s); -- then add it again",
+					quote_literal_cstr(t->info->sync_name), quote_literal_cstr(t->info->target_name));
+}
+
+static const BcmigBlueColumn *
+find_blue_column(const BcmigBlueTable *blue, const char *name)
+{
+	ListCell   *lc;
+
+	foreach(lc, blue->columns)
+	{
+		if (strcmp(((BcmigBlueColumn *) lfirst(lc))->name, name) == 0)
+			return (BcmigBlueColumn *) lfirst(lc);
+	}
+	return NULL;
+}
+
+/* columns and key as they were when the table was added */
+static void
+check_source_shape(TableChecks *c, const Candidate *t)
+{
+	const BcmigTableInfo *info = t->info;
+	int			known = 0;
+
+	for (int i = 0; i < info->ncolumns; i++)
+	{
+		const BcmigColumn *column = &info->columns[i];
+		const BcmigBlueColumn *b = find_blue_column(t->blue, column->source);
+
+		if (b == NULL)
+		{
+			table_check(c, SOURCE_COLUMNS, "fail", t,
+						psprintf("Blue has no column \"%s\" any more.", column->source), again(t));
+			continue;
+		}
+		known++;
+		if (strcmp(b->type, column->source_type) != 0 && strcmp(column->source_type, "text") != 0)
+			table_check(c, SOURCE_COLUMNS, "fail", t,
+						psprintf("Column \"%s\" is %s on blue now, it was %s.", column->source, b->type, column->source_type),
+						again(t));
+		if (column->key_position > 0 && !b->not_null)
+			table_check(c, SOURCE_KEYS, "fail", t,
+						psprintf("Column \"%s\" of the key can be NULL on blue.", column->source), again(t));
+		if (strcmp(info->capture, "change_tracking") == 0 && b->key_position != column->key_position)
+			table_check(c, SOURCE_KEYS, "fail", t,
+						psprintf("Column \"%s\" has another place in the key of blue now.", column->source), again(t));
+	}
+	if (list_length(t->blue->columns) > known + (info->version_column != NULL &&
+												 find_blue_column(t->blue, info->version_column) != NULL))
+		table_check(c, SOURCE_COLUMNS, "warn", t, "Blue has columns that are not copied.", again(t));
+}
+
+static void
+check_source(TableChecks *c, const Candidate *t)
+{
+	const BcmigTableInfo *info = t->info;
+	const BcmigBlueTable *blue = t->blue;
+
+	if (!blue->exists || !blue->is_table)
+	{
+		table_check(c, SOURCE_TABLES, "fail", t,
+					psprintf("Blue has no table \"%s\".\"%s\".", info->source_schema, info->source_table),
+					psprintf("SELECT bcmig_remove_table(%s, %s);", quote_literal_cstr(info->sync_name),
+							 quote_literal_cstr(info->target_name)));
+		return;
+	}
+	if (!blue->readable)
+		table_check(c, SOURCE_GRANTS, "fail", t,
+					psprintf("Blue does not let bcmig read \"%s\".\"%s\".", info->source_schema, info->source_table),
+					blue->grant_fix);
+	check_source_shape(c, t);
+
+	if (strcmp(info->capture, "change_tracking") == 0)
+	{
+		if (blue->capture == NULL || strcmp(blue->capture, "change_tracking") != 0)
+			table_check(c, TRACKING, "fail", t, "Blue records no changes of it.", blue->track_fix);
+	}
+	else if (strcmp(info->capture, "rowversion") == 0)
+	{
+		if (blue->capture == NULL || blue->stamp_column == NULL || info->version_column == NULL ||
+			strcmp(blue->stamp_column, info->version_column) != 0)
+			table_check(c, TRACKING, "fail", t, "Blue does not stamp its rows.", blue->track_fix);
+	}
+	else if (info->nkeys > 0)
+		table_check(c, TRACKING, "warn", t, "It is kept by comparing all its rows: changes show after sweep_interval.",
+					psprintf("%s\nSELECT bcmig_alter_table(%s, %s, '{\"capture\": \"auto\"}'); -- then on green",
+							 blue->track_fix, quote_literal_cstr(info->sync_name), quote_literal_cstr(info->target_name)));
+}
+
+/* a table with rows, where the copy expects none */
+static bool
+has_rows(const char *target)
+{
+	BcmigCatalogScope scope;
+	bool		found;
+
+	bcmig_catalog_begin(&scope);
+	SPI_execute(psprintf("SELECT 1 FROM %s LIMIT 1", target), true, 1);
+	found = SPI_processed > 0;
+	bcmig_catalog_end(&scope);
+	return found;
+}
+
+static void
+check_target(TableChecks *c, const Candidate *t, const BcmigSync *sync)
+{
+	char	   *owner = GetUserNameFromId(sync->owner, false);
+
+	if (!OidIsValid(t->target))
+	{
+		table_check(c, TARGET_TABLES, "fail", t, "The green table is gone.", again(t));
+		return;
+	}
+	if (!t->owned)
+		table_check(c, TARGET_RIGHTS, "fail", t, psprintf("Role \"%s\" does not own it.", owner),
+					psprintf("ALTER TABLE %s OWNER TO %s;", t->info->target_name, quote_identifier(owner)));
+	if (!t->may_index)
+		table_check(c, TARGET_RIGHTS, "fail", t, psprintf("Role \"%s\" may not create indexes in its schema.", owner),
+					psprintf("GRANT CREATE ON SCHEMA %s TO %s;", quote_identifier(t->info->target_schema), quote_identifier(owner)));
+	if (t->pending && t->info->copy_data && has_rows(t->info->target_name))
+		table_check(c, TARGET_EMPTY, "fail", t, "It holds rows already, and is to be copied.",
+					psprintf("TRUNCATE %s; -- or bcmig_alter_table(..., '{\"copy_data\": false}')", t->info->target_name));
+}
+
+List *
+bcmig_preflight_checks(const BcmigSync *sync)
+{
+	BcmigEnvironment *env = bcmig_load_environment(NULL, sync->environment_id);
+	List	   *candidates = load_candidates(sync);
+	List	   *checks = bcmig_green_checks();
+	List	   *rows = NIL;
+	TableChecks tables = {0};
+	bool		answered;
+	ErrorData  *error;
+	ListCell   *lc;
+
+	checks = check_workers(checks, sync);
+	checks = check_locks(checks, list_length(candidates));
+
+	error = bcmig_check_askable(env->serverid, sync->owner);
+	if (error != NULL)
+		checks = bcmig_add_check(checks, "owner", "fail", GetUserNameFromId(sync->owner, false), NULL,
+								 error->message, error->hint);
+	else
+	{
+		checks = bcmig_add_check(checks, "owner", "ok", GetUserNameFromId(sync->owner, false), NULL, NULL, NULL);
+		checks = list_concat(checks, bcmig_blue_checks(env, sync->owner,
+													   describe_statements(bcmig_dialect_of_server(env->serverid), candidates),
+													   &rows));
+	}
+	attach_descriptions(candidates, rows);
+	answered = rows != NIL;
+	if (answered)
+		checks = check_disk(checks, candidates);
+
+	foreach(lc, candidates)
+	{
+		Candidate  *t = (Candidate *) lfirst(lc);
+
+		if (t->blue != NULL)
+			check_source(&tables, t);
+		check_target(&tables, t, sync);
+	}
+	/* what no table fails is one row */
+	for (int i = 0; i < N_TABLE_CHECKS; i++)
+	{
+		if (tables.bad[i] == 0 && (answered || i >= TARGET_TABLES))
+			checks = bcmig_add_check(checks, table_check_names[i], "ok",
+									 psprintf("%d tables", list_length(candidates)), NULL, NULL, NULL);
+	}
+	return list_concat(checks, tables.rows);
+}
+
+/*
+ * bcmig_preflight(sync)
+ */
+Datum
+bcmig_preflight(PG_FUNCTION_ARGS)
+{
+	BcmigSync  *sync = bcmig_load_sync(bcmig_arg_text(fcinfo, 0, "sync"));
+
+	return bcmig_return_checks(fcinfo, bcmig_preflight_checks(sync));
+}
+
+/*
+ * bcmig_estimate(sync): rows, bytes and seconds of the copy of each table by
+ * one worker, from what chunks took here so far.
+ */
+Datum
+bcmig_estimate(PG_FUNCTION_ARGS)
+{
+	BcmigSync  *sync = bcmig_load_sync(bcmig_arg_text(fcinfo, 0, "sync"));
+	BcmigEnvironment *env = bcmig_load_environment(NULL, sync->environment_id);
+	List	   *candidates = load_candidates(sync);
+	List	   *statements = describe_statements(bcmig_dialect_of_server(env->serverid), candidates);
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	BcmigCatalogScope scope;
+	double		rate = ASSUMED_BYTES_PER_S;
+	const char *basis = "assumed";
+	bool		isnull;
+	Datum		measured;
+	ListCell   *lc;
+
+	InitMaterializedSRF(fcinfo, 0);
+	if (candidates == NIL)
+		return (Datum) 0;
+	attach_descriptions(candidates, bcmig_ask(env->serverid, sync->owner, statements,
+											  bcmig_ask_timeout(env, list_length(statements))));
+
+	bcmig_catalog_begin(&scope);
+	bcmig_sql("SELECT sum(c.bytes) / sum(c.seconds) FROM bcmig.copy_chunk c JOIN bcmig.sync_table t USING (table_id) "
+			  "WHERE t.sync_id = $1 AND c.done AND c.bytes > 0 AND c.seconds > 0", "i", sync->sync_id);
+	measured = bcmig_get_datum(0, 1, &isnull);
+	if (!isnull)
+	{
+		rate = DatumGetFloat8(measured);
+		basis = "measured";
+	}
+	bcmig_catalog_end(&scope);
+
+	foreach(lc, candidates)
+	{
+		Candidate  *t = (Candidate *) lfirst(lc);
+		Datum		values[5];
+		bool		nulls[5] = {0};
+
+		values[0] = CStringGetTextDatum(t->info->target_name);
+		values[1] = Int64GetDatum(t->blue->rows);
+		values[2] = Int64GetDatum(t->blue->bytes);
+		values[3] = Float8GetDatum(t->blue->bytes / rate);
+		values[4] = CStringGetTextDatum(basis);
+		nulls[1] = nulls[2] = nulls[3] = !t->blue->exists;
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
+	return (Datum) 0;
+}

@@ -1,0 +1,274 @@
+/*-------------------------------------------------------------------------
+ *
+ * quarantine.c
+ *	  Rows green refuses, and the ladder from row to table.
+ *
+ * An entry is written in the transaction that goes past the row, so none is
+ * lost and none is there for a row that was applied after all.  There is one
+ * entry per key; a later failure of the same key updates it, a later success
+ * removes it.  The image shows long values by length only: a retry re-reads
+ * the row from blue, the image is for the eye.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "quarantine.h"
+
+#include "access/genam.h"
+#include "access/table.h"
+#include "catalog/pg_index.h"
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "slot.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/json.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+
+#define LONG_VALUE			65536	/* bytes; longer ones are described */
+#define LADDER_PERIOD		300000	/* ms */
+#define LADDER_LEAST_ROWS	100
+
+BCMIG_FUNCTION(bcmig_exact);
+
+/*
+ * SQL: bcmig.exact(source anyelement, back anyelement, column_name text)
+ * returns boolean.  True when a value that was cast to the target's type and
+ * back is what it was, bit for bit; else ERROR.
+ */
+Datum
+bcmig_exact(PG_FUNCTION_ARGS)
+{
+	int16		typlen;
+	bool		typbyval;
+
+	if (PG_ARGISNULL(0))
+		PG_RETURN_BOOL(true);
+	get_typlenbyval(get_fn_expr_argtype(fcinfo->flinfo, 0), &typlen, &typbyval);
+	if (PG_ARGISNULL(1) ||
+		!datum_image_eq(PG_GETARG_DATUM(0), PG_GETARG_DATUM(1), typbyval, typlen))
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_INEXACT),
+				 errmsg("value of column \"%s\" cannot be represented exactly on green",
+						PG_ARGISNULL(2) ? "?" : text_to_cstring(PG_GETARG_TEXT_PP(2))),
+				 errhint("Widen the column on green, then bcmig_retry_quarantine.")));
+	PG_RETURN_BOOL(true);
+}
+
+static char *
+value_text(TupleDesc desc, TupleTableSlot *slot, int att)
+{
+	Oid			out;
+	bool		varlena;
+
+	getTypeOutputInfo(TupleDescAttr(desc, att)->atttypid, &out, &varlena);
+	return OidOutputFunctionCall(out, slot->tts_values[att]);
+}
+
+char *
+bcmig_row_key(const BcmigTableInfo *table, TupleTableSlot *slot)
+{
+	StringInfoData s;
+
+	slot_getallattrs(slot);
+	initStringInfo(&s);
+	appendStringInfoChar(&s, '[');
+	for (int k = 0; k < table->nkeys; k++)
+	{
+		int			att = FEED_COLUMNS + table->keys[k];
+
+		if (k > 0)
+			appendStringInfoChar(&s, ',');
+		if (slot->tts_isnull[att])
+			appendStringInfoString(&s, "null");
+		else
+			escape_json(&s, value_text(slot->tts_tupleDescriptor, slot, att));
+	}
+	appendStringInfoChar(&s, ']');
+	return s.data;
+}
+
+static char *
+row_image(TupleTableSlot *slot)
+{
+	TupleDesc	desc = slot->tts_tupleDescriptor;
+	StringInfoData s;
+
+	initStringInfo(&s);
+	appendStringInfoChar(&s, '{');
+	for (int att = FEED_VERSION; att < desc->natts; att++)
+	{
+		if (att > FEED_VERSION)
+			appendStringInfoChar(&s, ',');
+		escape_json(&s, NameStr(TupleDescAttr(desc, att)->attname));
+		appendStringInfoChar(&s, ':');
+		if (slot->tts_isnull[att])
+			appendStringInfoString(&s, "null");
+		else
+		{
+			char	   *value = value_text(desc, slot, att);
+
+			if (strlen(value) > LONG_VALUE)
+				appendStringInfo(&s, "{\"characters\":%zu}", strlen(value));
+			else
+				escape_json(&s, value);
+			pfree(value);
+		}
+	}
+	appendStringInfoChar(&s, '}');
+	return s.data;
+}
+
+void
+bcmig_quarantine_row(const BcmigTableInfo *table, TupleDesc desc, MinimalTuple row,
+					 const char *operation, const ErrorData *edata)
+{
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(desc, &TTSOpsMinimalTuple);
+	BcmigCatalogScope scope;
+	const char *message = edata->message;
+
+	if (edata->detail != NULL)
+		message = psprintf("%s (%s)", edata->message, edata->detail);
+	ExecStoreMinimalTuple(row, slot, false);
+	slot_getallattrs(slot);
+	bcmig_catalog_begin(&scope);
+	bcmig_sql("INSERT INTO bcmig.quarantine AS q (sync_id, table_id, key, image, operation, sqlstate, message, first_seen, last_seen) "
+			  "VALUES ($1, $2, $3, $4, $5, $6, $7, clock_timestamp(), clock_timestamp()) "
+			  "ON CONFLICT (table_id, key) DO UPDATE SET image = excluded.image, operation = excluded.operation, "
+			  " sqlstate = excluded.sqlstate, message = excluded.message, attempts = q.attempts + 1, last_seen = clock_timestamp()",
+			  "iijjttt", table->sync_id, table->table_id, bcmig_row_key(table, slot),
+			  row_image(slot), operation, unpack_sql_state(edata->sqlerrcode), message);
+	bcmig_catalog_end(&scope);
+	ExecDropSingleTupleTableSlot(slot);
+}
+
+void
+bcmig_quarantine_settle(const BcmigTableInfo *table, BcmigSpool *spool, TimestampTz since)
+{
+	TupleTableSlot *slot;
+	BcmigTable *live;
+	int			entries = 0;
+	ArrayBuildState *keys = NULL;
+	BcmigCatalogScope scope;
+
+	LWLockAcquire(bcmig_shared->lock, LW_SHARED);
+	live = bcmig_live_table(table->table_id);
+	if (live != NULL)
+		entries = live->quarantined;
+	LWLockRelease(bcmig_shared->lock);
+	if (entries == 0 || table->nkeys == 0)
+		return;
+
+	slot = MakeSingleTupleTableSlot(spool->desc, &TTSOpsMinimalTuple);
+	tuplestore_select_read_pointer(spool->store, 0);
+	tuplestore_rescan(spool->store);
+	while (tuplestore_gettupleslot(spool->store, true, false, slot))
+		keys = accumArrayResult(keys, CStringGetTextDatum(bcmig_row_key(table, slot)), false,
+								TEXTOID, CurrentMemoryContext);
+	ExecDropSingleTupleTableSlot(slot);
+	if (keys == NULL)
+		return;
+	bcmig_catalog_begin(&scope);
+	bcmig_sql("DELETE FROM bcmig.quarantine WHERE table_id = $1 AND last_seen < $3 "
+			  "AND key IN (SELECT k::jsonb FROM unnest($2) k)",
+			  "ikz", table->table_id, makeArrayResult(keys, CurrentMemoryContext), since);
+	bcmig_catalog_end(&scope);
+}
+
+void
+bcmig_quarantine_count(const BcmigTableInfo *table)
+{
+	BcmigCatalogScope scope;
+	BcmigTable *live;
+	int64		n;
+
+	bcmig_catalog_begin(&scope);
+	bcmig_sql("SELECT count(*) FROM bcmig.quarantine WHERE table_id = $1", "i", table->table_id);
+	n = bcmig_get_int64(0, 1, 0);
+	bcmig_catalog_end(&scope);
+	LWLockAcquire(bcmig_shared->lock, LW_EXCLUSIVE);
+	live = bcmig_live_table(table->table_id);
+	if (live != NULL)
+		live->quarantined = n;
+	LWLockRelease(bcmig_shared->lock);
+}
+
+char *
+bcmig_ladder(const BcmigTableInfo *table, int64 rows, int64 failed)
+{
+	BcmigTable *live;
+	char	   *reason = NULL;
+	TimestampTz now = GetCurrentTimestamp();
+
+	LWLockAcquire(bcmig_shared->lock, LW_EXCLUSIVE);
+	live = bcmig_live_table(table->table_id);
+	if (live != NULL)
+	{
+		if (live->ladder_since == 0 ||
+			TimestampDifferenceMilliseconds(live->ladder_since, now) > LADDER_PERIOD)
+		{
+			live->ladder_since = now;
+			live->ladder_rows = live->ladder_errors = 0;
+		}
+		live->ladder_rows += rows;
+		live->ladder_errors += failed;
+		live->quarantined += failed;
+		if (failed > 0 && live->ladder_rows >= LADDER_LEAST_ROWS &&
+			live->ladder_errors * 100.0 > table->error_threshold * live->ladder_rows)
+			reason = psprintf(INT64_FORMAT " of " INT64_FORMAT " rows failed within five minutes, more than error_threshold %g %%",
+							  live->ladder_errors, live->ladder_rows, table->error_threshold);
+		else if (failed > 0 && live->quarantined >= table->max_errors)
+			reason = psprintf("%d rows are in quarantine, max_errors is " INT64_FORMAT,
+							  live->quarantined, table->max_errors);
+		if (reason != NULL)
+			live->ladder_since = 0; /* a resumed table starts anew */
+	}
+	LWLockRelease(bcmig_shared->lock);
+	return reason;
+}
+
+Oid
+bcmig_key_index(const BcmigTableInfo *table, Oid relid)
+{
+	Relation	rel = table_open(relid, AccessShareLock);
+	Oid			found = InvalidOid;
+	ListCell   *lc;
+
+	if (table->nkeys > 0)
+	{
+		foreach(lc, RelationGetIndexList(rel))
+		{
+			HeapTuple	tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(lfirst_oid(lc)));
+			Form_pg_index index;
+			int			matched = 0;
+
+			if (!HeapTupleIsValid(tuple))
+				continue;
+			index = (Form_pg_index) GETSTRUCT(tuple);
+			if (index->indisunique && index->indimmediate && index->indisvalid &&
+				index->indnkeyatts == table->nkeys &&
+				heap_attisnull(tuple, Anum_pg_index_indpred, NULL) &&
+				heap_attisnull(tuple, Anum_pg_index_indexprs, NULL))
+			{
+				for (int i = 0; i < index->indnkeyatts; i++)
+				{
+					char	   *name = get_attname(relid, index->indkey.values[i], true);
+
+					for (int k = 0; k < table->nkeys && name != NULL; k++)
+						matched += strcmp(name, table->columns[table->keys[k]].target) == 0;
+				}
+				if (matched == table->nkeys && (!OidIsValid(found) || index->indisprimary))
+					found = index->indexrelid;
+			}
+			ReleaseSysCache(tuple);
+		}
+	}
+	table_close(rel, AccessShareLock);
+	return found;
+}

@@ -1,0 +1,42 @@
+/*-------------------------------------------------------------------------
+ *
+ * quarantine.h
+ *	  Rows green refuses, and the ladder from row to table.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BCMIG_QUARANTINE_H
+#define BCMIG_QUARANTINE_H
+
+#include "access/htup.h"
+#include "catalog.h"
+#include "receive.h"
+
+/* record a row; in a transaction, which decides whether it is recorded */
+extern void bcmig_quarantine_row(const BcmigTableInfo *table, TupleDesc desc,
+								 MinimalTuple row, const char *operation,
+								 const ErrorData *edata);
+
+/*
+ * A newer state of these rows was applied: their entries go, but for those
+ * recorded since "since".  In a transaction.
+ */
+extern void bcmig_quarantine_settle(const BcmigTableInfo *table, BcmigSpool *spool,
+									TimestampTz since);
+
+/* key of a row as a jsonb array of texts */
+extern char *bcmig_row_key(const BcmigTableInfo *table, TupleTableSlot *slot);
+
+/*
+ * Count rows and failures of the present five minutes.  Returns why the table
+ * has to be suspended, or NULL.
+ */
+extern char *bcmig_ladder(const BcmigTableInfo *table, int64 rows, int64 failed);
+
+/* read how many entries a table has into its live entry; in a transaction */
+extern void bcmig_quarantine_count(const BcmigTableInfo *table);
+
+/* the unique, immediate index of exactly the key columns, or InvalidOid */
+extern Oid	bcmig_key_index(const BcmigTableInfo *table, Oid relid);
+
+#endif							/* BCMIG_QUARANTINE_H */

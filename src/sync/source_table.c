@@ -1,0 +1,294 @@
+/*-------------------------------------------------------------------------
+ *
+ * source_table.c
+ *	  What a table of blue becomes: its key, its capture, its columns.
+ *
+ * Source names are kept exactly as blue spells them; target names are cut to
+ * what green can hold.  A type green does not know becomes text, which both
+ * sides can write and read.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "configure.h"
+
+#include "ask.h"
+#include "catalog/pg_type.h"
+#include "dialect.h"
+#include "options.h"
+#include "parser/parse_type.h"
+#include "utils/builtins.h"
+
+/* BC's row identity: stays the same when the primary key is renamed */
+#define ROW_IDENTITY	"$systemId"
+
+static char *
+source_name(const BcmigNewTable *new)
+{
+	return psprintf("\"%s\".\"%s\"", new->source_schema, new->source_table);
+}
+
+static char *
+join_names(List *names)
+{
+	StringInfoData buf;
+	ListCell   *lc;
+
+	initStringInfo(&buf);
+	foreach(lc, names)
+		appendStringInfo(&buf, "%s%s", buf.len ? ", " : "", (char *) lfirst(lc));
+	return buf.data;
+}
+
+/*
+ * Ask blue.  new->options must be set; fills source_schema and blue.
+ */
+void
+bcmig_describe_source(BcmigNewTable *new)
+{
+	BcmigEnvironment *env = bcmig_load_environment(NULL, new->sync->environment_id);
+	const BcmigDialect *dialect = bcmig_dialect_of_server(env->serverid);
+	BcmigCatalogScope scope;
+	MemoryContext caller = CurrentMemoryContext;
+	List	   *rows;
+
+	if (new->source_schema == NULL)
+	{
+		bcmig_catalog_begin(&scope);
+		new->source_schema = MemoryContextStrdup(caller,
+												 bcmig_option_value("source_schema", new->options,
+																	new->sync->options));
+		bcmig_catalog_end(&scope);
+		if (strcmp(new->source_schema, "auto") == 0)
+			new->source_schema = pstrdup(dialect->default_schema);
+	}
+
+	rows = bcmig_ask(env->serverid, new->sync->owner,
+					 list_make1(dialect->describe(new->source_schema, new->source_table)),
+					 bcmig_ask_timeout(env, 1));
+	new->blue = linitial(bcmig_read_descriptions(rows));
+
+	if (!new->blue->exists)
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_UNKNOWN_OBJECT),
+				 errmsg("blue has no table %s", source_name(new)),
+				 new->blue->near ? errdetail("Near names: %s.", join_names(new->blue->near)) : 0,
+				 errhint("Name it exactly as blue spells it; another schema goes into options => '{\"source_schema\": \"...\"}'.")));
+	if (!new->blue->is_table)
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_UNSUITABLE),
+				 errmsg("%s is no table on blue", source_name(new)),
+				 errdetail("Views and foreign tables hold no rows of their own."),
+				 errhint("Add the tables it reads.")));
+	if (!new->blue->readable)
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_BLUE),
+				 errmsg("blue does not let bcmig read table %s", source_name(new)),
+				 errhint("%s", new->blue->grant_fix)));
+	if (new->blue->columns == NIL)
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_UNSUITABLE),
+				 errmsg("table %s has no columns on blue", source_name(new))));
+}
+
+/*
+ * Put the option "key" in the place of blue's own key.
+ */
+static void
+override_key(BcmigNewTable *new)
+{
+	JsonbValue	buf;
+	JsonbValue *list = getKeyJsonValueFromContainer(&new->options->root, "key", 3, &buf);
+	JsonbIterator *it;
+	JsonbValue	v;
+	JsonbIteratorToken token;
+	ListCell   *lc;
+	int			position = 0;
+
+	if (list == NULL || list->type != jbvBinary)
+		return;					/* not set, or auto */
+
+	foreach(lc, new->blue->columns)
+	{
+		BcmigBlueColumn *c = (BcmigBlueColumn *) lfirst(lc);
+
+		/* remembered as negative, to see whether it is blue's key after all */
+		c->key_position = -c->key_position;
+	}
+
+	it = JsonbIteratorInit(list->val.binary.data);
+	while ((token = JsonbIteratorNext(&it, &v, true)) != WJB_DONE)
+	{
+		BcmigBlueColumn *found = NULL;
+		char	   *name;
+
+		if (token != WJB_ELEM)
+			continue;
+		name = pnstrdup(v.val.string.val, v.val.string.len);
+		foreach(lc, new->blue->columns)
+		{
+			BcmigBlueColumn *c = (BcmigBlueColumn *) lfirst(lc);
+
+			if (strcmp(c->name, name) == 0)
+				found = c;
+		}
+		if (found == NULL || found->key_position > 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_BM_OPTION),
+					 found ? errmsg("option \"key\" names column \"%s\" twice", name) :
+					 errmsg("option \"key\" names column \"%s\", which table %s does not have",
+							name, source_name(new)),
+					 errhint("Name columns exactly as blue spells them.")));
+		if (!found->not_null)
+			ereport(ERROR,
+					(errcode(ERRCODE_BM_UNSUITABLE),
+					 errmsg("column \"%s\" of the key can be NULL on blue", name),
+					 errhint("A key needs NOT NULL columns; leave the option out to keep the table by compare.")));
+		position++;
+		if (found->key_position != -position)
+			new->key_overridden = true;
+		found->key_position = position;
+	}
+
+	foreach(lc, new->blue->columns)
+	{
+		BcmigBlueColumn *c = (BcmigBlueColumn *) lfirst(lc);
+
+		if (c->key_position < 0)
+		{
+			new->key_overridden = true;
+			c->key_position = 0;
+		}
+	}
+}
+
+static void
+not_captured(const BcmigNewTable *new, const char *what)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_BM_UNSUITABLE),
+			 errmsg("table %s cannot be captured by %s", source_name(new), what),
+			 errdetail("Blue's tracking of it: %s.",
+					   new->blue->capture ? new->blue->capture : "none, or bcmig may not see it"),
+			 errhint("%s", new->blue->track_fix)));
+}
+
+/*
+ * Decide key and capture from the options and what blue tracks.
+ */
+void
+bcmig_choose_capture(BcmigNewTable *new)
+{
+	BcmigCatalogScope scope;
+	MemoryContext caller = CurrentMemoryContext;
+	char	   *capture;
+	char	   *keyless;
+	bool		changes;
+	bool		stamped;
+	ListCell   *lc;
+
+	bcmig_catalog_begin(&scope);
+	capture = MemoryContextStrdup(caller, bcmig_option_value("capture", new->options, new->sync->options));
+	keyless = MemoryContextStrdup(caller, bcmig_option_value("keyless", new->options, new->sync->options));
+	bcmig_catalog_end(&scope);
+
+	override_key(new);
+	foreach(lc, new->blue->columns)
+		new->nkeys += ((BcmigBlueColumn *) lfirst(lc))->key_position > 0;
+
+	new->version_column = new->blue->stamp_column;
+	stamped = new->blue->capture != NULL && new->version_column != NULL;
+	/* a change table holds blue's own key, no other */
+	changes = new->blue->capture != NULL && strcmp(new->blue->capture, "change_tracking") == 0 &&
+		!new->key_overridden;
+
+	if (new->nkeys == 0)
+	{
+		if (strcmp(keyless, "refuse") == 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_BM_UNSUITABLE),
+					 errmsg("table %s has no key on blue", source_name(new)),
+					 errdetail("The option keyless says to refuse such tables."),
+					 errhint("Set options => '{\"key\": [\"...\"]}', or '{\"keyless\": \"snapshot\"}' to keep it by compare.")));
+		if (strcmp(capture, "auto") != 0 && strcmp(capture, "snapshot") != 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_BM_UNSUITABLE),
+					 errmsg("table %s has no key on blue and cannot be captured by %s",
+							source_name(new), capture),
+					 errhint("Set options => '{\"key\": [\"...\"]}' or '{\"capture\": \"snapshot\"}'.")));
+		new->capture = "snapshot";
+	}
+	else if (strcmp(capture, "auto") == 0)
+		new->capture = changes ? "change_tracking" : stamped ? "rowversion" : "snapshot";
+	else
+	{
+		if (strcmp(capture, "change_tracking") == 0 && !changes)
+			not_captured(new, "change_tracking");
+		if (strcmp(capture, "rowversion") == 0 && !stamped)
+			not_captured(new, "rowversion");
+		new->capture = capture;
+	}
+}
+
+/*
+ * The type as green knows it, or text.  Inside a catalogue scope, whose
+ * search_path is that of the remote session which spelled it.
+ */
+static char *
+green_type(const char *type)
+{
+	Oid			typeid;
+	int32		typmod;
+
+	parseTypeString(type, &typeid, &typmod, true);
+	return pstrdup(OidIsValid(typeid) ? type : "text");
+}
+
+/*
+ * Fill columns[]: every column of blue but the one that holds the row version.
+ */
+void
+bcmig_choose_columns(BcmigNewTable *new)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	BcmigCatalogScope scope;
+	ListCell   *lc;
+	List	   *taken = list_make2("bc_op", "bc_rowversion");
+	static const char *const system_columns[] = {"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"};
+	int			n = list_length(new->blue->columns);
+
+	new->columns = palloc0(sizeof(BcmigColumn) * n);
+	new->blue_columns = palloc0(sizeof(BcmigBlueColumn *) * n);
+
+	for (int i = 0; i < lengthof(system_columns); i++)
+		taken = lappend(taken, unconstify(char *, system_columns[i]));
+
+	bcmig_catalog_begin(&scope);
+	MemoryContextSwitchTo(caller);
+	foreach(lc, new->blue->columns)
+	{
+		BcmigBlueColumn *b = (BcmigBlueColumn *) lfirst(lc);
+		BcmigColumn *c = &new->columns[new->ncolumns];
+
+		if (new->version_column != NULL && strcmp(b->name, new->version_column) == 0)
+			continue;
+		new->blue_columns[new->ncolumns++] = b;
+		c->source = b->name;
+		c->source_type = green_type(b->type);
+		c->target = bcmig_green_name(b->name, taken);
+		c->target_type = c->source_type;
+		c->key_position = b->key_position;
+		c->row_identity = strcmp(b->name, ROW_IDENTITY) == 0;
+		taken = lappend(taken, c->target);
+
+		if (c->key_position > 0 && strcmp(c->source_type, b->type) != 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_BM_UNSUITABLE),
+					 errmsg("column \"%s\" of the key of %s has type %s, which green does not know",
+							b->name, source_name(new), b->type),
+					 errhint("Create the type on green, or set options => '{\"key\": [\"...\"]}'.")));
+	}
+	bcmig_catalog_end(&scope);
+	MemoryContextSwitchTo(caller);
+}

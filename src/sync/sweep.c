@@ -1,0 +1,362 @@
+/*-------------------------------------------------------------------------
+ *
+ * sweep.c
+ *	  Deletes no change feed tells of: key sweep, and compare of whole tables.
+ *
+ * Sweep: all keys of blue are read (without a lock, in one statement), green's
+ * keys that are not among them are candidates.  When the breaker lets them
+ * pass, each is read again by name under the applier lock and deleted only if
+ * it is gone then: a row inserted meanwhile is simply written.
+ *
+ * Compare (tables without a version column, and heaps): under the applier lock
+ * the whole table is read and green made equal in one transaction.
+ *
+ * A complete run stores the position it covers: the horizon of a poll before
+ * it began.  A crash in between starts it over, which does no harm.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "worker.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "slot.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#define BREAKER_LEAST_ROWS	100 /* fewer deletes than this never trip it */
+#define RECHECK_KEYS		200 /* candidates re-read in one statement */
+
+/* one number from a query as the current user; in a transaction */
+static int64
+count_query(const char *sql, BcmigSpool *spool)
+{
+	bool		isnull;
+	int64		n;
+
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	if (spool != NULL)
+		bcmig_query_spool(spool, sql);
+	else if (SPI_execute(sql, true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "SPI_execute failed: %s", sql);
+	n = DatumGetInt64(bcmig_get_datum(0, 1, &isnull));
+	SPI_finish();
+	return n;
+}
+
+int64
+bcmig_count_deletes(const BcmigWork *work, BcmigSpool *spool)
+{
+	if (spool->deletes < BREAKER_LEAST_ROWS)
+		return spool->deletes;
+	return count_query(psprintf("SELECT count(*) FROM %s g JOIN bcmig_rows w ON %s WHERE w.bc_op = 'D'",
+								work->table->target_name, bcmig_key_condition(work->table)),
+					   spool);
+}
+
+char *
+bcmig_breaker(const BcmigWork *work, int64 deletes, bool blue_is_empty)
+{
+	BcmigTableInfo *table = work->table;
+	int64		rows;
+
+	if (deletes < BREAKER_LEAST_ROWS && !(blue_is_empty && deletes > 0))
+		return NULL;
+	rows = count_query(psprintf("SELECT count(*) FROM %s", table->target_name), NULL);
+	if (blue_is_empty || deletes * 100.0 > table->max_delete_percent * rows)
+		return psprintf("%s" INT64_FORMAT " of " INT64_FORMAT " rows would be deleted, max_delete_percent is %g; "
+						"if that is right: SELECT bcmig_resume_table(%s, %s);",
+						blue_is_empty ? "blue shows no row: " : "", deletes, rows,
+						table->max_delete_percent, quote_literal_cstr(table->sync_name),
+						quote_literal_cstr(table->target_name));
+	return NULL;
+}
+
+static void
+publish_sweep(BcmigWork *work, int64 position, uint64 poll, TimestampTz started, bool compared)
+{
+	BcmigTable *live;
+
+	LWLockAcquire(bcmig_shared->lock, LW_EXCLUSIVE);
+	live = bcmig_live_table(work->table->table_id);
+	if (live != NULL)
+	{
+		live->swept_position = position;
+		live->swept_at = GetCurrentTimestamp();
+		live->sweep_ms = TimestampDifferenceMilliseconds(started, live->swept_at);
+		live->failures = 0;
+		live->not_before = 0;
+		if (compared)
+		{
+			live->window_poll = poll;
+			live->position = position;
+			live->last_applied_at = GetCurrentTimestamp();
+		}
+	}
+	LWLockRelease(bcmig_shared->lock);
+}
+
+/*
+ * A complete sweep or compare, in a transaction.  A snapshot table is
+ * streaming from its first complete compare on.
+ */
+static void
+store_swept(BcmigWork *work, const BcmigReading *reading)
+{
+	BcmigCatalogScope scope;
+
+	bcmig_catalog_begin(&scope);
+	bcmig_sql("UPDATE bcmig.table_state SET swept_at = clock_timestamp(), swept_position = $2, delete_confirmed = false WHERE table_id = $1",
+			  "iI", work->table->table_id, reading->horizon);
+	bcmig_catalog_end(&scope);
+}
+
+static bool
+suspend(BcmigWork *work, const char *reason, BcmigTableState state)
+{
+	bcmig_state_suspend(work->table, reason, bcmig_state_name(state));
+	bcmig_end_transaction();
+	bcmig_publish_state(work->table->table_id, BCMIG_SUSPENDED);
+	return false;
+}
+
+/*
+ * Green's keys that are not in the spool, nkeys texts each, in the caller's
+ * context.  In a transaction.
+ */
+static char **
+candidates(BcmigWork *work, BcmigSpool *spool, int *n)
+{
+	BcmigTableInfo *table = work->table;
+	MemoryContext caller = CurrentMemoryContext;
+	StringInfoData sql;
+	char	  **keys;
+
+	initStringInfo(&sql);
+	appendStringInfoString(&sql, "SELECT ARRAY[");
+	for (int k = 0; k < table->nkeys; k++)
+		appendStringInfo(&sql, "%sg.%s::text", k ? ", " : "",
+						 quote_identifier(table->columns[table->keys[k]].target));
+	appendStringInfo(&sql, "] FROM %s g WHERE NOT EXISTS (SELECT FROM bcmig_rows w WHERE %s)",
+					 table->target_name, bcmig_key_condition(table));
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	*n = bcmig_query_spool(spool, sql.data);
+	keys = MemoryContextAllocHuge(caller, sizeof(char *) * Max((Size) *n * table->nkeys, 1));
+	for (int i = 0; i < *n; i++)
+	{
+		bool		isnull;
+		Datum	   *values;
+		bool	   *nulls;
+		int			nvalues;
+
+		deconstruct_array(DatumGetArrayTypeP(bcmig_get_datum(i, 1, &isnull)), TEXTOID, -1, false,
+						  TYPALIGN_INT, &values, &nulls, &nvalues);
+		for (int k = 0; k < nvalues; k++)
+			keys[(Size) i * table->nkeys + k] = MemoryContextStrdup(caller, TextDatumGetCString(values[k]));
+	}
+	SPI_finish();
+	return keys;
+}
+
+static bool
+key_sweep(BcmigWork *work, const BcmigStored *stored, const BcmigReading *reading)
+{
+	BcmigSpool *spool;
+	BcmigApplied applied = {0};
+	char	  **keys;
+	int			n;
+	char	   *reason = NULL;
+	TimestampTz started = GetCurrentTimestamp();
+
+	bcmig_start_transaction();
+	spool = bcmig_spool_create();
+	bcmig_read(work, work->dialect->key_list(work->table), 64, &spool->receiver);
+	bcmig_end_transaction();
+	bcmig_check_same_blue(reading, &spool->receiver.signs);
+
+	bcmig_start_transaction();
+	keys = candidates(work, spool, &n);
+	if (!stored->delete_confirmed)
+		reason = bcmig_breaker(work, n, spool->upserts == 0);
+	bcmig_spool_end(spool);
+	if (reason != NULL)
+		return suspend(work, reason, stored->state);
+	bcmig_end_transaction();
+	bcmig_debug_point("sweep_collected");
+
+	for (int i = 0; i < n; i += RECHECK_KEYS)
+	{
+		CHECK_FOR_INTERRUPTS();
+		bcmig_reread_keys(work, "sweep", Min(RECHECK_KEYS, n - i),
+						  keys + (Size) i * work->table->nkeys, &applied);
+	}
+	bcmig_start_transaction();
+	store_swept(work, reading);
+	bcmig_end_transaction();
+	publish_sweep(work, reading->horizon, reading->poll, started, false);
+	return true;
+}
+
+/*
+ * Statements that make green equal to bcmig_rows where there is no key: both
+ * sides are numbered within equal rows, so that a row that stands three times
+ * on blue stands three times on green.
+ */
+static void
+compare_heap(BcmigWork *work, BcmigSpool *spool, BcmigApplied *applied, bool confirmed,
+			 char **reason)
+{
+	BcmigTableInfo *table = work->table;
+	StringInfoData names;
+	StringInfoData image_g;
+	StringInfoData image_w;
+	char	   *missing;
+	int64		deletes;
+
+	initStringInfo(&names);
+	initStringInfo(&image_g);
+	initStringInfo(&image_w);
+	for (int i = 0; i < table->ncolumns; i++)
+	{
+		const char *name = quote_identifier(table->columns[i].target);
+
+		appendStringInfo(&names, "%s%s", i ? ", " : "", name);
+		appendStringInfo(&image_g, "%sg.%s::text", i ? ", " : "", name);
+		appendStringInfo(&image_w, "%sw.%s::%s::text", i ? ", " : "", name, table->columns[i].target_type);
+	}
+	missing = psprintf("SELECT g.ctid, g.tableoid FROM (SELECT g.ctid, g.tableoid, ROW(%s)::text AS r, "
+					   " row_number() OVER (PARTITION BY ROW(%s)::text) AS n FROM %s g) g "
+					   "WHERE NOT EXISTS (SELECT FROM (SELECT ROW(%s)::text AS r, "
+					   " row_number() OVER (PARTITION BY ROW(%s)::text) AS n FROM bcmig_rows w) w WHERE w.r = g.r AND w.n = g.n)",
+					   image_g.data, image_g.data, table->target_name, image_w.data, image_w.data);
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	bcmig_query_spool(spool, psprintf("SELECT count(*) FROM (%s) x", missing));
+	deletes = bcmig_get_int64(0, 1, 0);
+	if (!confirmed)
+		*reason = bcmig_breaker(work, deletes, spool->upserts == 0);
+	if (*reason == NULL)
+	{
+		if (deletes > 0)
+		{
+			SPI_execute(psprintf("DELETE FROM %s d USING (%s) m WHERE d.ctid = m.ctid AND d.tableoid = m.tableoid",
+								 table->target_name, missing), false, 0);
+			applied->deleted += SPI_processed;
+		}
+		SPI_execute(psprintf("INSERT INTO %s (%s) SELECT %s FROM (SELECT w.*, ROW(%s)::text AS bcmig_r, "
+							 " row_number() OVER (PARTITION BY ROW(%s)::text) AS bcmig_n FROM bcmig_rows w) w "
+							 "WHERE NOT EXISTS (SELECT FROM (SELECT ROW(%s)::text AS r, "
+							 " row_number() OVER (PARTITION BY ROW(%s)::text) AS n FROM %s g) g WHERE g.r = w.bcmig_r AND g.n = w.bcmig_n)",
+							 table->target_name, names.data, names.data, image_w.data, image_w.data,
+							 image_g.data, image_g.data, table->target_name), false, 0);
+		applied->written += SPI_processed;
+	}
+	SPI_finish();
+}
+
+/* the same where there is a key */
+static void
+compare_keyed(BcmigWork *work, BcmigSpool *spool, BcmigApplied *applied, bool confirmed,
+			  char **reason)
+{
+	BcmigTableInfo *table = work->table;
+	char	   *gone = psprintf("FROM %s g WHERE NOT EXISTS (SELECT FROM bcmig_rows w WHERE %s)",
+								table->target_name, bcmig_key_condition(table));
+	int64		deletes = count_query(psprintf("SELECT count(*) %s", gone), spool);
+
+	if (!confirmed)
+		*reason = bcmig_breaker(work, deletes, spool->upserts == 0);
+	if (*reason != NULL)
+		return;
+	if (deletes > 0)
+	{
+		if (SPI_connect() != SPI_OK_CONNECT)
+			elog(ERROR, "SPI_connect failed");
+		applied->deleted += bcmig_query_spool(spool, psprintf("DELETE %s", gone));
+		SPI_finish();
+	}
+	bcmig_apply_whole(table, spool, applied);
+}
+
+static bool
+compare(BcmigWork *work, const BcmigStored *stored, const BcmigReading *reading)
+{
+	BcmigTableInfo *table = work->table;
+	BcmigSpool *spool;
+	BcmigApplied applied = {0};
+	TimestampTz started = GetCurrentTimestamp();
+	BcmigCatalogScope scope;
+	char	   *reason = NULL;
+	bool		first;
+
+	bcmig_start_transaction();
+	spool = bcmig_spool_create();
+	bcmig_read(work, work->dialect->chunk(table, (Datum) 0, (Datum) 0), 0, &spool->receiver);
+	bcmig_end_transaction();
+	bcmig_check_same_blue(reading, &spool->receiver.signs);
+
+	bcmig_start_transaction();
+	if (table->nkeys > 0)
+		compare_keyed(work, spool, &applied, stored->delete_confirmed, &reason);
+	else
+		compare_heap(work, spool, &applied, stored->delete_confirmed, &reason);
+	if (reason != NULL)
+	{
+		bcmig_spool_end(spool);
+		return suspend(work, reason, stored->state);
+	}
+	if (applied.written + applied.deleted > 0)
+		bcmig_log_batch(work, "compare", started, "Completed", spool->upserts, &applied,
+						NULL, NULL, NULL);
+	store_swept(work, reading);
+	bcmig_catalog_begin(&scope);
+	first = bcmig_sql("UPDATE bcmig.table_state SET state = 'streaming', reason = NULL, since = clock_timestamp() "
+					  "WHERE table_id = $1 AND state IN ('catching_up', 'resync')", "i", table->table_id) > 0;
+	bcmig_sql("UPDATE bcmig.table_state SET position = $2, rows_applied = rows_applied + $3, rows_deleted = rows_deleted + $4 WHERE table_id = $1",
+			  "iIII", table->table_id, reading->horizon, applied.written, applied.deleted);
+	if (first)
+		bcmig_audit("state", table->sync_name, table->target_name, "streaming", NULL);
+	bcmig_catalog_end(&scope);
+	bcmig_end_transaction();
+	bcmig_spool_end(spool);
+	if (first)
+		bcmig_publish_state(table->table_id, BCMIG_STREAMING);
+	publish_sweep(work, reading->horizon, reading->poll, started, true);
+	return true;
+}
+
+bool
+bcmig_run_sweep(BcmigWork *work)
+{
+	BcmigTableInfo *table = work->table;
+	bool		snapshot = strcmp(table->capture, "snapshot") == 0;
+	BcmigReading reading;
+	BcmigStored stored;
+	bool		swept = false;
+
+	/* a compare writes what it reads, the sweep only what it re-reads */
+	if (snapshot)
+		bcmig_applier_lock(work, ExclusiveLock);
+	bcmig_reading(table->table_id, &reading);
+	bcmig_start_transaction();
+	if (!bcmig_state_load(table->table_id, &stored))
+		stored.state = BCMIG_SUSPENDED;
+	bcmig_end_transaction();
+	if (reading.poll > 0 && stored.state != BCMIG_SUSPENDED && stored.state != BCMIG_PENDING)
+	{
+		bcmig_slot_phase(snapshot ? "compare" : "sweep", table->target_name, 0);
+		swept = snapshot ? compare(work, &stored, &reading)
+			: key_sweep(work, &stored, &reading);
+	}
+	if (snapshot)
+		bcmig_applier_unlock(work, ExclusiveLock);
+	return swept;
+}

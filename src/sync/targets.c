@@ -1,0 +1,617 @@
+/*-------------------------------------------------------------------------
+ *
+ * targets.c
+ *	  The green table of a synced table, made or checked, and its feed.
+ *
+ * Green tables are made and dropped as the owner of the sync, with that
+ * role's rights; feeds are made as the owner of schema bcmig and handed over.
+ * What blue says never reaches a statement unquoted: names are quoted, types
+ * have gone through the parser, defaults are taken apart to their value.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "configure.h"
+
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "catalog/catalog.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_index.h"
+#include "catalog/pg_type.h"
+#include "common/hashfn.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "parser/parse_type.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/json.h"
+#include "utils/lsyscache.h"
+#include "utils/numeric.h"
+#include "utils/rel.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+#include "utils/varlena.h"
+
+/*
+ * Run one statement as another role, with search_path pg_catalog.
+ */
+void
+bcmig_run_as(Oid role, const char *sql)
+{
+	Oid			userid;
+	int			sec_context;
+	int			guc_level;
+	int			rc;
+
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	guc_level = NewGUCNestLevel();
+	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	GetUserIdAndSecContext(&userid, &sec_context);
+	SetUserIdAndSecContext(role, sec_context | SECURITY_LOCAL_USERID_CHANGE);
+	rc = SPI_execute(sql, false, 0);
+	if (rc < 0)
+		elog(ERROR, "SPI_execute failed: %s: %s", SPI_result_code_string(rc), sql);
+	SetUserIdAndSecContext(userid, sec_context);
+	AtEOXact_GUC(true, guc_level);
+	SPI_finish();
+}
+
+static bool
+is_taken(const char *name, List *taken)
+{
+	ListCell   *lc;
+
+	foreach(lc, taken)
+	{
+		if (strcmp((char *) lfirst(lc), name) == 0)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * The name green uses for one of blue's: the same where green can hold it and
+ * it is free, else cut on a character boundary, with a hash of the whole.
+ */
+char *
+bcmig_green_name(const char *name, List *taken)
+{
+	int			len = strlen(name);
+	char	   *result = pstrdup(name);
+
+	for (uint32 salt = 0; len >= NAMEDATALEN || is_taken(result, taken); salt++)
+	{
+		uint32		hash = hash_bytes((const unsigned char *) name, strlen(name)) + salt;
+		int			cut = pg_mbcliplen(name, strlen(name), NAMEDATALEN - 10);
+
+		result = psprintf("%.*s_%08x", cut, name, hash);
+		len = strlen(result);
+	}
+	return result;
+}
+
+/*
+ * Where the rows go: target_schema, target_table, and target when that table
+ * is there.  Name look-up is the caller's own.
+ */
+void
+bcmig_find_target(BcmigNewTable *new, const char *target)
+{
+	BcmigCatalogScope scope;
+	Oid			nspid;
+
+	if (target == NULL)
+	{
+		List	   *path = fetch_search_path(false);
+
+		if (path == NIL)
+			ereport(ERROR,
+					(errcode(ERRCODE_BM_UNKNOWN_OBJECT),
+					 errmsg("no schema has been selected for the green table"),
+					 errhint("SET search_path = bc; or pass target => 'schema.table'.")));
+		nspid = linitial_oid(path);
+		new->target_schema = get_namespace_name(nspid);
+		new->target_table = bcmig_green_name(new->source_table, NIL);
+		new->target = get_relname_relid(new->target_table, nspid);
+	}
+	else
+	{
+		char	   *copy = pstrdup(target);
+		List	   *parts;
+
+		if (!SplitIdentifierString(copy, '.', &parts) || list_length(parts) < 1 || list_length(parts) > 2)
+			ereport(ERROR,
+					(errcode(ERRCODE_BM_OPTION),
+					 errmsg("target \"%s\" is no table name", target),
+					 errhint("Write schema.table, with double quotes around names that need them: '\"My schema\".\"My table\"'.")));
+		new->target_table = llast(parts);
+		if (list_length(parts) == 2)
+		{
+			new->target_schema = linitial(parts);
+			nspid = get_namespace_oid(new->target_schema, true);
+			if (!OidIsValid(nspid))
+				ereport(ERROR,
+						(errcode(ERRCODE_BM_UNKNOWN_OBJECT),
+						 errmsg("schema \"%s\" does not exist", new->target_schema),
+						 errhint("CREATE SCHEMA %s AUTHORIZATION %s;", quote_identifier(new->target_schema),
+								 quote_identifier(GetUserNameFromId(new->sync->owner, false)))));
+			new->target = get_relname_relid(new->target_table, nspid);
+		}
+		else
+		{
+			new->target = RelnameGetRelid(new->target_table);
+			if (OidIsValid(new->target))
+				new->target_schema = get_namespace_name(get_rel_namespace(new->target));
+			else
+			{
+				bcmig_find_target(new, NULL);
+				new->target_table = llast(parts);
+				new->target = InvalidOid;
+			}
+		}
+	}
+
+	bcmig_catalog_begin(&scope);
+	if (bcmig_sql("SELECT s.name FROM bcmig.sync_table t JOIN bcmig.sync s USING (sync_id) "
+				  "WHERE t.target_schema = $1 AND t.target_table = $2",
+				  "tt", new->target_schema, new->target_table) > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_DUPLICATE),
+				 errmsg("table %s is already a target of sync \"%s\"",
+						quote_qualified_identifier(new->target_schema, new->target_table),
+						bcmig_get_text(0, 1)),
+				 errhint("SELECT bcmig_remove_table(%s, %s); or pass another target.",
+						 quote_literal_cstr(bcmig_get_text(0, 1)),
+						 quote_literal_cstr(quote_qualified_identifier(new->target_schema, new->target_table)))));
+	bcmig_catalog_end(&scope);
+
+	if (target == NULL && OidIsValid(new->target))
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_DUPLICATE),
+				 errmsg("table %s exists already",
+						quote_qualified_identifier(new->target_schema, new->target_table)),
+				 errhint("Pass target => %s to fill that table.",
+						 quote_literal_cstr(quote_qualified_identifier(new->target_schema, new->target_table)))));
+	if (strcmp(new->target_schema, "bcmig") == 0 || strcmp(new->target_schema, "information_schema") == 0 ||
+		IsCatalogNamespace(get_namespace_oid(new->target_schema, false)))
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_UNSUITABLE),
+				 errmsg("schema \"%s\" is not for green tables", new->target_schema),
+				 errhint("Pass target => 'schema.table' with a schema of yours.")));
+}
+
+/*
+ * A part of a character, numeric, timestamp or bit type is at least as wide.
+ */
+static bool
+modifier_fits(Oid type, int32 from, int32 to)
+{
+	int			from_precision;
+	int			from_scale;
+	int			to_precision;
+	int			to_scale;
+
+	if (to < 0 || from == to)
+		return true;
+	switch (type)
+	{
+		case VARCHAROID:
+		case BPCHAROID:
+		case BITOID:
+		case VARBITOID:
+			/* bit(n) takes nothing but n bits */
+			return from >= 0 && to >= from && type != BITOID;
+		case NUMERICOID:
+			if (from < 0)
+				return false;
+			from_precision = ((from - VARHDRSZ) >> 16) & 0xffff;
+			from_scale = (((from - VARHDRSZ) & 0x7ff) ^ 1024) - 1024;
+			to_precision = ((to - VARHDRSZ) >> 16) & 0xffff;
+			to_scale = (((to - VARHDRSZ) & 0x7ff) ^ 1024) - 1024;
+			return to_scale >= from_scale && to_precision - to_scale >= from_precision - from_scale;
+		case TIMEOID:
+		case TIMETZOID:
+		case TIMESTAMPOID:
+		case TIMESTAMPTZOID:
+			return to >= (from < 0 ? MAX_TIMESTAMP_PRECISION : from);
+		default:
+			return false;
+	}
+}
+
+/*
+ * Every value of type "from" is one of type "to", and looks the same there.
+ */
+static bool
+type_fits(Oid from, int32 from_mod, Oid to, int32 to_mod)
+{
+	if (from == to)
+		return modifier_fits(from, from_mod, to_mod);
+	switch (to)
+	{
+		case INT4OID:
+			return from == INT2OID;
+		case INT8OID:
+			return from == INT2OID || from == INT4OID;
+		case FLOAT8OID:
+			return from == FLOAT4OID;
+		case NUMERICOID:
+			return to_mod < 0 && (from == INT2OID || from == INT4OID || from == INT8OID);
+		case TEXTOID:
+			return from == VARCHAROID;
+		case VARCHAROID:
+			return from == TEXTOID && to_mod < 0;
+		default:
+			return false;
+	}
+}
+
+/*
+ * Columns of an existing target: fills columns[].target_type, or names
+ * everything that does not fit.
+ */
+static void
+check_target_columns(BcmigNewTable *new, Relation rel, const char *name)
+{
+	StringInfoData bad;
+	StringInfoData fix;
+	TupleDesc	desc = RelationGetDescr(rel);
+	bool	   *mapped = palloc0(sizeof(bool) * desc->natts);
+	BcmigCatalogScope scope;
+	MemoryContext caller = CurrentMemoryContext;
+
+	initStringInfo(&bad);
+	initStringInfo(&fix);
+	bcmig_catalog_begin(&scope);	/* types are spelled for search_path pg_catalog */
+	MemoryContextSwitchTo(caller);
+	for (int i = 0; i < new->ncolumns; i++)
+	{
+		BcmigColumn *c = &new->columns[i];
+		AttrNumber	attnum = get_attnum(RelationGetRelid(rel), c->target);
+		Form_pg_attribute att;
+		Oid			from;
+		int32		from_mod;
+
+		if (attnum <= 0)
+		{
+			appendStringInfo(&bad, "%sColumn \"%s\" is missing.", bad.len ? " " : "", c->target);
+			appendStringInfo(&fix, "%s ADD COLUMN %s %s", fix.len ? "," : "",
+							 quote_identifier(c->target), c->source_type);
+			continue;
+		}
+		att = TupleDescAttr(desc, attnum - 1);
+		mapped[attnum - 1] = true;
+		c->target_type = format_type_with_typemod(att->atttypid, att->atttypmod);
+		parseTypeString(c->source_type, &from, &from_mod, false);
+		if (att->attgenerated != '\0')
+			appendStringInfo(&bad, "%sColumn \"%s\" is generated.", bad.len ? " " : "", c->target);
+		else if (!type_fits(from, from_mod, att->atttypid, att->atttypmod))
+		{
+			appendStringInfo(&bad, "%sColumn \"%s\" has type %s, which cannot hold every %s of blue.",
+							 bad.len ? " " : "", c->target, c->target_type, c->source_type);
+			appendStringInfo(&fix, "%s ALTER COLUMN %s TYPE %s", fix.len ? "," : "",
+							 quote_identifier(c->target), c->source_type);
+		}
+	}
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+
+		if (att->attisdropped || mapped[i])
+			continue;
+		if (strcmp(NameStr(att->attname), "bc_rowversion") == 0)
+		{
+			if (att->atttypid != INT8OID)
+				appendStringInfo(&bad, "%sColumn \"bc_rowversion\" is not bigint.", bad.len ? " " : "");
+		}
+		else if (att->attnotnull && !att->atthasdef && att->attidentity == '\0')
+		{
+			appendStringInfo(&bad, "%sColumn \"%s\" is NOT NULL, has no default, and does not exist on blue.",
+							 bad.len ? " " : "", NameStr(att->attname));
+			appendStringInfo(&fix, "%s ALTER COLUMN %s DROP NOT NULL", fix.len ? "," : "",
+							 quote_identifier(NameStr(att->attname)));
+		}
+	}
+	bcmig_catalog_end(&scope);
+
+	if (bad.len > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_UNSUITABLE),
+				 errmsg("table %s does not fit %s.%s of blue", name,
+						quote_identifier(new->source_schema), quote_identifier(new->source_table)),
+				 errdetail("%s", bad.data),
+				 fix.len ? errhint("ALTER TABLE %s%s;", name, fix.data) : 0));
+}
+
+/* a unique index on exactly the key columns, usable to find one row */
+static bool
+has_unique_key(BcmigNewTable *new, Relation rel)
+{
+	List	   *indexes = RelationGetIndexList(rel);
+	ListCell   *lc;
+	bool		found = false;
+
+	foreach(lc, indexes)
+	{
+		HeapTuple	tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(lfirst_oid(lc)));
+		Form_pg_index index;
+		int			matched = 0;
+
+		if (!HeapTupleIsValid(tuple))
+			continue;
+		index = (Form_pg_index) GETSTRUCT(tuple);
+		if (index->indisunique && index->indisvalid && index->indimmediate &&
+			index->indnkeyatts == new->nkeys &&
+			heap_attisnull(tuple, Anum_pg_index_indpred, NULL) &&
+			heap_attisnull(tuple, Anum_pg_index_indexprs, NULL))
+		{
+			for (int i = 0; i < new->ncolumns; i++)
+			{
+				AttrNumber	attnum = get_attnum(RelationGetRelid(rel), new->columns[i].target);
+
+				for (int k = 0; k < index->indnkeyatts; k++)
+					matched += new->columns[i].key_position > 0 && index->indkey.values[k] == attnum;
+			}
+			found |= matched == new->nkeys;
+		}
+		ReleaseSysCache(tuple);
+	}
+	list_free(indexes);
+	return found;
+}
+
+/*
+ * An existing table as target: ours to write, plain or partitioned, wide
+ * enough, with the key.  Holds its lock until the end of the transaction.
+ */
+void
+bcmig_check_target(BcmigNewTable *new)
+{
+	Relation	rel = table_open(new->target, AccessShareLock);
+	char	   *name = pstrdup(quote_qualified_identifier(new->target_schema, new->target_table));
+	char	   *owner = GetUserNameFromId(new->sync->owner, false);
+
+	if (rel->rd_rel->relkind != RELKIND_RELATION && rel->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_UNSUITABLE),
+				 errmsg("%s is no plain or partitioned table", name),
+				 errhint("Pass another target, or none to have the table made.")));
+	if (!has_privs_of_role(new->sync->owner, rel->rd_rel->relowner))
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_UNSUITABLE),
+				 errmsg("table %s belongs to role \"%s\"", name,
+						GetUserNameFromId(rel->rd_rel->relowner, false)),
+				 errdetail("Sync \"%s\" works as role \"%s\", which must own its targets.", new->sync->name, owner),
+				 errhint("ALTER TABLE %s OWNER TO %s;", name, quote_identifier(owner))));
+	if (rel->rd_rel->relpersistence != RELPERSISTENCE_PERMANENT)
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_UNSUITABLE),
+				 errmsg("table %s is not permanent", name),
+				 errdetail("A crash would empty it, while its position says it is complete."),
+				 errhint("ALTER TABLE %s SET LOGGED;", name)));
+	check_target_columns(new, rel, name);
+	if (new->nkeys > 0 && !has_unique_key(new, rel))
+	{
+		StringInfoData keys;
+
+		initStringInfo(&keys);
+		for (int k = 1; k <= new->nkeys; k++)
+		{
+			for (int i = 0; i < new->ncolumns; i++)
+			{
+				if (new->columns[i].key_position == k)
+					appendStringInfo(&keys, "%s%s", k > 1 ? ", " : "",
+									 quote_identifier(new->columns[i].target));
+			}
+		}
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_UNSUITABLE),
+				 errmsg("table %s has no unique key on the key columns of blue", name),
+				 errdetail("Needed is a primary key or unique index, not deferrable and not partial, on (%s).", keys.data),
+				 errhint("ALTER TABLE %s ADD PRIMARY KEY (%s);", name, keys.data)));
+	}
+	table_close(rel, NoLock);
+}
+
+/*
+ * The value of a default expression that is one constant ('x'::text, 0, -1,
+ * '-1'::integer, true), or NULL when it is anything else.
+ */
+static char *
+constant_default(const char *expr)
+{
+	StringInfoData value;
+	const char *p = expr;
+	bool		escapes = false;
+
+	initStringInfo(&value);
+	if (strcmp(expr, "true") == 0 || strcmp(expr, "false") == 0)
+		return pstrdup(expr);
+	if (p[0] == 'E' && p[1] == '\'')
+	{
+		escapes = true;
+		p++;
+	}
+	if (*p == '\'')
+	{
+		for (p++; *p != '\0'; p++)
+		{
+			if (*p == '\'' && p[1] != '\'')
+				break;
+			if (*p == '\'' || (escapes && *p == '\\'))
+				p++;
+			if (*p == '\0')
+				return NULL;
+			appendStringInfoChar(&value, *p);
+		}
+		if (*p++ != '\'')
+			return NULL;
+	}
+	else
+	{
+		size_t		n = (*p == '-') + strspn(p + (*p == '-'), "0123456789.");
+
+		if (n == 0)
+		{
+			/* (-1)::numeric and the like */
+			if (*p != '(' || (n = strspn(p + 1, "-0123456789.")) == 0 || p[n + 1] != ')')
+				return NULL;
+			appendBinaryStringInfo(&value, p + 1, n);
+			p += n + 2;
+		}
+		else
+		{
+			appendBinaryStringInfo(&value, p, n);
+			p += n;
+		}
+	}
+	/* one cast may follow: to the column's own type */
+	if (*p != '\0' && (strncmp(p, "::", 2) != 0 || strstr(p + 2, "::") != NULL ||
+					   strpbrk(p, "+*/|") != NULL))
+		return NULL;
+	return value.data;
+}
+
+/*
+ * Make the green table, as the owner of the sync.
+ */
+void
+bcmig_make_target(BcmigNewTable *new)
+{
+	StringInfoData sql;
+	StringInfoData keys;
+	BcmigCatalogScope scope;
+	bool		may_create;
+	char	   *owner = GetUserNameFromId(new->sync->owner, false);
+
+	bcmig_catalog_begin(&scope);
+	bcmig_sql("SELECT has_schema_privilege($1::oid, n.oid, 'CREATE') AND has_schema_privilege($1::oid, n.oid, 'USAGE') "
+			  "FROM pg_namespace n WHERE n.nspname = $2", "ot", new->sync->owner, new->target_schema);
+	may_create = bcmig_get_bool(0, 1);
+	bcmig_catalog_end(&scope);
+	if (!may_create)
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_UNSUITABLE),
+				 errmsg("role \"%s\" may not create tables in schema \"%s\"", owner, new->target_schema),
+				 errhint("GRANT USAGE, CREATE ON SCHEMA %s TO %s;",
+						 quote_identifier(new->target_schema), quote_identifier(owner))));
+
+	initStringInfo(&sql);
+	initStringInfo(&keys);
+	appendStringInfo(&sql, "CREATE TABLE %s (bc_rowversion bigint",
+					 quote_qualified_identifier(new->target_schema, new->target_table));
+	for (int i = 0; i < new->ncolumns; i++)
+	{
+		BcmigColumn *c = &new->columns[i];
+		BcmigBlueColumn *b = new->blue_columns[i];
+		char	   *value = b->default_expr ? constant_default(b->default_expr) : NULL;
+
+		appendStringInfo(&sql, ", %s %s%s", quote_identifier(c->target), c->target_type,
+						 b->not_null ? " NOT NULL" : "");
+		if (value != NULL)
+			appendStringInfo(&sql, " DEFAULT %s", quote_literal_cstr(value));
+	}
+	for (int k = 1; k <= new->nkeys; k++)
+	{
+		for (int i = 0; i < new->ncolumns; i++)
+		{
+			if (new->columns[i].key_position == k)
+				appendStringInfo(&keys, "%s%s", k > 1 ? ", " : "",
+								 quote_identifier(new->columns[i].target));
+		}
+	}
+	if (new->nkeys > 0)
+		appendStringInfo(&sql, ", PRIMARY KEY (%s)", keys.data);
+	appendStringInfoChar(&sql, ')');
+	bcmig_run_as(new->sync->owner, sql.data);
+}
+
+/*
+ * Secondary indexes the engine is to build: those whose columns all come
+ * across.  Index names are free for the schema on green, so one that is taken
+ * gets a suffix.
+ */
+void
+bcmig_choose_indexes(BcmigNewTable *new)
+{
+	BcmigCatalogScope scope;
+	MemoryContext caller = CurrentMemoryContext;
+	Oid			nspid = get_namespace_oid(new->target_schema, false);
+	List	   *taken = NIL;
+	StringInfoData json;
+	ListCell   *lc;
+	uint64		n;
+
+	bcmig_catalog_begin(&scope);
+	n = bcmig_sql("SELECT i ->> 'name' FROM bcmig.sync_table t, jsonb_array_elements(t.indexes) i "
+				  "WHERE t.target_schema = $1", "t", new->target_schema);
+	MemoryContextSwitchTo(caller);
+	for (uint64 i = 0; i < n; i++)
+		taken = lappend(taken, bcmig_get_text(i, 1));
+	bcmig_catalog_end(&scope);
+
+	initStringInfo(&json);
+	foreach(lc, new->blue->indexes)
+	{
+		BcmigBlueIndex *index = (BcmigBlueIndex *) lfirst(lc);
+		StringInfoData columns;
+		ListCell   *cell;
+		char	   *name;
+		int			mapped = 0;
+
+		initStringInfo(&columns);
+		foreach(cell, index->columns)
+		{
+			for (int i = 0; i < new->ncolumns; i++)
+			{
+				if (strcmp(new->columns[i].source, (char *) lfirst(cell)) != 0)
+					continue;
+				if (mapped++ > 0)
+					appendStringInfoString(&columns, ", ");
+				escape_json(&columns, new->columns[i].target);
+			}
+		}
+		if (mapped != list_length(index->columns))
+			continue;
+
+		name = bcmig_green_name(index->name, taken);
+		while (OidIsValid(get_relname_relid(name, nspid)))
+		{
+			taken = lappend(taken, name);
+			name = bcmig_green_name(index->name, taken);
+		}
+		taken = lappend(taken, name);
+
+		appendStringInfoString(&json, json.len > 0 ? ", {\"name\": " : "{\"name\": ");
+		escape_json(&json, name);
+		appendStringInfo(&json, ", \"columns\": [%s], \"unique\": %s}",
+						 columns.data, index->unique ? "true" : "false");
+	}
+	new->indexes = psprintf("[%s]", json.data);
+}
+
+/*
+ * The row feed of a table.  Inside a catalogue scope.
+ */
+void
+bcmig_make_feed(const BcmigNewTable *new, int table_id, const char *server)
+{
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "CREATE FOREIGN TABLE bcmig.feed_%d (bc_op text, bc_rowversion bigint", table_id);
+	for (int i = 0; i < new->ncolumns; i++)
+		appendStringInfo(&sql, ", %s %s", quote_identifier(new->columns[i].target),
+						 new->columns[i].source_type);
+	appendStringInfo(&sql, ") SERVER %s OPTIONS (schema_name 'bcmig_feed', table_name 'feed_%d')",
+					 quote_identifier(server), table_id);
+	SPI_execute(sql.data, false, 0);
+	SPI_execute(psprintf("ALTER FOREIGN TABLE bcmig.feed_%d OWNER TO %s", table_id,
+						 quote_identifier(GetUserNameFromId(new->sync->owner, false))), false, 0);
+}

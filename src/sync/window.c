@@ -1,0 +1,484 @@
+/*-------------------------------------------------------------------------
+ *
+ * window.c
+ *	  One window of a table: its changes between its position and a horizon.
+ *
+ * Under the applier lock: state and position are read, a reading of blue is
+ * taken, the changes above the position are read in one statement without an
+ * upper bound and spooled, the remote transaction ends; then the rows and the
+ * new position commit together.  The horizon comes from a poll that had ended
+ * before this window's remote transaction began.
+ *
+ * A crash before the last commit repeats the window, which does no harm: what
+ * is read later is at least as new.
+ *
+ * Keys re-read by name (quarantine, sweep) go the same way, without a position.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "worker.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "quarantine.h"
+#include "slot.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#define WHOLE_BATCHES		10	/* a window of so many batches is still one transaction */
+#define UNIQUE_RETRIES		3	/* windows a secondary key may stop before rows are blamed */
+#define RETRY_KEYS			200 /* keys in one re-read */
+
+/*
+ * The last rows of a window, by version: [{"k": [...], "v": n}, ...].  NULL
+ * when there are none to swear by.
+ */
+static char *
+witnesses(const BcmigTableInfo *table, BcmigSpool *spool)
+{
+	TupleTableSlot *slot;
+	StringInfoData s;
+	int			n = 0;
+
+	if (spool->upserts == 0 || table->nkeys == 0)
+		return NULL;
+	slot = MakeSingleTupleTableSlot(spool->desc, &TTSOpsMinimalTuple);
+	initStringInfo(&s);
+	tuplestore_select_read_pointer(spool->store, 0);
+	tuplestore_rescan(spool->store);
+	while (n < BCMIG_WITNESSES && tuplestore_gettupleslot(spool->store, true, false, slot))
+	{
+		slot_getallattrs(slot);
+		if (*VARDATA_ANY(DatumGetTextPP(slot->tts_values[FEED_OP])) != 'U')
+			continue;
+		if (slot->tts_isnull[FEED_VERSION])
+			appendStringInfo(&s, "%c{\"k\":%s}", n ? ',' : '[', bcmig_row_key(table, slot));
+		else if (DatumGetInt64(slot->tts_values[FEED_VERSION]) == spool->max_version)
+			appendStringInfo(&s, "%c{\"k\":%s,\"v\":" INT64_FORMAT "}", n ? ',' : '[',
+							 bcmig_row_key(table, slot), spool->max_version);
+		else
+			continue;
+		n++;
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	if (n == 0)
+		return NULL;
+	appendStringInfoChar(&s, ']');
+	return s.data;
+}
+
+/*
+ * Why this table has to be read again as a whole, or NULL.
+ */
+static char *
+broken_feed(const BcmigTableInfo *table, const BcmigStored *stored, const BcmigSigns *signs)
+{
+	if (strcmp(table->capture, "snapshot") == 0)
+		return NULL;
+	if (!signs->has_begin)
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_BLUE),
+				 errmsg("%s is no longer tracked on blue", table->target_name),
+				 errhint("On blue: SELECT bcmig_blue.track(...); here: SELECT bcmig_resync_table(%s, %s);",
+						 quote_literal_cstr(table->sync_name), quote_literal_cstr(table->target_name))));
+	if (signs->begin_changed ||
+		(stored->begin_version != NULL && pg_strtoint64(stored->begin_version) != signs->begin))
+		return pstrdup("the source table was truncated or its tracking begun anew");
+	if (signs->has_min_valid && signs->min_valid > stored->position)
+		return psprintf("changes below " INT64_FORMAT " have expired on blue, the position is " INT64_FORMAT,
+						signs->min_valid, stored->position);
+	return NULL;
+}
+
+/*
+ * The end of a window, in the transaction of its last rows.
+ */
+static void
+move_position(BcmigWork *work, BcmigSpool *spool, const BcmigStored *stored,
+			  const BcmigReading *reading, const BcmigApplied *applied,
+			  TimestampTz started, bool *suspended)
+{
+	BcmigTableInfo *table = work->table;
+	BcmigCatalogScope scope;
+	int64		rows = spool->upserts + spool->deletes;
+	char	   *reason;
+
+	bcmig_catalog_begin(&scope);
+	if (bcmig_sql("UPDATE bcmig.table_state SET position = $2, seen = $3, "
+				  " begin_version = coalesce($4, begin_version), witness = coalesce($5, witness), "
+				  " rows_applied = rows_applied + $6, rows_deleted = rows_deleted + $7, delete_confirmed = false "
+				  "WHERE table_id = $1 AND state = $8",
+				  "iIttjIIt", table->table_id, reading->horizon, reading->seen,
+				  spool->receiver.signs.has_begin ? psprintf(INT64_FORMAT, spool->receiver.signs.begin) : NULL,
+				  witnesses(table, spool), applied->written, applied->deleted,
+				  bcmig_state_name(stored->state)) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_WRONG_STATE),
+				 errmsg("the state of %s changed while a window was applied", table->target_name)));
+	bcmig_catalog_end(&scope);
+
+	if (rows > 0)
+	{
+		bcmig_log_batch(work, "window", started, "Completed", rows, applied, stored, reading, NULL);
+		bcmig_quarantine_settle(table, spool, started);
+		reason = bcmig_ladder(table, rows, applied->quarantined);
+		if (reason != NULL)
+		{
+			bcmig_state_suspend(table, reason, bcmig_state_name(stored->state));
+			*suspended = true;
+		}
+	}
+}
+
+static void
+publish_window(BcmigWork *work, const BcmigReading *reading, const BcmigApplied *applied)
+{
+	BcmigTable *live;
+
+	LWLockAcquire(bcmig_shared->lock, LW_EXCLUSIVE);
+	live = bcmig_live_table(work->table->table_id);
+	if (live != NULL)
+	{
+		live->position = reading->horizon;
+		live->window_poll = reading->poll;
+		live->failures = 0;
+		live->not_before = 0;
+		live->unique_retries = 0;
+		live->windows++;
+		live->rows_applied += applied->written;
+		live->rows_deleted += applied->deleted;
+		if (applied->written + applied->deleted > 0)
+			live->last_applied_at = GetCurrentTimestamp();
+	}
+	bcmig_slot->rows_processed += applied->written + applied->deleted;
+	LWLockRelease(bcmig_shared->lock);
+}
+
+/*
+ * May a secondary key be the fault of a torn reading?  Then the next window
+ * mends it.
+ */
+static bool
+next_window_may_mend(BcmigWork *work, const ErrorData *edata)
+{
+	BcmigTable *live;
+	bool		may = false;
+
+	bcmig_start_transaction();
+	may = bcmig_is_secondary_key_error(work->table, edata);
+	bcmig_end_transaction();
+	if (!may)
+		return false;
+	LWLockAcquire(bcmig_shared->lock, LW_EXCLUSIVE);
+	live = bcmig_live_table(work->table->table_id);
+	may = live != NULL && live->unique_retries < UNIQUE_RETRIES;
+	if (may)
+	{
+		live->unique_retries++;
+		live->not_before = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), 100 * live->unique_retries);
+	}
+	LWLockRelease(bcmig_shared->lock);
+	return may;
+}
+
+/*
+ * Apply a spool: as one transaction where it is small enough and nothing is
+ * wrong with it, else in batches.  "last" runs in the transaction that ends it.
+ * Returns false when the next window shall try again.
+ */
+typedef void (*LastStep) (BcmigWork *work, BcmigSpool *spool, BcmigApplied *applied, void *arg);
+
+static bool
+apply_spool(BcmigWork *work, BcmigSpool *spool, BcmigApplied *applied,
+			bool retry_secondary, LastStep last, void *arg)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	int64		rows = spool->upserts + spool->deletes;
+	volatile bool done = false;
+
+	if (rows <= (int64) work->table->batch_rows * WHOLE_BATCHES)
+	{
+		ErrorData  *volatile edata = NULL;
+
+		PG_TRY();
+		{
+			bcmig_start_transaction();
+			if (rows > 0)
+				bcmig_apply_whole(work->table, spool, applied);
+			last(work, spool, applied, arg);
+			bcmig_debug_point("window_before_commit");
+			bcmig_end_transaction();
+			done = true;
+		}
+		PG_CATCH();
+		{
+			MemoryContextSwitchTo(caller);
+			edata = CopyErrorData();
+			if (!bcmig_is_row_error(edata))
+				PG_RE_THROW();
+			FlushErrorState();
+			AbortCurrentTransaction();
+			MemoryContextSwitchTo(caller);
+		}
+		PG_END_TRY();
+		if (done)
+			return true;
+		memset(applied, 0, sizeof(*applied));
+		if (retry_secondary && next_window_may_mend(work, edata))
+			return false;
+	}
+
+	bcmig_apply_batches(work->table, spool, false, applied);
+	bcmig_start_transaction();
+	last(work, spool, applied, arg);
+	bcmig_debug_point("window_before_commit");
+	bcmig_end_transaction();
+	return true;
+}
+
+typedef struct WindowEnd
+{
+	BcmigStored *stored;
+	BcmigReading *reading;
+	TimestampTz started;
+	bool		suspended;
+} WindowEnd;
+
+static void
+window_last_step(BcmigWork *work, BcmigSpool *spool, BcmigApplied *applied, void *arg)
+{
+	WindowEnd  *end = arg;
+
+	move_position(work, spool, end->stored, end->reading, applied, end->started, &end->suspended);
+}
+
+static void
+resync_table(BcmigWork *work, const char *reason)
+{
+	bcmig_start_transaction();
+	bcmig_state_resync(0, InvalidOid, work->table->table_id, reason);
+	bcmig_end_transaction();
+	bcmig_publish_state(work->table->table_id, BCMIG_RESYNC);
+}
+
+/*
+ * First catch-up is done: build what had to wait, then stream.
+ */
+static void
+begin_streaming(BcmigWork *work)
+{
+	BcmigTableInfo *table = work->table;
+	BcmigCatalogScope scope;
+	bool		changed;
+
+	/* stale keys of renamed rows would break the unique keys to be built */
+	if (strcmp(table->capture, "rowversion") == 0 && !bcmig_run_sweep(work))
+		return;
+	bcmig_build_secondary(work);
+
+	bcmig_start_transaction();
+	bcmig_catalog_begin(&scope);
+	changed = bcmig_sql("UPDATE bcmig.table_state SET state = 'streaming', reason = NULL, since = clock_timestamp() "
+						"WHERE table_id = $1 AND state = 'catching_up'", "i", table->table_id) > 0;
+	if (changed)
+		bcmig_audit("state", table->sync_name, table->target_name, "streaming", NULL);
+	bcmig_catalog_end(&scope);
+	bcmig_end_transaction();
+	if (changed)
+		bcmig_publish_state(table->table_id, BCMIG_STREAMING);
+}
+
+void
+bcmig_run_window(BcmigWork *work)
+{
+	BcmigStored stored;
+	BcmigReading reading;
+	BcmigSpool *spool;
+	BcmigApplied applied = {0};
+	WindowEnd	end = {0};
+	char	   *reason;
+	int64		rows;
+
+	bcmig_applier_lock(work, ExclusiveLock);
+	bcmig_reading(work->table->table_id, &reading);
+	bcmig_start_transaction();
+	if (reading.poll == 0 || !bcmig_state_load(work->table->table_id, &stored) ||
+		!stored.has_position || strcmp(work->table->capture, "snapshot") == 0 ||
+		(stored.state != BCMIG_STREAMING && stored.state != BCMIG_CATCHING_UP))
+	{
+		bcmig_end_transaction();
+		bcmig_applier_unlock(work, ExclusiveLock);
+		return;
+	}
+	bcmig_slot_phase("window", work->table->target_name, 0);
+	end.started = GetCurrentTimestamp();
+	spool = bcmig_spool_create();
+	bcmig_debug_point("window_before_read");
+	bcmig_read(work, work->dialect->window(work->table, stored.position, stored.seen), 0,
+			   &spool->receiver);
+	bcmig_end_transaction();
+	bcmig_debug_point("window_read");
+
+	bcmig_check_same_blue(&reading, &spool->receiver.signs);
+	reason = broken_feed(work->table, &stored, &spool->receiver.signs);
+	if (reason != NULL)
+	{
+		bcmig_spool_end(spool);
+		resync_table(work, reason);
+		bcmig_applier_unlock(work, ExclusiveLock);
+		return;
+	}
+
+	rows = spool->upserts + spool->deletes;
+	if (spool->deletes > 0 && !stored.delete_confirmed)
+	{
+		bcmig_start_transaction();
+		reason = bcmig_breaker(work, bcmig_count_deletes(work, spool), false);
+		if (reason != NULL)
+			bcmig_state_suspend(work->table, reason, bcmig_state_name(stored.state));
+		bcmig_end_transaction();
+		if (reason != NULL)
+		{
+			bcmig_spool_end(spool);
+			bcmig_publish_state(work->table->table_id, BCMIG_SUSPENDED);
+			bcmig_applier_unlock(work, ExclusiveLock);
+			return;
+		}
+	}
+
+	/* a quiet table costs no write; its position is the blue-wide one */
+	if (rows > 0 || stored.state == BCMIG_CATCHING_UP)
+	{
+		end.stored = &stored;
+		end.reading = &reading;
+		if (!apply_spool(work, spool, &applied, true, window_last_step, &end))
+		{
+			bcmig_spool_end(spool);
+			bcmig_applier_unlock(work, ExclusiveLock);
+			return;
+		}
+	}
+	bcmig_spool_end(spool);
+	publish_window(work, &reading, &applied);
+	if (end.suspended)
+		bcmig_publish_state(work->table->table_id, BCMIG_SUSPENDED);
+	else if (stored.state == BCMIG_CATCHING_UP)
+		begin_streaming(work);
+	bcmig_applier_unlock(work, ExclusiveLock);
+}
+
+/* ---- keys by name ---- */
+
+typedef struct RereadEnd
+{
+	const char *kind;
+	TimestampTz started;
+} RereadEnd;
+
+static void
+reread_last_step(BcmigWork *work, BcmigSpool *spool, BcmigApplied *applied, void *arg)
+{
+	RereadEnd  *end = arg;
+
+	if (applied->written + applied->deleted + applied->quarantined > 0)
+		bcmig_log_batch(work, end->kind, end->started, "Completed",
+						spool->upserts + spool->deletes, applied, NULL, NULL, NULL);
+	bcmig_quarantine_settle(work->table, spool, end->started);
+}
+
+/*
+ * Read n keys (nkeys texts each) from blue and make green the same: rows that
+ * are there are written, keys that are gone deleted.  Takes the applier lock,
+ * so what windows read earlier has been applied and what they read later comes
+ * after.
+ */
+void
+bcmig_reread_keys(BcmigWork *work, const char *kind, int n, char **keys,
+				  BcmigApplied *applied)
+{
+	RereadEnd	end;
+	BcmigReading reading;
+	BcmigSpool *spool;
+
+	end.kind = kind;
+	end.started = GetCurrentTimestamp();
+	bcmig_applier_lock(work, ExclusiveLock);
+	bcmig_reading(work->table->table_id, &reading);
+	bcmig_debug_point("retry_before_read");
+	bcmig_start_transaction();
+	spool = bcmig_spool_create();
+	bcmig_read(work, work->dialect->rows_by_key(work->table, n, keys), 0, &spool->receiver);
+	bcmig_end_transaction();
+	bcmig_check_same_blue(&reading, &spool->receiver.signs);
+	(void) apply_spool(work, spool, applied, false, reread_last_step, &end);
+	bcmig_spool_end(spool);
+	bcmig_applier_unlock(work, ExclusiveLock);
+}
+
+/*
+ * Re-read the rows of the table's quarantine, or those of a request's ids.
+ */
+void
+bcmig_run_retry(BcmigWork *work)
+{
+	BcmigTableInfo *table = work->table;
+	MemoryContext caller = CurrentMemoryContext;
+	int64		after = 0;
+	BcmigApplied applied = {0};
+	TimestampTz begun = GetCurrentTimestamp();
+
+	bcmig_slot_phase("retry", table->target_name, 0);
+	for (;;)
+	{
+		BcmigCatalogScope scope;
+		char	  **keys;
+		int			n;
+
+		bcmig_start_transaction();
+		bcmig_quarantine_count(table);
+		bcmig_catalog_begin(&scope);
+		bcmig_sql("SELECT q.quarantine_id, ARRAY(SELECT jsonb_array_elements_text(q.key)) FROM bcmig.quarantine q "
+				  "WHERE q.table_id = $1 AND q.quarantine_id > $2 AND q.last_seen < $4 "
+				  "AND coalesce((SELECT r.ids IS NULL OR q.quarantine_id = ANY (r.ids) FROM bcmig.request r WHERE r.request_id = $3), true) "
+				  "ORDER BY q.quarantine_id LIMIT $5",
+				  "iIIzi", table->table_id, after, work->request_id, begun, RETRY_KEYS);
+		n = SPI_processed;
+		keys = MemoryContextAlloc(caller, sizeof(char *) * Max(n * table->nkeys, 1));
+		for (int i = 0; i < n; i++)
+		{
+			bool		isnull;
+			Datum	   *values;
+			bool	   *nulls;
+			int			nvalues;
+			MemoryContext oldcontext;
+
+			after = bcmig_get_int64(i, 1, 0);
+			deconstruct_array(DatumGetArrayTypeP(bcmig_get_datum(i, 2, &isnull)), TEXTOID, -1,
+							  false, TYPALIGN_INT, &values, &nulls, &nvalues);
+			if (nvalues != table->nkeys)
+				ereport(ERROR,
+						(errcode(ERRCODE_BM_WRONG_STATE),
+						 errmsg("quarantine entry " INT64_FORMAT " was made with another key", after),
+						 errhint("SELECT bcmig_resync_table(%s, %s); then discard the entry.",
+								 quote_literal_cstr(table->sync_name), quote_literal_cstr(table->target_name))));
+			oldcontext = MemoryContextSwitchTo(caller);
+			for (int k = 0; k < nvalues; k++)
+				keys[i * table->nkeys + k] = TextDatumGetCString(values[k]);
+			MemoryContextSwitchTo(oldcontext);
+		}
+		bcmig_catalog_end(&scope);
+		bcmig_end_transaction();
+		if (n == 0)
+			break;
+		bcmig_reread_keys(work, "retry", n, keys, &applied);
+	}
+
+	bcmig_start_transaction();
+	bcmig_quarantine_count(table);
+	bcmig_end_transaction();
+}

@@ -1,0 +1,393 @@
+/*-------------------------------------------------------------------------
+ *
+ * worker.c
+ *	  A worker: one of a database's pool, running as the owner of a sync.
+ *
+ * The manager writes a job into the worker's slot and sets its latch; the
+ * worker runs it, empties the job and wakes the manager.  Its connection to
+ * blue stays open from job to job (postgres_fdw keeps it).
+ *
+ * An error that came from blue, or while a job held the applier lock across
+ * transactions, ends the process: the wrapper may have leaked its connection,
+ * and exit frees every session lock.  What went wrong is recorded first, in a
+ * transaction of its own, and decides when the table is tried again.
+ *
+ * Memory: a context per job, reset after it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "worker.h"
+
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "foreign/foreign.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/interrupt.h"
+#include "remote.h"
+#include "slot.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/lock.h"
+#include "utils/backend_status.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+extern PGDLLEXPORT void bcmig_worker_main(Datum arg);
+
+/* class of our user locks: pg_locks shows classid = table id, objsubid = 7268 */
+#define APPLIER_LOCK_CLASS	7268
+
+#define FETCH_BYTES			(1024 * 1024)	/* wanted per fetch */
+#define MOST_FETCH_ROWS		10000
+#define WINDOW_FETCH_ROWS	1000
+
+static bool config_changed = true;
+
+static void
+applier_tag(LOCKTAG *tag, int table_id)
+{
+	SET_LOCKTAG_ADVISORY(*tag, MyDatabaseId, (uint32) table_id, 0, APPLIER_LOCK_CLASS);
+}
+
+void
+bcmig_applier_lock(const BcmigWork *work, LOCKMODE mode)
+{
+	LOCKTAG		tag;
+
+	applier_tag(&tag, work->table->table_id);
+	(void) LockAcquire(&tag, mode, true, false);
+}
+
+void
+bcmig_applier_unlock(const BcmigWork *work, LOCKMODE mode)
+{
+	LOCKTAG		tag;
+
+	applier_tag(&tag, work->table->table_id);
+	(void) LockRelease(&tag, mode, true);
+}
+
+Oid
+bcmig_text_feed(int environment_id)
+{
+	char		name[NAMEDATALEN];
+
+	snprintf(name, sizeof(name), "feed_env_%d", environment_id);
+	return get_relname_relid(name, get_namespace_oid("bcmig", false));
+}
+
+/*
+ * "row_bytes": the widest row, 0 when not known.  Many rows a fetch where they
+ * are narrow; a wrapper holds a whole fetch in memory, so unbounded columns
+ * whose sizes nobody asked for come one by one.
+ */
+void
+bcmig_read(BcmigWork *work, const char *sql, int64 row_bytes, BcmigReceiver *receiver)
+{
+	int64		rows;
+
+	if (row_bytes > 0)
+		rows = Max(1, Min(MOST_FETCH_ROWS, FETCH_BYTES / row_bytes));
+	else
+		rows = work->unbounded ? 1 : WINDOW_FETCH_ROWS;
+	bcmig_remote_run(work->feed, sql, rows, &receiver->pub);
+}
+
+void
+bcmig_check_same_blue(const BcmigReading *reading, const BcmigSigns *signs)
+{
+	if (!signs->has_incarnation || signs->incarnation_changed ||
+		signs->incarnation != reading->incarnation)
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_INCARNATION),
+				 errmsg("blue restarted or changed while it was read"),
+				 errhint("The poller decides what has to be read again; bcmig tries again by itself.")));
+}
+
+bool
+bcmig_stopping(const BcmigWork *work)
+{
+	BcmigTable *live;
+	bool		stopping;
+
+	LWLockAcquire(bcmig_shared->lock, LW_SHARED);
+	live = bcmig_live_table(work->table->table_id);
+	stopping = live == NULL || live->stopping || bcmig_slot->stop;
+	LWLockRelease(bcmig_shared->lock);
+	return stopping;
+}
+
+void
+bcmig_log_batch(const BcmigWork *work, const char *kind, TimestampTz started,
+				const char *status, int64 rows_read, const BcmigApplied *applied,
+				const BcmigStored *from, const BcmigReading *to, const char *error)
+{
+	BcmigCatalogScope scope;
+
+	bcmig_catalog_begin(&scope);
+	bcmig_sql("INSERT INTO bcmig.sync_batch (sync_id, table_id, kind, started_at, finished_at, status, "
+			  " rows_read, rows_written, rows_deleted, rows_quarantined, from_position, to_position, error) "
+			  "VALUES ($1, $2, $3, $4, clock_timestamp(), $5, $6, $7, $8, $9, nullif($10, -1), nullif($11, -1), $12)",
+			  "iitztIIIIIIt", work->table->sync_id, work->table->table_id, kind, started, status,
+			  rows_read, applied ? applied->written : (int64) 0,
+			  applied ? applied->deleted : (int64) 0, applied ? applied->quarantined : (int64) 0,
+			  from ? from->position : (int64) -1, to ? to->horizon : (int64) -1, error);
+	bcmig_catalog_end(&scope);
+}
+
+static bool
+has_unbounded_columns(const BcmigTableInfo *table)
+{
+	for (int i = 0; i < table->ncolumns; i++)
+	{
+		const char *type = table->columns[i].source_type;
+
+		if (strcmp(type, "bytea") == 0 || strcmp(type, "text") == 0 || strcmp(type, "xml") == 0 ||
+			strcmp(type, "json") == 0 || strcmp(type, "jsonb") == 0 ||
+			strcmp(type, "character varying") == 0)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Everything a job needs to know of its table; NULL when it is gone.
+ */
+static BcmigWork *
+open_work(const BcmigJob *job)
+{
+	BcmigWork  *work = palloc0(sizeof(BcmigWork));
+
+	bcmig_start_transaction();
+	if (config_changed)
+	{
+		bcmig_apply_forget();
+		config_changed = false;
+	}
+	work->table = bcmig_load_table(job->table_id);
+	if (work->table != NULL)
+	{
+		work->feed = get_relname_relid(work->table->feed, get_namespace_oid("bcmig", false));
+		if (!OidIsValid(work->feed))
+			ereport(ERROR,
+					(errcode(ERRCODE_BM_FEED_SHAPE),
+					 errmsg("feed \"%s\" of %s is gone", work->table->feed, work->table->target_name),
+					 errhint("Remove the table from the sync and add it again.")));
+		work->dialect = bcmig_dialect_of_server(GetForeignTable(work->feed)->serverid);
+		work->request_id = job->request_id;
+		work->unbounded = has_unbounded_columns(work->table);
+	}
+	bcmig_end_transaction();
+	return work->table ? work : NULL;
+}
+
+static void
+settle_request(int64 request_id)
+{
+	BcmigCatalogScope scope;
+
+	if (request_id == 0)
+		return;
+	bcmig_start_transaction();
+	bcmig_catalog_begin(&scope);
+	bcmig_sql("DELETE FROM bcmig.request WHERE request_id = $1", "I", request_id);
+	bcmig_catalog_end(&scope);
+	bcmig_end_transaction();
+}
+
+static void
+run_job(const BcmigJob *job)
+{
+	BcmigWork  *work = open_work(job);
+
+	if (work != NULL)
+	{
+		switch (job->kind)
+		{
+			case BCMIG_JOB_WINDOW:
+				bcmig_run_window(work);
+				break;
+			case BCMIG_JOB_COPY:
+				bcmig_run_copy(work);
+				break;
+			case BCMIG_JOB_SWEEP:
+				(void) bcmig_run_sweep(work);
+				break;
+			case BCMIG_JOB_RETRY:
+				bcmig_run_retry(work);
+				break;
+			case BCMIG_JOB_NONE:
+				break;
+		}
+	}
+	settle_request(job->request_id);
+}
+
+/*
+ * A job failed.  Write down why and decide when, and whether, the table is
+ * tried again.  Runs after the abort, in its own transaction.
+ */
+static void
+record_failure(const BcmigJob *job, const ErrorData *edata, bool from_blue)
+{
+	BcmigTableInfo *table;
+	BcmigTable *live;
+	BcmigCatalogScope scope;
+	int			category = ERRCODE_TO_CATEGORY(edata->sqlerrcode);
+	bool		connection = category == ERRCODE_TO_CATEGORY(ERRCODE_CONNECTION_EXCEPTION) ||
+		category == ERRCODE_TO_CATEGORY(ERRCODE_OPERATOR_INTERVENTION) ||
+		edata->sqlerrcode == ERRCODE_FDW_UNABLE_TO_ESTABLISH_CONNECTION ||
+		edata->sqlerrcode == ERRCODE_TOO_MANY_CONNECTIONS;
+	bool		passing = connection ||
+		category == ERRCODE_TO_CATEGORY(ERRCODE_T_R_SERIALIZATION_FAILURE) ||
+		category == ERRCODE_TO_CATEGORY(ERRCODE_LOCK_NOT_AVAILABLE) ||
+		category == ERRCODE_TO_CATEGORY(ERRCODE_INSUFFICIENT_RESOURCES) ||
+		edata->sqlerrcode == ERRCODE_BM_INCARNATION || edata->sqlerrcode == ERRCODE_BM_WRONG_STATE;
+	bool		vanished = from_blue && edata->sqlerrcode == ERRCODE_UNDEFINED_TABLE;
+	int			failures = 0;
+	bool		suspend = false;
+
+	LWLockAcquire(bcmig_shared->lock, LW_EXCLUSIVE);
+	live = bcmig_live_table(job->table_id);
+	if (live != NULL)
+	{
+		failures = ++live->failures;
+		live->not_before = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+													   bcmig_backoff(failures, 200, 30000));
+	}
+	LWLockRelease(bcmig_shared->lock);
+
+	bcmig_start_transaction();
+	table = bcmig_load_table(job->table_id);
+	if (table != NULL)
+	{
+		BcmigStored stored;
+		char	   *message = psprintf("%s: %s%s%s%s", unpack_sql_state(edata->sqlerrcode), edata->message,
+									   edata->detail ? " (" : "", edata->detail ? edata->detail : "",
+									   edata->detail ? ")" : "");
+		BcmigWork	work = {.table = table};
+
+		bcmig_catalog_begin(&scope);
+		bcmig_sql("UPDATE bcmig.table_state SET last_error = $2, last_error_at = clock_timestamp() WHERE table_id = $1",
+				  "it", table->table_id, message);
+		if (!connection)
+			bcmig_audit("error", table->sync_name, table->target_name, bcmig_job_name(job->kind), message);
+		bcmig_catalog_end(&scope);
+		if (!passing)
+			bcmig_log_batch(&work, job->kind == BCMIG_JOB_COPY ? "copy" :
+							job->kind == BCMIG_JOB_SWEEP ? "sweep" :
+							job->kind == BCMIG_JOB_RETRY ? "retry" : "window",
+							GetCurrentTimestamp(), "Failed", 0, NULL, NULL, NULL, message);
+		suspend = vanished || (!passing && failures > table->max_retries);
+		if (suspend && bcmig_state_load(job->table_id, &stored) && stored.state != BCMIG_SUSPENDED)
+			bcmig_state_suspend(table,
+								vanished ? psprintf("the source table vanished: %s", message) : message,
+								bcmig_state_name(stored.state));
+	}
+	bcmig_end_transaction();
+	if (suspend)
+		bcmig_publish_state(job->table_id, BCMIG_SUSPENDED);
+}
+
+static void
+finish_job(void)
+{
+	BcmigTable *live;
+
+	LWLockAcquire(bcmig_shared->lock, LW_EXCLUSIVE);
+	live = bcmig_live_table(bcmig_slot->job.table_id);
+	if (live != NULL)
+		bcmig_job_ends(live, bcmig_slot->job.kind);
+	bcmig_slot->job.kind = BCMIG_JOB_NONE;
+	bcmig_slot->jobs_done++;
+	LWLockRelease(bcmig_shared->lock);
+	bcmig_slot_phase("idle", NULL, 0);
+	bcmig_wake_manager(MyDatabaseId);
+}
+
+static void
+error_context(void *arg)
+{
+	errcontext("bcmig job %s of table %d", bcmig_job_name(bcmig_slot->job.kind),
+			   bcmig_slot->job.table_id);
+}
+
+static void
+config_invalidated(Datum arg, Oid relid)
+{
+	config_changed = true;
+}
+
+void
+bcmig_worker_main(Datum arg)
+{
+	MemoryContext job_context;
+
+	bcmig_process_start("bcmig worker");
+
+	/*
+	 * A worker writes only what it has read from blue, as the apply worker of
+	 * logical replication: no ordinary triggers, no foreign key checks.
+	 */
+	SetConfigOption("session_replication_role", "replica", PGC_SUSET, PGC_S_OVERRIDE);
+	CacheRegisterRelcacheCallback(config_invalidated, (Datum) 0);
+	job_context = AllocSetContextCreate(TopMemoryContext, "bcmig job", ALLOCSET_DEFAULT_SIZES);
+	bcmig_slot_phase("idle", NULL, 0);
+
+	for (;;)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+		}
+		if (bcmig_slot->job.kind == BCMIG_JOB_NONE)
+		{
+			if (bcmig_slot->stop)
+				proc_exit(0);
+			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH, 0, PG_WAIT_EXTENSION);
+			ResetLatch(MyLatch);
+			continue;
+		}
+
+		MemoryContextSwitchTo(job_context);
+		MemoryContextReset(job_context);
+		PG_TRY();
+		{
+			ErrorContextCallback callback;
+
+			callback.callback = error_context;
+			callback.arg = NULL;
+			callback.previous = error_context_stack;
+			error_context_stack = &callback;
+			run_job(&bcmig_slot->job);
+			error_context_stack = callback.previous;
+		}
+		PG_CATCH();
+		{
+			ErrorData  *edata;
+
+			MemoryContextSwitchTo(job_context);
+			edata = CopyErrorData();
+			EmitErrorReport();
+			FlushErrorState();
+			AbortCurrentTransaction();
+			MemoryContextSwitchTo(job_context);
+			bcmig_slot_error(edata->message);
+			record_failure(&bcmig_slot->job, edata, bcmig_remote_failed(edata));
+			finish_job();
+			proc_exit(1);
+		}
+		PG_END_TRY();
+		finish_job();
+		pgstat_report_stat(false);
+	}
+}

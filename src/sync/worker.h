@@ -1,0 +1,78 @@
+/*-------------------------------------------------------------------------
+ *
+ * worker.h
+ *	  What the jobs of a worker share.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BCMIG_WORKER_H
+#define BCMIG_WORKER_H
+
+#include "apply.h"
+#include "catalog.h"
+#include "dialect.h"
+#include "receive.h"
+#include "state.h"
+#include "storage/lockdefs.h"
+
+/* one table, as a job sees it; lives in the job's memory context */
+typedef struct BcmigWork
+{
+	BcmigTableInfo *table;
+	Oid			feed;
+	const BcmigDialect *dialect;
+	int64		request_id;
+	bool		unbounded;		/* has columns of any length: fetch them one by one */
+} BcmigWork;
+
+/*
+ * The applier lock of a table (rule R1): held from before a remote read starts
+ * until its rows have committed.  Session level, so it outlives the
+ * transaction of the read.  Copy chunks take it shared.
+ */
+extern void bcmig_applier_lock(const BcmigWork *work, LOCKMODE mode);
+extern void bcmig_applier_unlock(const BcmigWork *work, LOCKMODE mode);
+
+/* run a statement of the dialect through the table's feed, in a transaction */
+extern void bcmig_read(BcmigWork *work, const char *sql, int64 row_bytes,
+					   BcmigReceiver *receiver);
+
+/* the text feed of an environment; in a transaction */
+extern Oid	bcmig_text_feed(int environment_id);
+
+/* ERROR when the rows came from another incarnation than "reading" */
+extern void bcmig_check_same_blue(const BcmigReading *reading, const BcmigSigns *signs);
+
+/* is the sync being stopped? */
+extern bool bcmig_stopping(const BcmigWork *work);
+
+/* append to bcmig.sync_batch; in a transaction */
+extern void bcmig_log_batch(const BcmigWork *work, const char *kind,
+							TimestampTz started, const char *status,
+							int64 rows_read, const BcmigApplied *applied,
+							const BcmigStored *from, const BcmigReading *to,
+							const char *error);
+
+/* window.c */
+extern void bcmig_run_window(BcmigWork *work);
+extern void bcmig_reread_keys(BcmigWork *work, const char *kind, int n, char **keys,
+							  BcmigApplied *applied);
+extern void bcmig_run_retry(BcmigWork *work);
+
+/* copy.c, keys.c */
+extern void bcmig_run_copy(BcmigWork *work);
+extern void bcmig_drop_key(BcmigWork *work);
+extern void bcmig_build_key(BcmigWork *work);
+extern void bcmig_build_secondary(BcmigWork *work);
+
+/* sweep.c: false when the breaker suspended the table */
+extern bool bcmig_run_sweep(BcmigWork *work);
+
+/*
+ * Invariant 8: why so many deletes need a person's word, or NULL.  In a
+ * transaction.  bcmig_count_deletes: D rows of a spool that green has.
+ */
+extern char *bcmig_breaker(const BcmigWork *work, int64 deletes, bool blue_is_empty);
+extern int64 bcmig_count_deletes(const BcmigWork *work, BcmigSpool *spool);
+
+#endif							/* BCMIG_WORKER_H */
