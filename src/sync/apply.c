@@ -204,7 +204,7 @@ statement_text(const BcmigTableInfo *table, TupleDesc feed, TupleDesc target, St
 	appendStringInfo(&sql, "INSERT INTO %s AS g (%s) OVERRIDING SYSTEM VALUE SELECT %s FROM " ROWS_NAME " w WHERE w.bc_op = 'U'",
 					 table->target_name, names.data, values.data);
 	if (which == STMT_UPSERT)
-		appendStringInfo(&sql, " ON CONFLICT (%s) DO UPDATE SET %s WHERE ROW(%s) OPERATOR(pg_catalog.*<>) ROW(%s)",
+		appendStringInfo(&sql, " ON CONFLICT (%s) DO UPDATE SET %s WHERE ROW(%s)::record OPERATOR(pg_catalog.*<>) ROW(%s)::record",
 						 key.data, sets.data, old.data, new.data);
 	return sql.data;
 }
@@ -439,7 +439,8 @@ typedef struct Batch
 } Batch;
 
 /*
- * Apply rows [from, to) in a subtransaction; halve on failure.
+ * Apply rows [from, to) in a subtransaction; halve on failure.  Leaves the
+ * batch's memory context current.
  */
 static void
 apply_range(Batch *batch, int from, int to)
@@ -527,6 +528,7 @@ apply_range(Batch *batch, int from, int to)
 static void
 apply_pass(Batch *batch, BcmigSpool *spool, char op)
 {
+	MemoryContext caller = CurrentMemoryContext;
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(spool->desc, &TTSOpsMinimalTuple);
 	bool		more = true;
 
@@ -556,6 +558,7 @@ apply_pass(Batch *batch, BcmigSpool *spool, char op)
 			bcmig_start_transaction();
 			batch->subxacts = 0;
 			apply_range(batch, 0, n);
+			MemoryContextSwitchTo(caller);
 			bcmig_end_transaction();
 		}
 	}
