@@ -311,25 +311,27 @@ COMMENT ON FUNCTION bcmig_blue.drop_triggers(regclass) IS 'Drops the triggers of
 
 -- What is left of tables that were dropped.
 CREATE OR REPLACE FUNCTION bcmig_blue.forget_dropped() RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages = warning
 AS $$
 DECLARE
 	t record;
 BEGIN
-	FOR t IN DELETE FROM bcmig_blue.tracked k
+	-- a restored dump has tables of other oids whose triggers still call the
+	-- functions and write to the change tables: those stay until track() has
+	-- been run for them
+	FOR t IN SELECT k.relid, k.change_table FROM bcmig_blue.tracked k
 			  WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = k.relid)
-			 RETURNING k.relid, k.change_table
+				AND NOT EXISTS (SELECT FROM pg_trigger g JOIN pg_proc p ON p.oid = g.tgfoid
+								 WHERE p.pronamespace = 'bcmig_blue'::regnamespace
+								   AND p.proname IN ('stamp_' || k.relid, 'change_' || k.relid))
 	LOOP
-		IF t.change_table IS NOT NULL THEN
-			EXECUTE 'DROP TABLE IF EXISTS ' || t.change_table;
+		DELETE FROM bcmig_blue.tracked k WHERE k.relid = t.relid;
+		IF to_regclass(t.change_table) IS NOT NULL
+		   AND NOT EXISTS (SELECT FROM bcmig_blue.tracked k WHERE k.change_table = t.change_table) THEN
+			EXECUTE 'DROP TABLE ' || t.change_table;
 		END IF;
-		-- a restored dump has triggers that still call them
-		IF NOT EXISTS (SELECT FROM pg_trigger g JOIN pg_proc p ON p.oid = g.tgfoid
-						WHERE p.pronamespace = 'bcmig_blue'::regnamespace
-						  AND p.proname IN ('stamp_' || t.relid, 'change_' || t.relid)) THEN
-			EXECUTE format('DROP FUNCTION IF EXISTS bcmig_blue.%I()', 'stamp_' || t.relid);
-			EXECUTE format('DROP FUNCTION IF EXISTS bcmig_blue.%I()', 'change_' || t.relid);
-		END IF;
+		EXECUTE format('DROP FUNCTION IF EXISTS bcmig_blue.%I()', 'stamp_' || t.relid);
+		EXECUTE format('DROP FUNCTION IF EXISTS bcmig_blue.%I()', 'change_' || t.relid);
 	END LOOP;
 END $$;
 COMMENT ON FUNCTION bcmig_blue.forget_dropped() IS 'Removes what is left of tracked tables that were dropped; called by track() and untrack()';
@@ -351,7 +353,6 @@ BEGIN
 		EXECUTE 'DROP TABLE IF EXISTS ' || changes;
 	END IF;
 	DELETE FROM bcmig_blue.moved m WHERE m.relid = relation;
-	EXECUTE format('DROP TABLE IF EXISTS bcmig_blue.%I', bcmig_blue.change_name(relation));
 	EXECUTE format('DROP FUNCTION IF EXISTS bcmig_blue.%I()', 'stamp_' || relation::oid);
 	EXECUTE format('DROP FUNCTION IF EXISTS bcmig_blue.%I()', 'change_' || relation::oid);
 	PERFORM bcmig_blue.forget_dropped();
@@ -381,6 +382,7 @@ DECLARE
 	new_vals text;
 	old_vals text;
 	change_table text;
+	other_name text;
 BEGIN
 	IF relation IS NULL THEN
 		RAISE EXCEPTION 'no table given' USING ERRCODE = 'null_value_not_allowed';
@@ -512,15 +514,28 @@ BEGIN
 
 	IF NOT same THEN
 		PERFORM bcmig_blue.drop_triggers(relation);
-		EXECUTE format('DROP TABLE IF EXISTS bcmig_blue.%I', bcmig_blue.change_name(relation));
+		IF to_regclass(old.change_table) IS NOT NULL THEN
+			EXECUTE 'DROP TABLE ' || old.change_table;
+		END IF;
 	END IF;
 
 	-- Change table, readable for the readers there are
 	IF changing THEN
 		change_table := format('bcmig_blue.%I', bcmig_blue.change_name(relation));
+		-- another table that had this name when it was tracked still writes there
+		SELECT k.relid::regclass::text INTO other_name FROM bcmig_blue.tracked k JOIN pg_class c ON c.oid = k.relid
+		 WHERE k.change_table = change_table AND k.relid <> relation;
+		IF FOUND THEN
+			RAISE EXCEPTION 'the change table of % is still in use by table %, which had its name before', relation, other_name
+				USING ERRCODE = 'object_in_use',
+					  HINT = format('First SELECT bcmig_blue.track(%1$L); or SELECT bcmig_blue.untrack(%1$L);', other_name);
+		END IF;
 		SELECT string_agg(format('%I %s', k.name, bcmig_blue.key_type(relation, k.name)), ', ' ORDER BY k.ord)
 		  INTO cols FROM unnest(keys) WITH ORDINALITY k (name, ord);
 		IF NOT same THEN
+			IF to_regclass(change_table) IS NOT NULL THEN
+				EXECUTE 'DROP TABLE ' || change_table;		-- a restored dump's
+			END IF;
 			EXECUTE format('CREATE TABLE %s (xid pg_catalog.int8 NOT NULL, %s)', change_table, cols);
 			EXECUTE format('CREATE INDEX ON %s (xid)', change_table);
 			EXECUTE format('COMMENT ON TABLE %s IS %L', change_table,
