@@ -128,9 +128,9 @@ sub compare_table
 	foreach my $side ([ $blue, $source ], [ $green, $target ])
 	{
 		my ($node, $table) = @$side;
-		# E'\x01' between rows cannot stand in the quoted form of a value
+		# a row is a line: newlines inside values are shown as \n
 		push @sides, [ split /\n/, $node->safe_psql('postgres',
-			"SELECT replace(ROW($columns)::text, E'\\n', '\\n') AS r FROM $table ORDER BY r COLLATE \"C\"") ];
+			"SELECT r FROM (SELECT replace(ROW($columns)::text, E'\\n', '\\n') AS r FROM $table) x ORDER BY r COLLATE \"C\"") ];
 	}
 	my ($b, $g) = @sides;
 	for (my $i = 0; $i < @$b || $i < @$g; $i++)
