@@ -42,6 +42,7 @@
 
 extern PGDLLEXPORT void bcmig_worker_main(Datum arg);
 
+#define LOCK_TIMEOUT		"10s"
 #define FETCH_BYTES			(1024 * 1024)	/* wanted per fetch */
 #define MOST_FETCH_ROWS		10000
 #define WINDOW_FETCH_ROWS	1000
@@ -329,6 +330,9 @@ bcmig_worker_main(Datum arg)
 	 * logical replication: no ordinary triggers, no foreign key checks.
 	 */
 	SetConfigOption("session_replication_role", "replica", PGC_SUSET, PGC_S_OVERRIDE);
+
+	/* a table somebody holds locked must not cost the pool a worker for long */
+	SetConfigOption("lock_timeout", LOCK_TIMEOUT, PGC_SUSET, PGC_S_OVERRIDE);
 	CacheRegisterRelcacheCallback(config_invalidated, (Datum) 0);
 	job_context = AllocSetContextCreate(TopMemoryContext, "bcmig job", ALLOCSET_DEFAULT_SIZES);
 	bcmig_slot_phase("idle", NULL, 0);
