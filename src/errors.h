@@ -35,8 +35,6 @@
 #define ERRCODE_BM_UNSUITABLE			BCMIG_ERRCODE('0', '1', '0')
 /* bcmig_wait_sync: time is up, or the sync cannot get there */
 #define ERRCODE_BM_WAIT					BCMIG_ERRCODE('0', '1', '1')
-/* more rows would be deleted than max_delete_percent allows */
-#define ERRCODE_BM_BREAKER				BCMIG_ERRCODE('0', '1', '2')
 /* no background worker could be had */
 #define ERRCODE_BM_NO_WORKER			BCMIG_ERRCODE('0', '1', '3')
 /* blue is not the database it was: another incarnation, or a reset table */

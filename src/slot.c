@@ -152,6 +152,30 @@ bcmig_slot_release(int index, uint32 generation)
 	LWLockRelease(bcmig_shared->lock);
 }
 
+/*
+ * Without their manager poller and workers have nobody to work for: they finish
+ * what they do and exit.  The next manager starts its own.
+ */
+static void
+stop_children(Oid dboid)
+{
+	LWLockAcquire(bcmig_shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < BCMIG_MAX_SLOTS; i++)
+	{
+		BcmigSlot  *slot = &bcmig_shared->slots[i];
+
+		if (slot->in_use && slot->dboid == dboid && slot->role != BCMIG_MANAGER)
+		{
+			slot->stop = true;
+			if (slot->proc != NULL)
+				SetLatch(&slot->proc->procLatch);
+		}
+	}
+	if (bcmig_shared->launcher != NULL)
+		SetLatch(&bcmig_shared->launcher->procLatch);
+	LWLockRelease(bcmig_shared->lock);
+}
+
 static void
 slot_detach(int code, Datum arg)
 {
@@ -162,12 +186,7 @@ slot_detach(int code, Datum arg)
 	bcmig_slot = NULL;
 	bcmig_slot_release(slot - bcmig_shared->slots, DatumGetUInt32(arg));
 	if (manager)
-	{
-		LWLockAcquire(bcmig_shared->lock, LW_SHARED);
-		if (bcmig_shared->launcher != NULL)
-			SetLatch(&bcmig_shared->launcher->procLatch);
-		LWLockRelease(bcmig_shared->lock);
-	}
+		stop_children(dboid);
 	else
 		bcmig_wake_manager(dboid);
 }

@@ -854,6 +854,9 @@ extension_exists(void)
 	return exists;
 }
 
+/*
+ * The extension is not (or no longer) here.
+ */
 static void
 leave(void)
 {
@@ -862,17 +865,6 @@ leave(void)
 	{
 		if (bcmig_shared->databases[i].in_use && bcmig_shared->databases[i].dboid == MyDatabaseId)
 			bcmig_shared->databases[i].no_extension = true;
-	}
-	for (int i = 0; i < BCMIG_MAX_SLOTS; i++)
-	{
-		BcmigSlot  *slot = &bcmig_shared->slots[i];
-
-		if (slot->in_use && slot->dboid == MyDatabaseId && slot->role != BCMIG_MANAGER)
-		{
-			slot->stop = true;
-			if (slot->proc != NULL)
-				SetLatch(&slot->proc->procLatch);
-		}
 	}
 	LWLockRelease(bcmig_shared->lock);
 	proc_exit(0);

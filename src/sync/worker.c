@@ -336,6 +336,7 @@ bcmig_worker_main(Datum arg)
 	CacheRegisterRelcacheCallback(config_invalidated, (Datum) 0);
 	job_context = AllocSetContextCreate(TopMemoryContext, "bcmig job", ALLOCSET_DEFAULT_SIZES);
 	bcmig_slot_phase("idle", NULL, 0);
+	bcmig_wake_manager(MyDatabaseId);
 
 	for (;;)
 	{
