@@ -16,8 +16,11 @@
 #include "miscadmin.h"
 #include "storage/lock.h"
 
-/* the last field keeps it apart from advisory locks, which use 1 and 2 */
+/*
+ * pg_locks shows it as an advisory lock with classid = table id and objsubid =
+ * 7268; those of SQL functions have objsubid 1 or 2.
+ */
 #define BCMIG_APPLIER_LOCKTAG(tag, table_id) \
-	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 7267, (uint32) (table_id), 3)
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, (uint32) (table_id), 0, 7268)
 
 #endif							/* BCMIG_APPLIER_LOCK_H */

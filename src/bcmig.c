@@ -342,11 +342,14 @@ bcmig_debug_point(const char *name)
 	if (listed)
 	{
 		LOCKTAG		tag;
+		int			timeout = LockTimeout;
 
 		SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 7268,
 							 hash_bytes((const unsigned char *) name, strlen(name)), 2);
+		LockTimeout = 0;
 		(void) LockAcquire(&tag, ExclusiveLock, true, false);
 		(void) LockRelease(&tag, ExclusiveLock, true);
+		LockTimeout = timeout;
 	}
 	pfree(copy);
 }

@@ -82,7 +82,8 @@ bcmig_check_member(Oid owner, const char *kind, const char *name)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("must be a member of the owner of %s \"%s\"", kind, name),
-				 errdetail("It belongs to role \"%s\".", GetUserNameFromId(owner, false))));
+				 errdetail("It belongs to role \"%s\".", GetUserNameFromId(owner, false)),
+				 errhint("SET ROLE %s;", quote_identifier(GetUserNameFromId(owner, false)))));
 }
 
 List *

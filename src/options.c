@@ -18,11 +18,15 @@
 
 #include "catalog.h"
 #include "catalog/pg_type.h"
+#include "mb/pg_wchar.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/numeric.h"
 #include "utils/varlena.h"
+
+/* bytes of a name or value repeated in a message */
+#define MAX_SHOWN			80
 
 /* the longest name varstr_levenshtein looks at */
 #define MAX_COMPARED_NAME	255
@@ -144,6 +148,16 @@ near_names(const char *name, const char *scope)
 	return join_list(near, ", ");
 }
 
+/* what somebody wrote, short enough for a message */
+static char *
+clipped(const char *text)
+{
+	int			len = strlen(text);
+	int			clip = pg_mbcliplen(text, len, MAX_SHOWN);
+
+	return clip == len ? pstrdup(text) : psprintf("%.*s...", clip, text);
+}
+
 static void
 unknown_option(const char *name, const char *scope)
 {
@@ -151,20 +165,10 @@ unknown_option(const char *name, const char *scope)
 
 	ereport(ERROR,
 			(errcode(ERRCODE_BM_OPTION),
-			 errmsg("unknown option \"%s\"", name),
+			 errmsg("unknown option \"%s\"", clipped(name)),
 			 near[0] != '\0' ? errdetail("Near names: %s.", near) : 0,
 			 errhint("SELECT name, unit, default_value, meaning FROM bcmig.option WHERE '%s' = ANY (scope);",
 					 scope)));
-}
-
-static void
-bad_value(const OptionDef *def, const char *value, const char *expected)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_BM_OPTION),
-			 errmsg("option \"%s\" cannot be %s", def->name, value),
-			 errdetail("Expected %s.", expected),
-			 errhint("SELECT * FROM bcmig.option WHERE name = '%s';", def->name)));
 }
 
 /* what a value of this option may look like, for messages */
@@ -198,6 +202,16 @@ expectation(const OptionDef *def)
 			appendStringInfo(&buf, ", or %s", join_list(def->choices, ", "));
 	}
 	return buf.data;
+}
+
+static void
+bad_value(const OptionDef *def, const char *value)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_BM_OPTION),
+			 errmsg("option \"%s\" cannot be \"%s\"", def->name, clipped(value)),
+			 errdetail("Expected %s.", expectation(def)),
+			 errhint("SELECT * FROM bcmig.option WHERE name = '%s';", def->name)));
 }
 
 static bool
@@ -272,10 +286,10 @@ normalise(const OptionDef *def, JsonbValue *value)
 
 		if ((value->type != jbvString && value->type != jbvNumeric) ||
 			!parse_number(def, text, &number))
-			bad_value(def, text, expectation(def));
+			bad_value(def, text);
 		if ((def->has_min && number < (double) def->min) ||
 			(def->has_max && number > (double) def->max) || isinf(number))
-			bad_value(def, text, expectation(def));
+			bad_value(def, text);
 		result.type = jbvNumeric;
 		result.val.numeric = DatumGetNumeric(DirectFunctionCall3(numeric_in,
 																 CStringGetDatum(number_text(number)),
@@ -289,7 +303,7 @@ normalise(const OptionDef *def, JsonbValue *value)
 		if (value->type == jbvBool)
 			return result;
 		if (value->type != jbvString || !parse_bool(text, &flag))
-			bad_value(def, text, expectation(def));
+			bad_value(def, text);
 		result.type = jbvBool;
 		result.val.boolean = flag;
 	}
@@ -301,21 +315,21 @@ normalise(const OptionDef *def, JsonbValue *value)
 		int			n = 0;
 
 		if (value->type != jbvBinary || !JsonContainerIsArray(value->val.binary.data))
-			bad_value(def, text, expectation(def));
+			bad_value(def, text);
 		it = JsonbIteratorInit(value->val.binary.data);
 		while ((token = JsonbIteratorNext(&it, &elem, true)) != WJB_DONE)
 		{
 			if (token != WJB_ELEM)
 				continue;
 			if (elem.type != jbvString || elem.val.string.len == 0)
-				bad_value(def, text, expectation(def));
+				bad_value(def, text);
 			n++;
 		}
 		if (n == 0)
-			bad_value(def, text, expectation(def));
+			bad_value(def, text);
 	}
 	else if (value->type != jbvString || text[0] == '\0' || strcmp(def->kind, "enum") == 0)
-		bad_value(def, text, expectation(def));
+		bad_value(def, text);
 	return result;
 }
 

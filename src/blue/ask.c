@@ -137,7 +137,8 @@ answer(AskHeader *header, char *sql, shm_mq_handle *mqh)
 		ListCell   *lc;
 		List	   *rows;
 
-		pgstat_report_activity(STATE_RUNNING, sql);
+		pgstat_report_activity(STATE_RUNNING, psprintf("question to blue, statement %d of %d",
+													   i + 1, header->nstatements));
 		rows = bcmig_remote_texts(feed, sql);
 		foreach(lc, rows)
 		{

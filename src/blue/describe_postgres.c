@@ -7,7 +7,7 @@
  * Rows of describe (text feed), one "table" row first for every table:
  *	table	exists or what it is (relkind), readable t/f, rows, bytes,
  *			capture, stamp column, spare
- *	fix		statement that grants SELECT, statement that tracks it
+ *	fix		statements that grant SELECT, track changes, stamp rows
  *	column	name, type, not null t/f, default expression, place in the key
  *	index	name, unique t/f, column; a row per column, in index order
  *	near	name of a table like the one that is missing
@@ -84,7 +84,8 @@ bcmig_postgres_describe(const char *schema, const char *table)
 						   "  format('GRANT USAGE ON SCHEMA %I TO %I; GRANT SELECT ON %s TO %I; -- on blue',");
 	appendStringInfo(&sql,
 					 "   %s, current_user, rel.oid::regclass, current_user),"
-					 "  format('SELECT bcmig_blue.track(%%L); -- on blue', rel.oid::regclass), NULL, NULL, NULL, NULL, NULL FROM rel",
+					 "  format('SELECT bcmig_blue.track(%%L); -- on blue', rel.oid::regclass),"
+					 "  format('SELECT bcmig_blue.track(%%L, ''rowversion''); -- on blue', rel.oid::regclass), NULL, NULL, NULL, NULL FROM rel",
 					 s);
 	appendStringInfoString(&sql,
 						   " UNION ALL SELECT 3, '', a.attnum, 'column', a.attname,"
@@ -104,7 +105,7 @@ bcmig_postgres_describe(const char *schema, const char *table)
 					 " WHERE c.relkind IN ('r', 'p') AND NOT EXISTS (SELECT 1 FROM rel)"
 					 "  AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast', 'bcmig_blue')"
 					 "  AND lower(btrim(c.relname)) = lower(btrim(%s))"
-					 ") x ORDER BY part, name, n", t);
+					 ") x ORDER BY part, name, n, c2", t);
 	return sql.data;
 }
 

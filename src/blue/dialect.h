@@ -43,6 +43,12 @@ typedef struct BcmigDialect
 	const char *default_schema; /* where source tables are unless said */
 
 	/*
+	 * Server options without which a stalled network holds a worker (and a
+	 * shutdown) for as long as TCP likes: name, value, name, value, ... NULL.
+	 */
+	const char *const *timeouts;
+
+	/*
 	 * Polling (text feed).  One row 'poll', microseconds since 1970 of blue's
 	 * clock, horizon, top, mark ("seen" of windows that use this poll),
 	 * incarnation hash, incarnation text, floor of the moved log; then a row

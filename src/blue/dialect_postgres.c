@@ -362,10 +362,16 @@ pg_table_size_sql(const BcmigTableInfo *table)
 					" FROM pg_catalog.pg_class c WHERE c.oid = %s::pg_catalog.regclass", name);
 }
 
+/* seconds, and milliseconds */
+static const char *const pg_timeouts[] = {
+	"connect_timeout", "10", "tcp_user_timeout", "30000", NULL
+};
+
 const BcmigDialect bcmig_dialect_postgres = {
 	.name = "PostgreSQL",
 	.fdw = "postgres_fdw",
 	.default_schema = "public",
+	.timeouts = pg_timeouts,
 	.poll = pg_poll,
 	.blocker = pg_blocker,
 	.expire = pg_expire,

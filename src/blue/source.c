@@ -15,6 +15,7 @@
 #include "ask.h"
 #include "call.h"
 #include "catalog/pg_foreign_server.h"
+#include "commands/defrem.h"
 #include "dialect.h"
 #include "foreign/foreign.h"
 #include "mb/pg_wchar.h"
@@ -120,6 +121,7 @@ bcmig_read_descriptions(List *rows)
 		{
 			table->grant_fix = row[1];
 			table->track_fix = row[2];
+			table->stamp_fix = row[3];
 		}
 		else if (strcmp(row[0], "column") == 0)
 		{
@@ -227,7 +229,7 @@ bcmig_add_environment(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_BM_DUPLICATE),
 				 errmsg("environment \"%s\" exists already", name),
-				 errhint("SELECT bcmig_check_environment(%s);", quote_literal_cstr(name))));
+				 errhint("SELECT * FROM bcmig_check_environment(%s);", quote_literal_cstr(name))));
 	make_environment_feed(bcmig_get_int64(0, 1, 0), server, owner);
 	bcmig_audit("command", NULL, name, "bcmig_add_environment", server);
 	bcmig_config_changed();
@@ -319,7 +321,6 @@ bcmig_check_environment(PG_FUNCTION_ARGS)
 	BcmigEnvironment *env = bcmig_load_environment(bcmig_arg_text(fcinfo, 0, "name"), 0);
 	List	   *checks = NIL;
 
-	bcmig_check_member(env->owner, "environment", env->name);
 	if (env->blue)
 		checks = bcmig_blue_checks(env, GetUserId(), NIL, NULL);
 	else
@@ -352,6 +353,39 @@ bcmig_green_checks(void)
 }
 
 /*
+ * A stalled network must not hold a worker for ever.  A local socket cannot
+ * stall.
+ */
+static List *
+check_timeouts(List *checks, const BcmigEnvironment *env, const BcmigDialect *dialect)
+{
+	List	   *options = GetForeignServer(env->serverid)->options;
+	StringInfoData missing;
+	ListCell   *lc;
+
+	initStringInfo(&missing);
+	for (const char *const *t = dialect->timeouts; *t != NULL; t += 2)
+	{
+		bool		set = false;
+
+		foreach(lc, options)
+		{
+			DefElem    *def = (DefElem *) lfirst(lc);
+
+			set |= strcmp(def->defname, t[0]) == 0 ||
+				(strcmp(def->defname, "host") == 0 && defGetString(def)[0] == '/');
+		}
+		if (!set)
+			appendStringInfo(&missing, "%sADD %s '%s'", missing.len ? ", " : "", t[0], t[1]);
+	}
+	if (missing.len == 0)
+		return bcmig_add_check(checks, "server timeouts", "ok", NULL, NULL, NULL, NULL);
+	return bcmig_add_check(checks, "server timeouts", "warn", "missing", NULL,
+						   "Where the network stalls, a worker waits as long as TCP does, and a shutdown with it.",
+						   psprintf("ALTER SERVER %s OPTIONS (%s);", quote_identifier(env->server), missing.data));
+}
+
+/*
  * Ask blue about itself as "role", together with more statements (a List of
  * char *), whose rows come back in *more.  A blue that does not answer is a
  * failing check, not an error.
@@ -361,7 +395,7 @@ bcmig_blue_checks(const BcmigEnvironment *env, Oid role, List *statements, List 
 {
 	const BcmigDialect *dialect = bcmig_dialect_of_server(env->serverid);
 	ErrorData  *error;
-	List	   *checks = NIL;
+	List	   *checks = check_timeouts(NIL, env, dialect);
 	List	   *rows;
 	ListCell   *lc;
 	char	   *cluster = psprintf(UINT64_FORMAT, GetSystemIdentifier());
@@ -370,7 +404,7 @@ bcmig_blue_checks(const BcmigEnvironment *env, Oid role, List *statements, List 
 	rows = bcmig_try_ask(env->serverid, role, lcons(dialect->preflight(), statements),
 						 bcmig_ask_timeout(env, list_length(statements) + 1), &error);
 	if (error != NULL)
-		return bcmig_add_check(NIL, "connect", "fail", unpack_sql_state(error->sqlerrcode), NULL,
+		return bcmig_add_check(checks, "connect", "fail", unpack_sql_state(error->sqlerrcode), NULL,
 							   error->detail ? psprintf("%s: %s", error->message, error->detail) : error->message,
 							   error->hint);
 

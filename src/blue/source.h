@@ -55,6 +55,7 @@ typedef struct BcmigBlueTable
 	List	   *near;			/* char *: names like the one that is missing */
 	char	   *grant_fix;		/* statements for blue */
 	char	   *track_fix;
+	char	   *stamp_fix;
 } BcmigBlueTable;
 
 /* ERROR with a hint when there is none of that name */

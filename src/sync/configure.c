@@ -23,6 +23,7 @@
 #include "call.h"
 #include "miscadmin.h"
 #include "options.h"
+#include "state.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 
@@ -470,10 +471,8 @@ change_capture(const BcmigSync *sync, int table_id, Jsonb *options)
 				 errhint("Remove the table from the sync and add it again.")));
 	bcmig_sql("UPDATE bcmig.sync_table SET capture = $2, version_column = $3 WHERE table_id = $1",
 			  "itt", table_id, new.capture, new.version_column);
-	bcmig_sql("INSERT INTO bcmig.request (sync_id, table_id, kind) SELECT $1, table_id, 'resync' "
-			  "FROM bcmig.table_state WHERE table_id = $2 AND state <> 'pending'",
-			  "ii", sync->sync_id, table_id);
 	bcmig_catalog_end(&scope);
+	bcmig_state_resync(sync->environment_id, sync->owner, table_id, "its capture was changed");
 }
 
 /*

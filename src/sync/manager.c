@@ -588,6 +588,14 @@ give_job(Table *t, BcmigJobKind kind, int64 request_id, int *missing)
 	return idle != NULL;
 }
 
+/* blue answers: its readings are worth working with */
+static bool
+blue_answers(const Table *t)
+{
+	return t->live != NULL && bcmig_shared->blues[t->sync->blue].poll > 0 &&
+		bcmig_shared->blues[t->sync->blue].reachable;
+}
+
 static bool
 window_due(const Table *t, TimestampTz now)
 {
@@ -692,7 +700,7 @@ schedule(void)
 	{
 		Table	   *t = &config->tables[i];
 
-		if (t->live == NULL || bcmig_shared->blues[t->sync->blue].poll == 0)
+		if (!blue_answers(t))
 			continue;
 		streaming |= t->live->state == BCMIG_STREAMING || t->live->state == BCMIG_CATCHING_UP;
 		if (window_due(t, now))
@@ -710,8 +718,8 @@ schedule(void)
 		Request    *r = &config->requests[i];
 		Table	   *t = find_table(r->table_id);
 
-		if (t == NULL || t->live == NULL || r->kind == BCMIG_JOB_NONE || t->live->exclusive ||
-			t->live->sweeping || bcmig_shared->blues[t->sync->blue].poll == 0)
+		if (t == NULL || r->kind == BCMIG_JOB_NONE || !blue_answers(t) ||
+			t->live->exclusive || t->live->sweeping)
 			continue;
 		if (t->live->state != BCMIG_STREAMING && t->live->state != BCMIG_CATCHING_UP)
 			continue;
@@ -728,7 +736,7 @@ schedule(void)
 			Table	   *t = &config->tables[i];
 			int			most = streaming ? Max(1, bcmig_max_workers - 1) : bcmig_max_workers;
 
-			if (t->live == NULL || bcmig_shared->blues[t->sync->blue].poll == 0)
+			if (!blue_answers(t))
 				continue;
 			while (copying < most && (pass == 0 ? sweep_due(t, now) : copy_due(t, now)) &&
 				   give_job(t, pass == 0 ? BCMIG_JOB_SWEEP : BCMIG_JOB_COPY, 0, &missing))

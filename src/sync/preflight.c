@@ -356,7 +356,7 @@ check_source(TableChecks *c, const Candidate *t)
 	{
 		if (blue->capture == NULL || blue->stamp_column == NULL || info->version_column == NULL ||
 			strcmp(blue->stamp_column, info->version_column) != 0)
-			table_check(c, TRACKING, "fail", t, "Blue does not stamp its rows.", blue->track_fix);
+			table_check(c, TRACKING, "fail", t, "Blue does not stamp its rows.", blue->stamp_fix);
 	}
 	else if (info->nkeys > 0)
 		table_check(c, TRACKING, "warn", t, "It is kept by comparing all its rows: changes show after sweep_interval.",

@@ -16,6 +16,7 @@
 #include "call.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
+#include "state.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 
@@ -179,16 +180,14 @@ bcmig_resume_table(PG_FUNCTION_ARGS)
  * A request row for one table, or for every table (target NULL).
  */
 static void
-request(FunctionCallInfo fcinfo, const char *kind, const char *event, bool needs_target,
-		bool needs_running)
+request(FunctionCallInfo fcinfo, const char *kind, const char *event)
 {
 	BcmigSync  *sync = bcmig_load_sync(bcmig_arg_text(fcinfo, 0, "sync"));
-	char	   *target = needs_target ? bcmig_arg_text(fcinfo, 1, "target") :
-		bcmig_arg_optional_text(fcinfo, 1);
+	char	   *target = bcmig_arg_optional_text(fcinfo, 1);
 	int			table_id = target ? bcmig_find_table(sync, target, &target) : 0;
 	BcmigCatalogScope scope;
 
-	if (needs_running && !sync->wanted)
+	if (!sync->wanted)
 		ereport(ERROR,
 				(errcode(ERRCODE_BM_WRONG_STATE),
 				 errmsg("sync \"%s\" is not running", sync->name),
@@ -209,7 +208,7 @@ request(FunctionCallInfo fcinfo, const char *kind, const char *event, bool needs
 Datum
 bcmig_sync_now(PG_FUNCTION_ARGS)
 {
-	request(fcinfo, "window", "bcmig_sync_now", false, true);
+	request(fcinfo, "window", "bcmig_sync_now");
 	PG_RETURN_VOID();
 }
 
@@ -219,18 +218,33 @@ bcmig_sync_now(PG_FUNCTION_ARGS)
 Datum
 bcmig_sweep_deletes(PG_FUNCTION_ARGS)
 {
-	request(fcinfo, "sweep", "bcmig_sweep_deletes", false, true);
+	request(fcinfo, "sweep", "bcmig_sweep_deletes");
 	PG_RETURN_VOID();
 }
 
 /*
  * bcmig_resync_table(sync, target): everything again, as upsert plus sweep.
- * On a stopped sync it waits for the start.
+ * On a stopped sync it waits for the start, on a suspended table for the
+ * resume; a table that has not begun is read from the beginning anyway.
  */
 Datum
 bcmig_resync_table(PG_FUNCTION_ARGS)
 {
-	request(fcinfo, "resync", "bcmig_resync_table", true, false);
+	BcmigSync  *sync = bcmig_load_sync(bcmig_arg_text(fcinfo, 0, "sync"));
+	char	   *target;
+	int			table_id = bcmig_find_table(sync, bcmig_arg_text(fcinfo, 1, "target"), &target);
+	BcmigCatalogScope scope;
+
+	bcmig_state_resync(sync->environment_id, sync->owner, table_id, "asked for by bcmig_resync_table");
+	bcmig_catalog_begin(&scope);
+	if (bcmig_sql("SELECT 1 FROM bcmig.table_state WHERE table_id = $1 AND state = 'suspended'", "i", table_id) > 0)
+		ereport(NOTICE,
+				(errmsg("table %s is suspended and will be read again once it is resumed", target),
+				 errhint("SELECT bcmig_resume_table(%s, %s);", quote_literal_cstr(sync->name),
+						 quote_literal_cstr(target))));
+	bcmig_audit("command", sync->name, target, "bcmig_resync_table", NULL);
+	bcmig_config_changed();
+	bcmig_catalog_end(&scope);
 	PG_RETURN_VOID();
 }
 

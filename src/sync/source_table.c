@@ -89,7 +89,8 @@ bcmig_describe_source(BcmigNewTable *new)
 	if (new->blue->columns == NIL)
 		ereport(ERROR,
 				(errcode(ERRCODE_BM_UNSUITABLE),
-				 errmsg("table %s has no columns on blue", source_name(new))));
+				 errmsg("table %s has no columns on blue", source_name(new)),
+				 errhint("Leave it out: there is nothing to copy.")));
 }
 
 /*
@@ -164,14 +165,14 @@ override_key(BcmigNewTable *new)
 }
 
 static void
-not_captured(const BcmigNewTable *new, const char *what)
+not_captured(const BcmigNewTable *new, const char *what, const char *fix)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_BM_UNSUITABLE),
 			 errmsg("table %s cannot be captured by %s", source_name(new), what),
 			 errdetail("Blue's tracking of it: %s.",
 					   new->blue->capture ? new->blue->capture : "none, or bcmig may not see it"),
-			 errhint("%s", new->blue->track_fix)));
+			 errhint("%s", fix)));
 }
 
 /*
@@ -223,10 +224,16 @@ bcmig_choose_capture(BcmigNewTable *new)
 		new->capture = changes ? "change_tracking" : stamped ? "rowversion" : "snapshot";
 	else
 	{
+		if (strcmp(capture, "change_tracking") == 0 && new->key_overridden)
+			ereport(ERROR,
+					(errcode(ERRCODE_BM_UNSUITABLE),
+					 errmsg("table %s cannot be captured by change_tracking with another key than blue's", source_name(new)),
+					 errdetail("A change table holds blue's own key."),
+					 errhint("Leave one of the options key and capture out.")));
 		if (strcmp(capture, "change_tracking") == 0 && !changes)
-			not_captured(new, "change_tracking");
+			not_captured(new, "change_tracking", new->blue->track_fix);
 		if (strcmp(capture, "rowversion") == 0 && !stamped)
-			not_captured(new, "rowversion");
+			not_captured(new, "rowversion", new->blue->stamp_fix);
 		new->capture = capture;
 	}
 }

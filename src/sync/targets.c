@@ -97,6 +97,23 @@ bcmig_green_name(const char *name, List *taken)
 }
 
 /*
+ * The schema a table without one is made in.
+ */
+static Oid
+current_target_schema(BcmigNewTable *new)
+{
+	List	   *path = fetch_search_path(false);
+
+	if (path == NIL)
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_UNKNOWN_OBJECT),
+				 errmsg("no schema has been selected for the green table"),
+				 errhint("SET search_path = bc; or pass target => 'schema.table'.")));
+	new->target_schema = get_namespace_name(linitial_oid(path));
+	return linitial_oid(path);
+}
+
+/*
  * Where the rows go: target_schema, target_table, and target when that table
  * is there.  Name look-up is the caller's own.
  */
@@ -108,15 +125,7 @@ bcmig_find_target(BcmigNewTable *new, const char *target)
 
 	if (target == NULL)
 	{
-		List	   *path = fetch_search_path(false);
-
-		if (path == NIL)
-			ereport(ERROR,
-					(errcode(ERRCODE_BM_UNKNOWN_OBJECT),
-					 errmsg("no schema has been selected for the green table"),
-					 errhint("SET search_path = bc; or pass target => 'schema.table'.")));
-		nspid = linitial_oid(path);
-		new->target_schema = get_namespace_name(nspid);
+		nspid = current_target_schema(new);
 		new->target_table = bcmig_green_name(new->source_table, NIL);
 		new->target = get_relname_relid(new->target_table, nspid);
 	}
@@ -149,11 +158,7 @@ bcmig_find_target(BcmigNewTable *new, const char *target)
 			if (OidIsValid(new->target))
 				new->target_schema = get_namespace_name(get_rel_namespace(new->target));
 			else
-			{
-				bcmig_find_target(new, NULL);
-				new->target_table = llast(parts);
-				new->target = InvalidOid;
-			}
+				(void) current_target_schema(new);
 		}
 	}
 

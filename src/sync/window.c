@@ -257,6 +257,8 @@ window_last_step(BcmigWork *work, BcmigSpool *spool, BcmigApplied *applied, void
 	move_position(work, spool, end->stored, end->reading, applied, end->started, &end->suspended);
 }
 
+static void retry_quarantine(BcmigWork *work, bool unique_only);
+
 static void
 resync_table(BcmigWork *work, const char *reason)
 {
@@ -365,6 +367,10 @@ bcmig_run_window(BcmigWork *work)
 	}
 	bcmig_spool_end(spool);
 	publish_window(work, &reading, &applied);
+
+	/* two rows that swapped a unique value may have been in two batches */
+	if (applied.quarantined > 0 && !end.suspended)
+		retry_quarantine(work, true);
 	if (end.suspended)
 		bcmig_publish_state(work->table->table_id, BCMIG_SUSPENDED);
 	else if (stored.state == BCMIG_CATCHING_UP)
@@ -401,6 +407,9 @@ void
 bcmig_reread_keys(BcmigWork *work, const char *kind, int n, char **keys,
 				  BcmigApplied *applied)
 {
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "bcmig re-read",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext oldcontext = MemoryContextSwitchTo(context);
 	RereadEnd	end;
 	BcmigReading reading;
 	BcmigSpool *spool;
@@ -418,13 +427,16 @@ bcmig_reread_keys(BcmigWork *work, const char *kind, int n, char **keys,
 	(void) apply_spool(work, spool, applied, false, reread_last_step, &end);
 	bcmig_spool_end(spool);
 	bcmig_applier_unlock(work, ExclusiveLock);
+	MemoryContextSwitchTo(oldcontext);
+	MemoryContextDelete(context);
 }
 
 /*
- * Re-read the rows of the table's quarantine, or those of a request's ids.
+ * Re-read the rows of the table's quarantine, or those of the request's ids;
+ * unique_only: those a unique key has refused.
  */
-void
-bcmig_run_retry(BcmigWork *work)
+static void
+retry_quarantine(BcmigWork *work, bool unique_only)
 {
 	BcmigTableInfo *table = work->table;
 	MemoryContext caller = CurrentMemoryContext;
@@ -444,9 +456,10 @@ bcmig_run_retry(BcmigWork *work)
 		bcmig_catalog_begin(&scope);
 		bcmig_sql("SELECT q.quarantine_id, ARRAY(SELECT jsonb_array_elements_text(q.key)) FROM bcmig.quarantine q "
 				  "WHERE q.table_id = $1 AND q.quarantine_id > $2 AND q.last_seen < $4 "
+				  "AND (NOT $6 OR q.sqlstate = '23505') "
 				  "AND coalesce((SELECT r.ids IS NULL OR q.quarantine_id = ANY (r.ids) FROM bcmig.request r WHERE r.request_id = $3), true) "
 				  "ORDER BY q.quarantine_id LIMIT $5",
-				  "iIIzi", table->table_id, after, work->request_id, begun, RETRY_KEYS);
+				  "iIIzib", table->table_id, after, work->request_id, begun, RETRY_KEYS, unique_only);
 		n = SPI_processed;
 		keys = MemoryContextAlloc(caller, sizeof(char *) * Max(n * table->nkeys, 1));
 		for (int i = 0; i < n; i++)
@@ -481,4 +494,10 @@ bcmig_run_retry(BcmigWork *work)
 	bcmig_start_transaction();
 	bcmig_quarantine_count(table);
 	bcmig_end_transaction();
+}
+
+void
+bcmig_run_retry(BcmigWork *work)
+{
+	retry_quarantine(work, false);
 }

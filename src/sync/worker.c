@@ -21,6 +21,7 @@
 #include "worker.h"
 
 #include "access/xact.h"
+#include "applier_lock.h"
 #include "catalog/namespace.h"
 #include "foreign/foreign.h"
 #include "miscadmin.h"
@@ -41,27 +42,19 @@
 
 extern PGDLLEXPORT void bcmig_worker_main(Datum arg);
 
-/* class of our user locks: pg_locks shows classid = table id, objsubid = 7268 */
-#define APPLIER_LOCK_CLASS	7268
-
+#define LOCK_TIMEOUT		"10s"
 #define FETCH_BYTES			(1024 * 1024)	/* wanted per fetch */
 #define MOST_FETCH_ROWS		10000
 #define WINDOW_FETCH_ROWS	1000
 
 static bool config_changed = true;
 
-static void
-applier_tag(LOCKTAG *tag, int table_id)
-{
-	SET_LOCKTAG_ADVISORY(*tag, MyDatabaseId, (uint32) table_id, 0, APPLIER_LOCK_CLASS);
-}
-
 void
 bcmig_applier_lock(const BcmigWork *work, LOCKMODE mode)
 {
 	LOCKTAG		tag;
 
-	applier_tag(&tag, work->table->table_id);
+	BCMIG_APPLIER_LOCKTAG(tag, work->table->table_id);
 	(void) LockAcquire(&tag, mode, true, false);
 }
 
@@ -70,7 +63,7 @@ bcmig_applier_unlock(const BcmigWork *work, LOCKMODE mode)
 {
 	LOCKTAG		tag;
 
-	applier_tag(&tag, work->table->table_id);
+	BCMIG_APPLIER_LOCKTAG(tag, work->table->table_id);
 	(void) LockRelease(&tag, mode, true);
 }
 
@@ -337,6 +330,9 @@ bcmig_worker_main(Datum arg)
 	 * logical replication: no ordinary triggers, no foreign key checks.
 	 */
 	SetConfigOption("session_replication_role", "replica", PGC_SUSET, PGC_S_OVERRIDE);
+
+	/* a table somebody holds locked must not cost the pool a worker for long */
+	SetConfigOption("lock_timeout", LOCK_TIMEOUT, PGC_SUSET, PGC_S_OVERRIDE);
 	CacheRegisterRelcacheCallback(config_invalidated, (Datum) 0);
 	job_context = AllocSetContextCreate(TopMemoryContext, "bcmig job", ALLOCSET_DEFAULT_SIZES);
 	bcmig_slot_phase("idle", NULL, 0);

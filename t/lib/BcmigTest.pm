@@ -1,0 +1,181 @@
+# BcmigTest.pm: a blue and a green cluster, a sync between them, and a compare
+# that is not bcmig's code.
+package BcmigTest;
+
+use strict;
+use warnings;
+
+use Exporter 'import';
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(time usleep);
+
+our @EXPORT = qw(
+  new_blue new_green connect_blue start_sync wait_sync wait_streaming
+  compare_table all_equal state_of wait_state hold_point pids kill_pid
+  track table_value);
+
+# Where blue/postgres_tracking.sql is; set by test/run, else the source tree.
+my $tracking = ($ENV{BCMIG_SOURCE} // '.') . '/blue/postgres_tracking.sql';
+
+# A blue with the tracking script.  More lines of configuration may follow.
+sub new_blue
+{
+	my ($name, @conf) = @_;
+	my $node = PostgreSQL::Test::Cluster->new($name // 'blue');
+
+	$node->init(extra => ['--locale=C.UTF-8', '--encoding=UTF8']);
+	$node->append_conf('postgresql.conf', join("\n",
+		'max_prepared_transactions = 20', 'max_connections = 60', 'listen_addresses = \'127.0.0.1\'',
+		'log_min_messages = warning', @conf) . "\n");
+	$node->start;
+	$node->command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr('postgres'), '-f', $tracking ],
+		'tracking script loads');
+	return $node;
+}
+
+# A green with bcmig loaded and created in database postgres.
+sub new_green
+{
+	my ($name, @conf) = @_;
+	my $node = PostgreSQL::Test::Cluster->new($name // 'green');
+
+	$node->init(extra => ['--locale=C.UTF-8', '--encoding=UTF8']);
+	$node->append_conf('postgresql.conf', join("\n",
+		"shared_preload_libraries = 'bcmig'", 'max_worker_processes = 24',
+		'max_prepared_transactions = 20', 'bcmig.naptime = 100', @conf) . "\n");
+	$node->start;
+	$node->safe_psql('postgres', 'CREATE EXTENSION bcmig CASCADE');
+	return $node;
+}
+
+# Server, user mapping and environment 'blue' on green; a sync when named.
+sub connect_blue
+{
+	my ($green, $blue, $sync, $options) = @_;
+	my ($host, $port) = ($blue->host, $blue->port);
+
+	$green->safe_psql('postgres', qq{
+		CREATE SERVER blue FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '$host', port '$port', dbname 'postgres');
+		CREATE USER MAPPING FOR CURRENT_USER SERVER blue OPTIONS (user '} . (getpwuid($<))[0] . q{');
+		SELECT bcmig_add_environment('blue', 'blue', 'blue');});
+	$green->safe_psql('postgres', "SELECT bcmig_create_sync('$sync', 'blue', '" . ($options // '{}') . "')")
+	  if defined $sync;
+}
+
+# Track a table of blue.
+sub track
+{
+	my ($blue, $table, $capture) = @_;
+	$capture //= 'change_tracking';
+	$blue->safe_psql('postgres', "SELECT bcmig_blue.track('$table', '$capture')");
+}
+
+sub start_sync
+{
+	my ($green, $sync) = @_;
+	$green->safe_psql('postgres', "SELECT bcmig_start_sync('$sync')");
+}
+
+# CALL bcmig_wait_sync; dies with its error.
+sub wait_sync
+{
+	my ($green, $sync, $until, $timeout) = @_;
+	$until //= 'caught_up';
+	$timeout //= '120 s';
+	$green->safe_psql('postgres', "CALL bcmig_wait_sync('$sync', '$until', '$timeout')");
+}
+
+sub wait_streaming
+{
+	my ($green, $sync, $timeout) = @_;
+	wait_sync($green, $sync, 'streaming', $timeout);
+}
+
+# State of a green table as the views show it.
+sub state_of
+{
+	my ($green, $target) = @_;
+	return $green->safe_psql('postgres', "SELECT state FROM bcmig.table_status WHERE target = '$target'");
+}
+
+sub wait_state
+{
+	my ($green, $target, $state) = @_;
+	return $green->poll_query_until('postgres',
+		"SELECT state = '$state' FROM bcmig.table_status WHERE target = '$target'");
+}
+
+# Plain values of a query.
+sub table_value
+{
+	my ($node, $sql) = @_;
+	return $node->safe_psql('postgres', $sql);
+}
+
+# Compare a table of both sides by its rows as text, in sorted order.  $columns
+# are those of blue to compare; default: all that both sides have, but the
+# stamp.  Returns '' when equal, else the first difference.
+sub compare_table
+{
+	my ($blue, $green, $source, $target, $columns) = @_;
+	$target //= $source;
+	my $list = "SELECT string_agg(quote_ident(attname) || '::text', ', ' ORDER BY attname) FROM pg_attribute "
+	  . "WHERE attrelid = '$source'::regclass AND attnum > 0 AND NOT attisdropped AND attname <> 'timestamp'";
+	$columns //= $blue->safe_psql('postgres', $list);
+	my @sides;
+	foreach my $side ([ $blue, $source ], [ $green, $target ])
+	{
+		my ($node, $table) = @$side;
+		# a row is a line: newlines inside values are shown as \n
+		push @sides, [ split /\n/, $node->safe_psql('postgres',
+			"SELECT r FROM (SELECT replace(ROW($columns)::text, E'\\n', '\\n') AS r FROM $table) x ORDER BY r COLLATE \"C\"") ];
+	}
+	my ($b, $g) = @sides;
+	for (my $i = 0; $i < @$b || $i < @$g; $i++)
+	{
+		my $x = $b->[$i] // '(none)';
+		my $y = $g->[$i] // '(none)';
+		return sprintf("row %d of %d/%d: blue %s, green %s", $i, scalar(@$b), scalar(@$g),
+			substr($x, 0, 300), substr($y, 0, 300)) if $x ne $y;
+	}
+	return '';
+}
+
+# One test per table: both sides equal.
+sub all_equal
+{
+	my ($blue, $green, $what, @tables) = @_;
+	foreach my $table (@tables)
+	{
+		is(compare_table($blue, $green, $table), '', "$what: $table is equal on both sides");
+	}
+}
+
+# Hold a named debug point of green: returns a background session that holds
+# the advisory lock the engine will wait for; ->quit lets it go.  The point
+# must be listed in bcmig.debug_points.
+sub hold_point
+{
+	my ($green, $name) = @_;
+	my $session = $green->background_psql('postgres', on_error_die => 1);
+	$session->query_safe("SELECT pg_advisory_lock(7268, hashtext('$name'))");
+	return $session;
+}
+
+# pids of processes of bcmig, by backend_type
+sub pids
+{
+	my ($green, $type) = @_;
+	return split /\n/, $green->safe_psql('postgres',
+		"SELECT pid FROM pg_stat_activity WHERE backend_type = '$type' ORDER BY pid");
+}
+
+sub kill_pid
+{
+	my ($signal, $pid) = @_;
+	return kill $signal, $pid;
+}
+
+1;
