@@ -103,6 +103,28 @@ check_databases(char **newval, void **extra, GucSource source)
 	return ok;
 }
 
+/*
+ * Is this one of the databases bcmig should run in?
+ */
+bool
+bcmig_database_wanted(const char *name)
+{
+	List	   *names;
+	ListCell   *lc;
+
+	if (strcmp(bcmig_databases, "*") == 0)
+		return true;
+	if (SplitIdentifierString(pstrdup(bcmig_databases), ',', &names))
+	{
+		foreach(lc, names)
+		{
+			if (strcmp((char *) lfirst(lc), name) == 0)
+				return true;
+		}
+	}
+	return false;
+}
+
 static Size
 shared_size(void)
 {

@@ -217,6 +217,7 @@ extern HTAB *bcmig_tables;		/* BcmigTableKey -> BcmigTable */
 
 /* bcmig.c */
 extern void bcmig_require_loaded(void);
+extern bool bcmig_database_wanted(const char *name);
 extern void bcmig_wake_at_commit(void);
 extern void bcmig_wake_manager(Oid dboid);
 extern void bcmig_debug_point(const char *name);

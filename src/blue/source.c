@@ -15,6 +15,7 @@
 #include "ask.h"
 #include "call.h"
 #include "catalog/pg_foreign_server.h"
+#include "commands/dbcommands.h"
 #include "commands/defrem.h"
 #include "dialect.h"
 #include "foreign/foreign.h"
@@ -343,8 +344,15 @@ bcmig_green_checks(void)
 							 GetDatabaseEncoding() == PG_UTF8 ? NULL : "Texts would be converted on their way.",
 							 GetDatabaseEncoding() == PG_UTF8 ? NULL :
 							 "CREATE DATABASE green TEMPLATE template0 ENCODING 'UTF8';");
-	if (bcmig_shared != NULL)
+	if (bcmig_shared != NULL && bcmig_database_wanted(get_database_name(MyDatabaseId)))
 		checks = bcmig_add_check(checks, "loaded", "ok", "yes", "yes", NULL, NULL);
+	else if (bcmig_shared != NULL)
+		checks = bcmig_add_check(checks, "loaded", "fail", bcmig_databases, get_database_name(MyDatabaseId),
+								 "bcmig.databases does not name this database: nothing would run here.",
+								 psprintf("ALTER SYSTEM SET bcmig.databases = %s; SELECT pg_reload_conf();",
+										  quote_literal_cstr(psprintf("%s%s%s", bcmig_databases,
+																	  bcmig_databases[0] ? "," : "",
+																	  quote_identifier(get_database_name(MyDatabaseId))))));
 	else
 		checks = bcmig_add_check(checks, "loaded", "fail", "no", "yes",
 								 "Its background processes start from shared_preload_libraries; append bcmig to the list that is there, and restart.",

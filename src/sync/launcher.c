@@ -34,7 +34,6 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
-#include "utils/varlena.h"
 
 #define NO_EXTENSION_RECHECK	60000	/* ms */
 
@@ -52,21 +51,6 @@ launcher_exit(int code, Datum arg)
 	LWLockRelease(bcmig_shared->lock);
 }
 
-static bool
-wanted(const char *name, List *names)
-{
-	ListCell   *lc;
-
-	if (strcmp(bcmig_databases, "*") == 0)
-		return true;
-	foreach(lc, names)
-	{
-		if (strcmp((char *) lfirst(lc), name) == 0)
-			return true;
-	}
-	return false;
-}
-
 /*
  * OIDs of the databases bcmig should run in, in the current memory context.
  */
@@ -74,14 +58,9 @@ static List *
 wanted_databases(MemoryContext context)
 {
 	List	   *result = NIL;
-	List	   *names = NIL;
 	Relation	rel;
 	TableScanDesc scan;
 	HeapTuple	tuple;
-
-	if (strcmp(bcmig_databases, "*") != 0 &&
-		!SplitIdentifierString(pstrdup(bcmig_databases), ',', &names))
-		names = NIL;
 
 	StartTransactionCommand();
 	(void) GetTransactionSnapshot();
@@ -91,7 +70,7 @@ wanted_databases(MemoryContext context)
 	{
 		Form_pg_database db = (Form_pg_database) GETSTRUCT(tuple);
 
-		if (db->datallowconn && !db->datistemplate && wanted(NameStr(db->datname), names))
+		if (db->datallowconn && !db->datistemplate && bcmig_database_wanted(NameStr(db->datname)))
 		{
 			MemoryContext oldcontext = MemoryContextSwitchTo(context);
 
