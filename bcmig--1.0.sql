@@ -404,19 +404,19 @@ CREATE FUNCTION bcmig.exact(source anyelement, back anyelement, column_name text
 COMMENT ON FUNCTION bcmig.exact(anyelement, anyelement, text) IS 'engine: true when a value cast to the target''s type and back is unchanged bit for bit, else an error (BM015).';
 
 CREATE FUNCTION bcmig.live_workers(OUT pid integer, OUT role text, OUT owner oid, OUT environment_id integer, OUT sync_id integer, OUT table_id integer, OUT phase text, OUT since timestamptz, OUT rows_done bigint, OUT rows_total bigint, OUT jobs_done bigint, OUT rows_processed bigint, OUT errors bigint, OUT last_error text)
-    RETURNS SETOF record AS 'MODULE_PATHNAME', 'bcmig_live_workers' LANGUAGE C VOLATILE STRICT;
+    RETURNS SETOF record AS 'MODULE_PATHNAME', 'bcmig_live_workers' LANGUAGE C VOLATILE STRICT ROWS 10;
 COMMENT ON FUNCTION bcmig.live_workers() IS 'report: processes of bcmig in this database, from shared memory.';
 
 CREATE FUNCTION bcmig.live_blues(OUT environment_id integer, OUT owner oid, OUT reachable boolean, OUT polls bigint, OUT clock timestamptz, OUT age_ms bigint, OUT horizon bigint, OUT top bigint, OUT incarnation text, OUT blocked_by text, OUT last_error text)
-    RETURNS SETOF record AS 'MODULE_PATHNAME', 'bcmig_live_blues' LANGUAGE C VOLATILE STRICT;
+    RETURNS SETOF record AS 'MODULE_PATHNAME', 'bcmig_live_blues' LANGUAGE C VOLATILE STRICT ROWS 2;
 COMMENT ON FUNCTION bcmig.live_blues() IS 'report: what the poller of each blue read last, from shared memory.';
 
 CREATE FUNCTION bcmig.live_tables(OUT table_id integer, OUT state text, OUT "position" bigint, OUT clean boolean, OUT rows_copied bigint, OUT rows_applied bigint, OUT rows_deleted bigint, OUT windows bigint, OUT last_applied_at timestamptz, OUT failures integer, OUT busy integer)
-    RETURNS SETOF record AS 'MODULE_PATHNAME', 'bcmig_live_tables' LANGUAGE C VOLATILE STRICT;
+    RETURNS SETOF record AS 'MODULE_PATHNAME', 'bcmig_live_tables' LANGUAGE C VOLATILE STRICT ROWS 50;
 COMMENT ON FUNCTION bcmig.live_tables() IS 'report: tables of running syncs, from shared memory.';
 
 CREATE FUNCTION bcmig.live_syncs(OUT sync_id integer, OUT synced_through timestamptz, OUT lag interval, OUT blocked_by text, OUT reachable boolean)
-    RETURNS SETOF record AS 'MODULE_PATHNAME', 'bcmig_live_syncs' LANGUAGE C VOLATILE STRICT;
+    RETURNS SETOF record AS 'MODULE_PATHNAME', 'bcmig_live_syncs' LANGUAGE C VOLATILE STRICT ROWS 5;
 COMMENT ON FUNCTION bcmig.live_syncs() IS 'report: how far running syncs are proved, from shared memory; NULL = unknown.';
 
 CREATE PROCEDURE bcmig_wait_sync(sync text, until text DEFAULT 'caught_up', timeout interval DEFAULT '5 min')
@@ -434,30 +434,30 @@ SELECT y.name AS sync, format('%I.%I', t.target_schema, t.target_table) AS targe
        coalesce(l.rows_deleted, s.rows_deleted) AS rows_deleted,
        coalesce(l.position, s.position) AS "position", l.clean,
        l.last_applied_at, s.swept_at,
-       (SELECT count(*) FROM bcmig.quarantine q WHERE q.table_id = t.table_id) AS quarantined,
+       coalesce(q.quarantined, 0) AS quarantined,
        s.last_error, s.last_error_at, t.table_id, t.sync_id
   FROM bcmig.sync_table t
   JOIN bcmig.sync y USING (sync_id)
   JOIN bcmig.table_state s USING (table_id)
-  LEFT JOIN bcmig.live_tables() l USING (table_id);
+  LEFT JOIN bcmig.live_tables() l USING (table_id)
+  LEFT JOIN (SELECT table_id, count(*) AS quarantined FROM bcmig.quarantine GROUP BY table_id) q USING (table_id);
 COMMENT ON VIEW bcmig.table_status IS 'One line a table: state and why, rows copied and applied, position, quarantine, last error.';
 
 CREATE VIEW bcmig.sync_status AS
-SELECT y.name AS sync, s.state, count(t.table_id) AS tables,
-       count(t.table_id) FILTER (WHERE t.state = 'streaming') AS tables_streaming,
-       coalesce(sum(t.rows_copied), 0)::bigint AS rows_copied,
-       coalesce(sum(t.rows_applied), 0)::bigint AS rows_applied,
+SELECT y.name AS sync, s.state, coalesce(t.tables, 0) AS tables, coalesce(t.tables_streaming, 0) AS tables_streaming,
+       coalesce(t.rows_copied, 0) AS rows_copied, coalesce(t.rows_applied, 0) AS rows_applied,
        l.lag, l.synced_through, l.blocked_by,
-       coalesce(sum(t.quarantined), 0)::bigint AS quarantined,
-       0::bigint AS conflicts,
-       coalesce((SELECT b.last_error FROM bcmig.live_blues() b WHERE b.environment_id = y.environment_id AND b.owner = y.owner::oid),
-                (SELECT x.last_error FROM bcmig.table_status x WHERE x.sync_id = y.sync_id AND x.last_error IS NOT NULL ORDER BY x.last_error_at DESC LIMIT 1),
-                s.last_error) AS last_error
+       coalesce(t.quarantined, 0) AS quarantined, 0::bigint AS conflicts,
+       coalesce(b.last_error, t.last_error, s.last_error) AS last_error
   FROM bcmig.sync y
   JOIN bcmig.sync_state s USING (sync_id)
-  LEFT JOIN bcmig.table_status t USING (sync_id)
+  LEFT JOIN (SELECT sync_id, count(*) AS tables, count(*) FILTER (WHERE state = 'streaming') AS tables_streaming,
+                    sum(rows_copied)::bigint AS rows_copied, sum(rows_applied)::bigint AS rows_applied,
+                    sum(quarantined)::bigint AS quarantined,
+                    (array_agg(last_error ORDER BY last_error_at DESC) FILTER (WHERE last_error IS NOT NULL))[1] AS last_error
+               FROM bcmig.table_status GROUP BY sync_id) t USING (sync_id)
   LEFT JOIN bcmig.live_syncs() l USING (sync_id)
- GROUP BY y.sync_id, y.name, y.environment_id, y.owner, s.state, s.last_error, l.lag, l.synced_through, l.blocked_by;
+  LEFT JOIN bcmig.live_blues() b ON b.environment_id = y.environment_id AND b.owner = y.owner::oid;
 COMMENT ON VIEW bcmig.sync_status IS 'One line a sync. synced_through: all that blue had committed at that time of its clock is on green; lag: how long ago that was; NULL is unknown. blocked_by: the open transaction of blue that holds it back.';
 
 CREATE VIEW bcmig.progress AS

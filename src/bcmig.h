@@ -32,6 +32,7 @@ extern char *bcmig_debug_points;
 #define BCMIG_MAX_BLUES			64
 #define BCMIG_MAX_SLOTS			256
 #define BCMIG_PAIRS				128
+#define BCMIG_GROUP				32	/* windows in one job */
 #define BCMIG_TEXT				256 /* short texts in shared memory */
 #define BCMIG_SNAPSHOT_TEXT		8192
 
@@ -57,8 +58,10 @@ typedef struct BcmigJob
 {
 	BcmigJobKind kind;
 	int			sync_id;
-	int			table_id;
+	int			table_id;		/* the one being worked on; blamed for an error */
 	int64		request_id;		/* bcmig.request to delete when done, or 0 */
+	int			ntables;		/* windows come in groups, other jobs alone */
+	int			tables[BCMIG_GROUP];
 } BcmigJob;
 
 /*

@@ -113,16 +113,30 @@ bcmig_job_begins(BcmigTable *live, BcmigJobKind kind, bool snapshot)
 		live->exclusive = true;
 }
 
+/*
+ * The slot's job is over, well or badly: its tables are free, the slot idle.
+ */
 void
-bcmig_job_ends(BcmigTable *live, BcmigJobKind kind)
+bcmig_job_ends(BcmigSlot *slot)
 {
-	if (live->busy > 0)
-		live->busy--;
-	if (kind == BCMIG_JOB_SWEEP && live->sweeping)
-		live->sweeping = false;
-	else if (kind != BCMIG_JOB_COPY)
-		live->exclusive = false;
-	live->version = ++bcmig_shared->publications;
+	if (slot->job.kind == BCMIG_JOB_NONE)
+		return;
+	for (int i = 0; i < slot->job.ntables; i++)
+	{
+		BcmigTableKey key = {slot->dboid, slot->job.tables[i]};
+		BcmigTable *live = hash_search(bcmig_tables, &key, HASH_FIND, NULL);
+
+		if (live == NULL)
+			continue;
+		if (live->busy > 0)
+			live->busy--;
+		if (slot->job.kind == BCMIG_JOB_SWEEP && live->sweeping)
+			live->sweeping = false;
+		else if (slot->job.kind != BCMIG_JOB_COPY)
+			live->exclusive = false;
+		live->version = ++bcmig_shared->publications;
+	}
+	slot->job.kind = BCMIG_JOB_NONE;
 }
 
 /*
@@ -137,14 +151,7 @@ bcmig_slot_release(int index, uint32 generation)
 	if (slot->in_use && slot->generation == generation)
 	{
 		/* a process that died in its job gives the table back */
-		if (slot->job.kind != BCMIG_JOB_NONE)
-		{
-			BcmigTableKey key = {slot->dboid, slot->job.table_id};
-			BcmigTable *table = hash_search(bcmig_tables, &key, HASH_FIND, NULL);
-
-			if (table != NULL)
-				bcmig_job_ends(table, slot->job.kind);
-		}
+		bcmig_job_ends(slot);
 		slot->in_use = false;
 		slot->proc = NULL;
 		slot->pid = 0;

@@ -31,9 +31,9 @@ extern void bcmig_slot_phase(const char *phase, const char *target,
 extern void bcmig_slot_progress(int64 rows_done);
 extern void bcmig_slot_error(const char *message);
 
-/* a job begins or ends on a live table; caller holds the lock exclusively */
+/* a job begins on a live table, or ends on all of a slot's; caller holds the lock exclusively */
 extern void bcmig_job_begins(BcmigTable *live, BcmigJobKind kind, bool snapshot);
-extern void bcmig_job_ends(BcmigTable *live, BcmigJobKind kind);
+extern void bcmig_job_ends(BcmigSlot *slot);
 
 /* find the live entry of a table of this database; caller holds the lock */
 extern BcmigTable *bcmig_live_table(int table_id);

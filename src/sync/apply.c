@@ -370,10 +370,23 @@ needs_rename(const BcmigTableInfo *table)
 	return table->identity_column >= 0 && strcmp(table->capture, "rowversion") == 0;
 }
 
+/* SET CONSTRAINTS ALL, parsed once */
 static void
-constraints(const char *when)
+constraints(bool deferred)
 {
-	if (SPI_execute(psprintf("SET CONSTRAINTS ALL %s", when), false, 0) < 0)
+	static SPIPlanPtr plans[2];
+
+	if (plans[deferred] == NULL)
+	{
+		SPIPlanPtr	plan = SPI_prepare(deferred ? "SET CONSTRAINTS ALL DEFERRED" :
+									   "SET CONSTRAINTS ALL IMMEDIATE", 0, NULL);
+
+		if (plan == NULL)
+			elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
+		SPI_keepplan(plan);
+		plans[deferred] = plan;
+	}
+	if (SPI_execute_plan(plans[deferred], NULL, NULL, false, 0) < 0)
 		elog(ERROR, "SET CONSTRAINTS failed");
 }
 
@@ -385,7 +398,7 @@ bcmig_apply_whole(const BcmigTableInfo *table, BcmigSpool *spool, BcmigApplied *
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	register_rows(spool->store, spool->desc);
-	constraints("DEFERRED");
+	constraints(true);
 	if (spool->deletes > 0)
 		applied->deleted += run_statement(table, spool->desc, STMT_DELETE);
 	if (spool->upserts > 0)
@@ -394,7 +407,7 @@ bcmig_apply_whole(const BcmigTableInfo *table, BcmigSpool *spool, BcmigApplied *
 			applied->deleted += run_statement(table, spool->desc, STMT_RENAME);
 		applied->written += run_statement(table, spool->desc, STMT_UPSERT);
 	}
-	constraints("IMMEDIATE");
+	constraints(false);
 	SPI_finish();
 }
 
@@ -476,9 +489,9 @@ apply_range(Batch *batch, int from, int to)
 		if (SPI_connect() != SPI_OK_CONNECT)
 			elog(ERROR, "SPI_connect failed");
 		register_rows(store, batch->desc);
-		constraints("DEFERRED");
+		constraints(true);
 		processed = run_statement(batch->table, batch->desc, batch->statement);
-		constraints("IMMEDIATE");
+		constraints(false);
 		SPI_finish();
 		tuplestore_end(store);
 

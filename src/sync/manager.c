@@ -24,6 +24,7 @@
 #include "slot.h"
 
 #include "access/xact.h"
+#include "catalog/namespace.h"
 #include "commands/extension.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -35,6 +36,7 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/inval.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
@@ -104,15 +106,18 @@ typedef struct Child
 static Config *config = NULL;
 static Child children[BCMIG_MAX_SLOTS];
 static bool reload = true;
+static Oid	sync_table_relid;	/* what bcmig_config_changed() invalidates */
 static int	poller_failures[BCMIG_MAX_BLUES];
 static TimestampTz poller_not_before[BCMIG_MAX_BLUES];
 static TimestampTz worker_not_before;
 static int	worker_failures;
+static int	workers_short;		/* workers the server would not give at the last try */
 
 static void
 config_invalidated(Datum arg, Oid relid)
 {
-	reload = true;
+	if (relid == sync_table_relid || !OidIsValid(relid))
+		reload = true;
 }
 
 /* ---- configuration ---- */
@@ -456,6 +461,9 @@ launch(BcmigRole role, Oid owner, int environment_id)
 static void
 report_missing(int missing)
 {
+	if (missing == 0 && worker_not_before > GetCurrentTimestamp())
+		return;					/* nobody has tried again yet */
+	workers_short = missing;
 	for (int i = 0; i < BCMIG_MAX_DATABASES; i++)
 	{
 		BcmigDatabase *db = &bcmig_shared->databases[i];
@@ -528,12 +536,13 @@ manage_pollers(void)
 /* ---- jobs ---- */
 
 /*
- * Give a job to an idle worker of its sync's owner; launch one when there is
- * room.  Returns false when none can take it now.
+ * Give a job on n tables of one sync to an idle worker of its owner; launch one
+ * when there is room.  Returns false when none can take it now.
  */
 static bool
-give_job(Table *t, BcmigJobKind kind, int64 request_id, int *missing)
+give_job(Table **tables, int n, BcmigJobKind kind, int64 request_id, int *missing)
 {
+	Table	   *t = tables[0];
 	BcmigSlot  *idle = NULL;
 	BcmigSlot  *other = NULL;
 	int			workers = 0;
@@ -565,8 +574,13 @@ give_job(Table *t, BcmigJobKind kind, int64 request_id, int *missing)
 		idle->job.sync_id = t->sync->sync_id;
 		idle->job.table_id = t->table_id;
 		idle->job.request_id = request_id;
+		idle->job.ntables = n;
+		for (int i = 0; i < n; i++)
+		{
+			idle->job.tables[i] = tables[i]->table_id;
+			bcmig_job_begins(tables[i]->live, kind, tables[i]->snapshot);
+		}
 		idle->job.kind = kind;
-		bcmig_job_begins(t->live, kind, t->snapshot);
 		SetLatch(&idle->proc->procLatch);
 		t->sync->busy++;
 	}
@@ -666,18 +680,62 @@ find_table(int table_id)
 }
 
 /*
+ * Windows of one sync travel in groups, so that remote and local transaction
+ * are shared; the due ones are spread over the workers there are.
+ */
+static void
+give_windows(Table **due, int ndue, int workers, int *missing)
+{
+	int			size = Min(BCMIG_GROUP, (ndue + workers - 1) / workers);
+
+	for (int i = 0; i < ndue && workers > 0; i++)
+	{
+		Table	   *group[BCMIG_GROUP];
+		int			n = 0;
+
+		if (due[i] == NULL)
+			continue;
+		for (int k = i; k < ndue && n < size; k++)
+		{
+			if (due[k] == NULL || due[k]->sync != due[i]->sync)
+				continue;
+
+			/* what follows the first window of a table takes long: alone */
+			if (due[k]->live->state == BCMIG_CATCHING_UP && n > 0)
+				continue;
+			group[n++] = due[k];
+			if (k > i)
+				due[k] = NULL;
+			if (group[0]->live->state == BCMIG_CATCHING_UP)
+				break;
+		}
+		if (give_job(group, n, BCMIG_JOB_WINDOW, 0, missing))
+			workers--;
+		else
+			break;
+	}
+}
+
+/*
  * Hand out jobs.  Reads live entries without the lock: what it decides on is
  * checked again by the worker under the applier lock.
+ *
+ * Windows come first, but neither they nor long jobs may take the whole pool
+ * while the other kind waits; a pool of one goes from hand to hand.
  */
 static int
 schedule(void)
 {
+	static bool windows_had_it = false;
 	TimestampTz now = GetCurrentTimestamp();
 	Table	  **due = palloc(sizeof(Table *) * Max(config->ntables, 1));
 	int			ndue = 0;
 	int			missing = 0;
-	int			copying = 0;
+	int			pool = bcmig_max_workers;
+	int			windows = 0;	/* workers on windows */
+	int			longs = 0;		/* workers on long jobs */
 	bool		streaming = false;
+	bool		long_due = false;
 
 	for (int i = 0; i < config->nsyncs; i++)
 		config->syncs[i].busy = 0;
@@ -692,9 +750,13 @@ schedule(void)
 		sync = find_sync(config, slot->job.sync_id);
 		if (sync != NULL)
 			sync->busy++;
-		if (slot->job.kind == BCMIG_JOB_COPY || slot->job.kind == BCMIG_JOB_SWEEP)
-			copying++;
+		if (slot->job.kind == BCMIG_JOB_WINDOW)
+			windows++;
+		else
+			longs++;
 	}
+	if (workers_short > 0)
+		pool = Max(1, pool - workers_short);
 
 	for (int i = 0; i < config->ntables; i++)
 	{
@@ -703,14 +765,22 @@ schedule(void)
 		if (!blue_answers(t))
 			continue;
 		streaming |= t->live->state == BCMIG_STREAMING || t->live->state == BCMIG_CATCHING_UP;
+		long_due |= sweep_due(t, now) || copy_due(t, now);
 		if (window_due(t, now))
 			due[ndue++] = t;
 	}
 	qsort(due, ndue, sizeof(Table *), compare_windows);
-	for (int i = 0; i < ndue; i++)
+	if (ndue > 0)
 	{
-		if (!give_job(due[i], BCMIG_JOB_WINDOW, 0, &missing))
-			break;
+		int			most = pool - windows - longs;
+
+		if (long_due && longs == 0)
+			most = pool > 1 ? Min(most, pool - 1 - windows) : windows_had_it ? 0 : most;
+		if (most > 0)
+		{
+			give_windows(due, ndue, most, &missing);
+			windows_had_it = true;
+		}
 	}
 
 	for (int i = 0; i < config->nrequests; i++)
@@ -723,24 +793,26 @@ schedule(void)
 			continue;
 		if (t->live->state != BCMIG_STREAMING && t->live->state != BCMIG_CATCHING_UP)
 			continue;
-		if (give_job(t, t->snapshot && r->kind == BCMIG_JOB_WINDOW ? BCMIG_JOB_SWEEP : r->kind,
+		if (give_job(&t, 1, t->snapshot && r->kind == BCMIG_JOB_WINDOW ? BCMIG_JOB_SWEEP : r->kind,
 					 r->id, &missing))
 			r->kind = BCMIG_JOB_NONE;
 	}
 
-	/* long jobs leave a worker to the windows */
 	for (int pass = 0; pass < 2; pass++)
 	{
 		for (int i = 0; i < config->ntables; i++)
 		{
 			Table	   *t = &config->tables[i];
-			int			most = streaming ? Max(1, bcmig_max_workers - 1) : bcmig_max_workers;
+			int			most = streaming ? Max(1, pool - 1) : pool;
 
 			if (!blue_answers(t))
 				continue;
-			while (copying < most && (pass == 0 ? sweep_due(t, now) : copy_due(t, now)) &&
-				   give_job(t, pass == 0 ? BCMIG_JOB_SWEEP : BCMIG_JOB_COPY, 0, &missing))
-				copying++;
+			while (longs < most && (pass == 0 ? sweep_due(t, now) : copy_due(t, now)) &&
+				   give_job(&t, 1, pass == 0 ? BCMIG_JOB_SWEEP : BCMIG_JOB_COPY, 0, &missing))
+			{
+				longs++;
+				windows_had_it = false;
+			}
 		}
 	}
 	pfree(due);
@@ -880,6 +952,9 @@ bcmig_manager_main(Datum arg)
 	bcmig_process_start("bcmig manager");
 	if (!extension_exists())
 		leave();
+	bcmig_start_transaction();
+	sync_table_relid = get_relname_relid("sync_table", get_namespace_oid("bcmig", false));
+	bcmig_end_transaction();
 	CacheRegisterRelcacheCallback(config_invalidated, (Datum) 0);
 	loop_context = AllocSetContextCreate(TopMemoryContext, "bcmig manager", ALLOCSET_DEFAULT_SIZES);
 	bcmig_slot_phase("schedules", NULL, 0);

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * window.c
- *	  One window of a table: its changes between its position and a horizon.
+ *	  Windows: the changes of tables between their position and a horizon.
  *
  * Under the applier lock: state and position are read, a reading of blue is
  * taken, the changes above the position are read in one statement without an
@@ -295,87 +295,237 @@ begin_streaming(BcmigWork *work)
 		bcmig_publish_state(table->table_id, BCMIG_STREAMING);
 }
 
-void
-bcmig_run_window(BcmigWork *work)
+/* one table of a group */
+typedef struct Window
 {
+	BcmigWork  *work;
+	bool		locked;
+	bool		open;			/* read, and not yet applied or given up */
 	BcmigStored stored;
 	BcmigReading reading;
 	BcmigSpool *spool;
-	BcmigApplied applied = {0};
-	WindowEnd	end = {0};
-	char	   *reason;
-	int64		rows;
+	BcmigApplied applied;
+	WindowEnd	end;
+} Window;
 
-	bcmig_applier_lock(work, ExclusiveLock);
-	bcmig_reading(work->table->table_id, &reading);
-	bcmig_start_transaction();
-	if (reading.poll == 0 || !bcmig_state_load(work->table->table_id, &stored) ||
-		!stored.has_position || strcmp(work->table->capture, "snapshot") == 0 ||
-		(stored.state != BCMIG_STREAMING && stored.state != BCMIG_CATCHING_UP))
+/* errors are the table's that is being worked on */
+static void
+blame(const Window *w)
+{
+	bcmig_slot->job.table_id = w->work->table->table_id;
+}
+
+/*
+ * Read the changes of one table, in the group's transaction.
+ */
+static void
+read_window(Window *w)
+{
+	BcmigTableInfo *table = w->work->table;
+
+	blame(w);
+	if (!bcmig_state_load(table->table_id, &w->stored) || !w->stored.has_position ||
+		strcmp(table->capture, "snapshot") == 0 ||
+		(w->stored.state != BCMIG_STREAMING && w->stored.state != BCMIG_CATCHING_UP))
+		return;
+	bcmig_slot_phase("window", table->target_name, 0);
+	w->end.started = GetCurrentTimestamp();
+	w->end.stored = &w->stored;
+	w->end.reading = &w->reading;
+	w->spool = bcmig_spool_create();
+	bcmig_debug_point("window_before_read");
+	bcmig_read(w->work, w->work->dialect->window(table, w->stored.position, w->stored.seen), 0,
+			   &w->spool->receiver);
+	w->open = true;
+}
+
+static void
+give_up(Window *w)
+{
+	bcmig_spool_end(w->spool);
+	w->open = false;
+}
+
+/*
+ * May the rows of this window be applied?  If not the table is put into resync
+ * or suspended here.
+ */
+static void
+check_window(Window *w)
+{
+	BcmigTableInfo *table = w->work->table;
+	char	   *reason;
+
+	blame(w);
+	bcmig_check_same_blue(&w->reading, &w->spool->receiver.signs);
+	reason = broken_feed(table, &w->stored, &w->spool->receiver.signs);
+	if (reason != NULL)
 	{
-		bcmig_end_transaction();
-		bcmig_applier_unlock(work, ExclusiveLock);
+		give_up(w);
+		resync_table(w->work, reason);
 		return;
 	}
-	bcmig_slot_phase("window", work->table->target_name, 0);
-	end.started = GetCurrentTimestamp();
-	spool = bcmig_spool_create();
-	bcmig_debug_point("window_before_read");
-	bcmig_read(work, work->dialect->window(work->table, stored.position, stored.seen), 0,
-			   &spool->receiver);
+	if (w->spool->deletes == 0 || w->stored.delete_confirmed)
+		return;
+	bcmig_start_transaction();
+	reason = bcmig_breaker(w->work, bcmig_count_deletes(w->work, w->spool), false);
+	if (reason != NULL)
+		bcmig_state_suspend(table, reason, bcmig_state_name(w->stored.state));
+	bcmig_end_transaction();
+	if (reason != NULL)
+	{
+		give_up(w);
+		bcmig_publish_state(table->table_id, BCMIG_SUSPENDED);
+	}
+}
+
+/* a quiet table costs no write; its position is the blue-wide one */
+static bool
+needs_write(const Window *w)
+{
+	return w->open && (w->spool->upserts + w->spool->deletes > 0 ||
+					   w->stored.state == BCMIG_CATCHING_UP);
+}
+
+static void
+window_done(Window *w)
+{
+	publish_window(w->work, &w->reading, &w->applied);
+
+	/* two rows that swapped a unique value may have been in two batches */
+	if (w->applied.quarantined > 0 && !w->end.suspended)
+		retry_quarantine(w->work, true);
+	if (w->end.suspended)
+		bcmig_publish_state(w->work->table->table_id, BCMIG_SUSPENDED);
+	else if (w->stored.state == BCMIG_CATCHING_UP)
+		begin_streaming(w->work);
+	give_up(w);
+}
+
+/*
+ * All windows of the group in one transaction, when they are small and no row
+ * is refused.  Returns false when nothing was applied.
+ */
+static bool
+apply_group(Window *windows, int n)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	int64		rows = 0;
+	int			writes = 0;
+	volatile bool done = false;
+
+	for (int i = 0; i < n; i++)
+	{
+		if (needs_write(&windows[i]))
+		{
+			rows += windows[i].spool->upserts + windows[i].spool->deletes;
+			writes++;
+		}
+	}
+	if (writes < 2 || rows > (int64) windows[0].work->table->batch_rows * WHOLE_BATCHES)
+		return false;
+
+	PG_TRY();
+	{
+		bcmig_start_transaction();
+		for (int i = 0; i < n; i++)
+		{
+			Window	   *w = &windows[i];
+
+			if (!needs_write(w))
+				continue;
+			blame(w);
+			bcmig_apply_whole(w->work->table, w->spool, &w->applied);
+			window_last_step(w->work, w->spool, &w->applied, &w->end);
+		}
+		bcmig_debug_point("window_before_commit");
+		bcmig_end_transaction();
+		done = true;
+	}
+	PG_CATCH();
+	{
+		ErrorData  *edata;
+
+		MemoryContextSwitchTo(caller);
+		edata = CopyErrorData();
+		if (!bcmig_is_row_error(edata))
+			PG_RE_THROW();
+		FlushErrorState();
+		AbortCurrentTransaction();
+		MemoryContextSwitchTo(caller);
+		for (int i = 0; i < n; i++)
+		{
+			memset(&windows[i].applied, 0, sizeof(BcmigApplied));
+			windows[i].end.suspended = false;
+		}
+	}
+	PG_END_TRY();
+	return done;
+}
+
+/*
+ * Windows of n tables of one sync: one remote transaction reads them all, one
+ * local transaction applies them; a group that cannot be applied as one is
+ * applied table by table.  A table whose applier lock somebody else holds is
+ * left for another time, so that no group waits for another.
+ */
+void
+bcmig_run_windows(BcmigWork **works, int n)
+{
+	Window	   *windows = palloc0(sizeof(Window) * n);
+	int			nopen = 0;
+	bool		grouped;
+
+	for (int i = 0; i < n; i++)
+	{
+		Window	   *w = &windows[i];
+
+		w->work = works[i];
+		if (n == 1)
+		{
+			bcmig_applier_lock(w->work, ExclusiveLock);
+			w->locked = true;
+		}
+		else
+			w->locked = bcmig_applier_try_lock(w->work);
+
+		/* after the lock and before the remote transaction */
+		if (w->locked)
+			bcmig_reading(w->work->table->table_id, &w->reading);
+	}
+
+	bcmig_start_transaction();
+	for (int i = 0; i < n; i++)
+	{
+		if (windows[i].locked && windows[i].reading.poll > 0)
+			read_window(&windows[i]);
+	}
 	bcmig_end_transaction();
 	bcmig_debug_point("window_read");
 
-	bcmig_check_same_blue(&reading, &spool->receiver.signs);
-	reason = broken_feed(work->table, &stored, &spool->receiver.signs);
-	if (reason != NULL)
+	for (int i = 0; i < n; i++)
 	{
-		bcmig_spool_end(spool);
-		resync_table(work, reason);
-		bcmig_applier_unlock(work, ExclusiveLock);
-		return;
+		if (windows[i].open)
+			check_window(&windows[i]);
+		nopen += windows[i].open;
 	}
-
-	rows = spool->upserts + spool->deletes;
-	if (spool->deletes > 0 && !stored.delete_confirmed)
+	grouped = nopen > 1 && apply_group(windows, n);
+	for (int i = 0; i < n; i++)
 	{
-		bcmig_start_transaction();
-		reason = bcmig_breaker(work, bcmig_count_deletes(work, spool), false);
-		if (reason != NULL)
-			bcmig_state_suspend(work->table, reason, bcmig_state_name(stored.state));
-		bcmig_end_transaction();
-		if (reason != NULL)
+		Window	   *w = &windows[i];
+
+		if (w->open)
 		{
-			bcmig_spool_end(spool);
-			bcmig_publish_state(work->table->table_id, BCMIG_SUSPENDED);
-			bcmig_applier_unlock(work, ExclusiveLock);
-			return;
+			blame(w);
+			if (grouped || !needs_write(w) ||
+				apply_spool(w->work, w->spool, &w->applied, true, window_last_step, &w->end))
+				window_done(w);
+			else
+				give_up(w);
 		}
+		if (w->locked)
+			bcmig_applier_unlock(w->work, ExclusiveLock);
 	}
-
-	/* a quiet table costs no write; its position is the blue-wide one */
-	if (rows > 0 || stored.state == BCMIG_CATCHING_UP)
-	{
-		end.stored = &stored;
-		end.reading = &reading;
-		if (!apply_spool(work, spool, &applied, true, window_last_step, &end))
-		{
-			bcmig_spool_end(spool);
-			bcmig_applier_unlock(work, ExclusiveLock);
-			return;
-		}
-	}
-	bcmig_spool_end(spool);
-	publish_window(work, &reading, &applied);
-
-	/* two rows that swapped a unique value may have been in two batches */
-	if (applied.quarantined > 0 && !end.suspended)
-		retry_quarantine(work, true);
-	if (end.suspended)
-		bcmig_publish_state(work->table->table_id, BCMIG_SUSPENDED);
-	else if (stored.state == BCMIG_CATCHING_UP)
-		begin_streaming(work);
-	bcmig_applier_unlock(work, ExclusiveLock);
 }
 
 /* ---- keys by name ---- */

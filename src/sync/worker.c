@@ -12,7 +12,8 @@
  * and exit frees every session lock.  What went wrong is recorded first, in a
  * transaction of its own, and decides when the table is tried again.
  *
- * Memory: a context per job, reset after it.
+ * Memory: a context per job, reset after it; what is configured for a table is
+ * kept in a context of its own until configuration changes.
  *
  *-------------------------------------------------------------------------
  */
@@ -47,7 +48,17 @@ extern PGDLLEXPORT void bcmig_worker_main(Datum arg);
 #define MOST_FETCH_ROWS		10000
 #define WINDOW_FETCH_ROWS	1000
 
-static bool config_changed = true;
+/* a table this worker has worked on */
+typedef struct KnownTable
+{
+	int			table_id;		/* must be first */
+	BcmigWork  *work;
+} KnownTable;
+
+static HTAB *known_tables = NULL;
+static MemoryContext known_context;
+static bool config_changed = false;
+static Oid	sync_table_relid;	/* what bcmig_config_changed() invalidates */
 
 void
 bcmig_applier_lock(const BcmigWork *work, LOCKMODE mode)
@@ -56,6 +67,16 @@ bcmig_applier_lock(const BcmigWork *work, LOCKMODE mode)
 
 	BCMIG_APPLIER_LOCKTAG(tag, work->table->table_id);
 	(void) LockAcquire(&tag, mode, true, false);
+}
+
+/* exclusively, without waiting */
+bool
+bcmig_applier_try_lock(const BcmigWork *work)
+{
+	LOCKTAG		tag;
+
+	BCMIG_APPLIER_LOCKTAG(tag, work->table->table_id);
+	return LockAcquire(&tag, ExclusiveLock, true, true) != LOCKACQUIRE_NOT_AVAIL;
 }
 
 void
@@ -151,34 +172,61 @@ has_unbounded_columns(const BcmigTableInfo *table)
 }
 
 /*
- * Everything a job needs to know of its table; NULL when it is gone.
+ * Everything a job needs to know of a table, kept until configuration changes;
+ * NULL when the table is gone.
  */
 static BcmigWork *
-open_work(const BcmigJob *job)
+open_work(int table_id, int64 request_id)
 {
-	BcmigWork  *work = palloc0(sizeof(BcmigWork));
+	MemoryContext oldcontext;
+	KnownTable *known;
+	bool		found;
+	BcmigWork  *work;
 
-	bcmig_start_transaction();
 	if (config_changed)
 	{
-		bcmig_apply_forget();
+		/* before loading, so that a change meanwhile is not lost */
 		config_changed = false;
+		MemoryContextReset(known_context);
+		known_tables = NULL;
+		bcmig_apply_forget();
 	}
-	work->table = bcmig_load_table(job->table_id);
-	if (work->table != NULL)
+	if (known_tables == NULL)
 	{
-		work->feed = get_relname_relid(work->table->feed, get_namespace_oid("bcmig", false));
-		if (!OidIsValid(work->feed))
-			ereport(ERROR,
-					(errcode(ERRCODE_BM_FEED_SHAPE),
-					 errmsg("feed \"%s\" of %s is gone", work->table->feed, work->table->target_name),
-					 errhint("Remove the table from the sync and add it again.")));
-		work->dialect = bcmig_dialect_of_server(GetForeignTable(work->feed)->serverid);
-		work->request_id = job->request_id;
-		work->unbounded = has_unbounded_columns(work->table);
+		HASHCTL		ctl = {0};
+
+		ctl.keysize = sizeof(int);
+		ctl.entrysize = sizeof(KnownTable);
+		ctl.hcxt = known_context;
+		known_tables = hash_create("bcmig tables", 256, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	}
-	bcmig_end_transaction();
-	return work->table ? work : NULL;
+	known = hash_search(known_tables, &table_id, HASH_ENTER, &found);
+	if (!found)
+		known->work = NULL;
+	if (known->work == NULL)
+	{
+		bcmig_start_transaction();
+		oldcontext = MemoryContextSwitchTo(known_context);
+		work = palloc0(sizeof(BcmigWork));
+		work->table = bcmig_load_table(table_id);
+		if (work->table != NULL)
+		{
+			work->feed = get_relname_relid(work->table->feed, get_namespace_oid("bcmig", false));
+			if (!OidIsValid(work->feed))
+				ereport(ERROR,
+						(errcode(ERRCODE_BM_FEED_SHAPE),
+						 errmsg("feed \"%s\" of %s is gone", work->table->feed, work->table->target_name),
+						 errhint("Remove the table from the sync and add it again.")));
+			work->dialect = bcmig_dialect_of_server(GetForeignTable(work->feed)->serverid);
+			work->unbounded = has_unbounded_columns(work->table);
+			known->work = work;
+		}
+		MemoryContextSwitchTo(oldcontext);
+		bcmig_end_transaction();
+	}
+	if (known->work != NULL)
+		known->work->request_id = request_id;
+	return known->work;
 }
 
 static void
@@ -196,25 +244,33 @@ settle_request(int64 request_id)
 }
 
 static void
-run_job(const BcmigJob *job)
+run_job(BcmigJob *job)
 {
-	BcmigWork  *work = open_work(job);
+	BcmigWork  *works[BCMIG_GROUP];
+	int			n = 0;
 
-	if (work != NULL)
+	for (int i = 0; i < job->ntables; i++)
+	{
+		job->table_id = job->tables[i];
+		works[n] = open_work(job->table_id, job->request_id);
+		if (works[n] != NULL)
+			n++;
+	}
+	if (n > 0)
 	{
 		switch (job->kind)
 		{
 			case BCMIG_JOB_WINDOW:
-				bcmig_run_window(work);
+				bcmig_run_windows(works, n);
 				break;
 			case BCMIG_JOB_COPY:
-				bcmig_run_copy(work);
+				bcmig_run_copy(works[0]);
 				break;
 			case BCMIG_JOB_SWEEP:
-				(void) bcmig_run_sweep(work);
+				(void) bcmig_run_sweep(works[0]);
 				break;
 			case BCMIG_JOB_RETRY:
-				bcmig_run_retry(work);
+				bcmig_run_retry(works[0]);
 				break;
 			case BCMIG_JOB_NONE:
 				break;
@@ -292,13 +348,8 @@ record_failure(const BcmigJob *job, const ErrorData *edata, bool from_blue)
 static void
 finish_job(void)
 {
-	BcmigTable *live;
-
 	LWLockAcquire(bcmig_shared->lock, LW_EXCLUSIVE);
-	live = bcmig_live_table(bcmig_slot->job.table_id);
-	if (live != NULL)
-		bcmig_job_ends(live, bcmig_slot->job.kind);
-	bcmig_slot->job.kind = BCMIG_JOB_NONE;
+	bcmig_job_ends(bcmig_slot);
 	bcmig_slot->jobs_done++;
 	LWLockRelease(bcmig_shared->lock);
 	bcmig_slot_phase("idle", NULL, 0);
@@ -315,7 +366,8 @@ error_context(void *arg)
 static void
 config_invalidated(Datum arg, Oid relid)
 {
-	config_changed = true;
+	if (relid == sync_table_relid || !OidIsValid(relid))
+		config_changed = true;
 }
 
 void
@@ -333,7 +385,11 @@ bcmig_worker_main(Datum arg)
 
 	/* a table somebody holds locked must not cost the pool a worker for long */
 	SetConfigOption("lock_timeout", LOCK_TIMEOUT, PGC_SUSET, PGC_S_OVERRIDE);
+	bcmig_start_transaction();
+	sync_table_relid = get_relname_relid("sync_table", get_namespace_oid("bcmig", false));
+	bcmig_end_transaction();
 	CacheRegisterRelcacheCallback(config_invalidated, (Datum) 0);
+	known_context = AllocSetContextCreate(TopMemoryContext, "bcmig tables", ALLOCSET_DEFAULT_SIZES);
 	job_context = AllocSetContextCreate(TopMemoryContext, "bcmig job", ALLOCSET_DEFAULT_SIZES);
 	bcmig_slot_phase("idle", NULL, 0);
 	bcmig_wake_manager(MyDatabaseId);

@@ -15,13 +15,13 @@
 #include "state.h"
 #include "storage/lockdefs.h"
 
-/* one table, as a job sees it; lives in the job's memory context */
+/* one table, as a job sees it; lives until configuration changes */
 typedef struct BcmigWork
 {
 	BcmigTableInfo *table;
 	Oid			feed;
 	const BcmigDialect *dialect;
-	int64		request_id;
+	int64		request_id;		/* of the present job, or 0 */
 	bool		unbounded;		/* has columns of any length: fetch them one by one */
 } BcmigWork;
 
@@ -31,6 +31,7 @@ typedef struct BcmigWork
  * transaction of the read.  Copy chunks take it shared.
  */
 extern void bcmig_applier_lock(const BcmigWork *work, LOCKMODE mode);
+extern bool bcmig_applier_try_lock(const BcmigWork *work);
 extern void bcmig_applier_unlock(const BcmigWork *work, LOCKMODE mode);
 
 /* run a statement of the dialect through the table's feed, in a transaction */
@@ -54,7 +55,7 @@ extern void bcmig_log_batch(const BcmigWork *work, const char *kind,
 							const char *error);
 
 /* window.c */
-extern void bcmig_run_window(BcmigWork *work);
+extern void bcmig_run_windows(BcmigWork **works, int n);
 extern void bcmig_reread_keys(BcmigWork *work, const char *kind, int n, char **keys,
 							  BcmigApplied *applied);
 extern void bcmig_run_retry(BcmigWork *work);
