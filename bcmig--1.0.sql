@@ -539,4 +539,11 @@ GRANT SELECT ON ALL TABLES IN SCHEMA bcmig TO pg_monitor;
 GRANT EXECUTE ON FUNCTION bcmig.live_workers(), bcmig.live_blues(), bcmig.live_tables(), bcmig.live_syncs(),
     bcmig_status(text) TO pg_monitor;
 
+-- what a dump of the database takes along: all that is not in this script
+SELECT pg_extension_config_dump('bcmig.environment', $$WHERE side = 'blue'$$);
+SELECT pg_extension_config_dump(c.oid, '')
+  FROM pg_class c
+ WHERE c.relnamespace = 'bcmig'::regnamespace
+   AND (c.relkind = 'r' AND c.relname NOT IN ('option', 'environment') OR c.relkind = 'S');
+
 SELECT bcmig.wake();
