@@ -541,9 +541,23 @@ GRANT EXECUTE ON FUNCTION bcmig.live_workers(), bcmig.live_blues(), bcmig.live_t
 
 -- what a dump of the database takes along: all that is not in this script
 SELECT pg_extension_config_dump('bcmig.environment', $$WHERE side = 'blue'$$);
-SELECT pg_extension_config_dump(c.oid, '')
-  FROM pg_class c
- WHERE c.relnamespace = 'bcmig'::regnamespace
-   AND (c.relkind = 'r' AND c.relname NOT IN ('option', 'environment') OR c.relkind = 'S');
+SELECT pg_extension_config_dump('bcmig.sync', '');
+SELECT pg_extension_config_dump('bcmig.sync_table', '');
+SELECT pg_extension_config_dump('bcmig.column_map', '');
+SELECT pg_extension_config_dump('bcmig.blue_position', '');
+SELECT pg_extension_config_dump('bcmig.sync_state', '');
+SELECT pg_extension_config_dump('bcmig.table_state', '');
+SELECT pg_extension_config_dump('bcmig.copy_chunk', '');
+SELECT pg_extension_config_dump('bcmig.sync_batch', '');
+SELECT pg_extension_config_dump('bcmig.quarantine', '');
+SELECT pg_extension_config_dump('bcmig.request', '');
+SELECT pg_extension_config_dump('bcmig.audit_log', '');
+SELECT pg_extension_config_dump('bcmig.environment_environment_id_seq', '');
+SELECT pg_extension_config_dump('bcmig.sync_sync_id_seq', '');
+SELECT pg_extension_config_dump('bcmig.sync_table_table_id_seq', '');
+SELECT pg_extension_config_dump('bcmig.sync_batch_batch_id_seq', '');
+SELECT pg_extension_config_dump('bcmig.quarantine_quarantine_id_seq', '');
+SELECT pg_extension_config_dump('bcmig.request_request_id_seq', '');
+SELECT pg_extension_config_dump('bcmig.audit_log_audit_id_seq', '');
 
 SELECT bcmig.wake();
