@@ -181,6 +181,7 @@ COMMENT ON COLUMN bcmig.table_state.reason IS 'why the table is suspended or in 
 COMMENT ON COLUMN bcmig.table_state.resume_state IS 'state a suspended table goes back to';
 COMMENT ON COLUMN bcmig.table_state.position IS 'all changes of blue below it are on green (rowversion, change-tracking version, xid8)';
 COMMENT ON COLUMN bcmig.table_state.seen IS 'the dialect''s own mark of what at or above position was applied as well (PostgreSQL: the snapshot of the poll); NULL = nothing';
+COMMENT ON COLUMN bcmig.table_state.copy_finished IS 'when rows and key were there; statistics, sweep and catch-up follow';
 COMMENT ON COLUMN bcmig.table_state.frontier IS 'key up to which copy chunks have been cut';
 COMMENT ON COLUMN bcmig.table_state.swept_position IS 'position that covers everything before the last complete sweep or compare began';
 COMMENT ON COLUMN bcmig.table_state.witness IS 'last applied key and version, re-read from blue after every restart of blue';
