@@ -181,6 +181,7 @@ COMMENT ON COLUMN bcmig.table_state.reason IS 'why the table is suspended or in 
 COMMENT ON COLUMN bcmig.table_state.resume_state IS 'state a suspended table goes back to';
 COMMENT ON COLUMN bcmig.table_state.position IS 'all changes of blue below it are on green (rowversion, change-tracking version, xid8)';
 COMMENT ON COLUMN bcmig.table_state.seen IS 'the dialect''s own mark of what at or above position was applied as well (PostgreSQL: the snapshot of the poll); NULL = nothing';
+COMMENT ON COLUMN bcmig.table_state.copy_finished IS 'when rows and key were there; statistics, sweep and catch-up follow';
 COMMENT ON COLUMN bcmig.table_state.frontier IS 'key up to which copy chunks have been cut';
 COMMENT ON COLUMN bcmig.table_state.swept_position IS 'position that covers everything before the last complete sweep or compare began';
 COMMENT ON COLUMN bcmig.table_state.witness IS 'last applied key and version, re-read from blue after every restart of blue';
@@ -538,5 +539,26 @@ GRANT USAGE ON SCHEMA bcmig TO pg_monitor;
 GRANT SELECT ON ALL TABLES IN SCHEMA bcmig TO pg_monitor;
 GRANT EXECUTE ON FUNCTION bcmig.live_workers(), bcmig.live_blues(), bcmig.live_tables(), bcmig.live_syncs(),
     bcmig_status(text) TO pg_monitor;
+
+-- what a dump of the database takes along: all that is not in this script
+SELECT pg_extension_config_dump('bcmig.environment', $$WHERE side = 'blue'$$);
+SELECT pg_extension_config_dump('bcmig.sync', '');
+SELECT pg_extension_config_dump('bcmig.sync_table', '');
+SELECT pg_extension_config_dump('bcmig.column_map', '');
+SELECT pg_extension_config_dump('bcmig.blue_position', '');
+SELECT pg_extension_config_dump('bcmig.sync_state', '');
+SELECT pg_extension_config_dump('bcmig.table_state', '');
+SELECT pg_extension_config_dump('bcmig.copy_chunk', '');
+SELECT pg_extension_config_dump('bcmig.sync_batch', '');
+SELECT pg_extension_config_dump('bcmig.quarantine', '');
+SELECT pg_extension_config_dump('bcmig.request', '');
+SELECT pg_extension_config_dump('bcmig.audit_log', '');
+SELECT pg_extension_config_dump('bcmig.environment_environment_id_seq', '');
+SELECT pg_extension_config_dump('bcmig.sync_sync_id_seq', '');
+SELECT pg_extension_config_dump('bcmig.sync_table_table_id_seq', '');
+SELECT pg_extension_config_dump('bcmig.sync_batch_batch_id_seq', '');
+SELECT pg_extension_config_dump('bcmig.quarantine_quarantine_id_seq', '');
+SELECT pg_extension_config_dump('bcmig.request_request_id_seq', '');
+SELECT pg_extension_config_dump('bcmig.audit_log_audit_id_seq', '');
 
 SELECT bcmig.wake();

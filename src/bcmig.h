@@ -84,6 +84,7 @@ typedef struct BcmigSlot
 	TimestampTz launched_at;
 	TimestampTz since;			/* when the present phase began */
 	BcmigJob	job;			/* given by the manager; kind NONE = idle */
+	bool		ready;			/* connected and at work */
 	bool		stop;			/* asked to exit when idle */
 
 	/* for the views */

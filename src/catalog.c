@@ -19,16 +19,19 @@
 #include "access/htup_details.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_index.h"
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
 #include "miscadmin.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/inval.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
@@ -262,6 +265,65 @@ bcmig_get_bool(uint64 row, int col)
 	Datum		value = bcmig_get_datum(row, col, &isnull);
 
 	return !isnull && DatumGetBool(value);
+}
+
+char **
+bcmig_get_texts(uint64 row, int col, int n, MemoryContext context)
+{
+	bool		isnull;
+	Datum		array = bcmig_get_datum(row, col, &isnull);
+	Datum	   *values;
+	bool	   *nulls;
+	int			nvalues;
+	char	  **texts;
+
+	if (isnull)
+		return NULL;
+	deconstruct_array(DatumGetArrayTypeP(array), TEXTOID, -1, false, TYPALIGN_INT,
+					  &values, &nulls, &nvalues);
+	if (nvalues != n)
+		return NULL;
+	texts = MemoryContextAlloc(context, sizeof(char *) * Max(n, 1));
+	for (int i = 0; i < n; i++)
+		texts[i] = nulls[i] ? NULL : MemoryContextStrdup(context, TextDatumGetCString(values[i]));
+	return texts;
+}
+
+Oid
+bcmig_unique_index(Relation rel, int n, const char *const *names)
+{
+	Oid			found = InvalidOid;
+	List	   *indexes = RelationGetIndexList(rel);
+	ListCell   *lc;
+
+	foreach(lc, indexes)
+	{
+		HeapTuple	tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(lfirst_oid(lc)));
+		Form_pg_index index;
+		int			matched = 0;
+
+		if (!HeapTupleIsValid(tuple))
+			continue;
+		index = (Form_pg_index) GETSTRUCT(tuple);
+		if (index->indisunique && index->indimmediate && index->indisvalid &&
+			index->indnkeyatts == n &&
+			heap_attisnull(tuple, Anum_pg_index_indpred, NULL) &&
+			heap_attisnull(tuple, Anum_pg_index_indexprs, NULL))
+		{
+			for (int i = 0; i < n; i++)
+			{
+				AttrNumber	attnum = get_attnum(RelationGetRelid(rel), names[i]);
+
+				for (int k = 0; k < n; k++)
+					matched += attnum != InvalidAttrNumber && index->indkey.values[k] == attnum;
+			}
+			if (n > 0 && matched == n && (!OidIsValid(found) || index->indisprimary))
+				found = index->indexrelid;
+		}
+		ReleaseSysCache(tuple);
+	}
+	list_free(indexes);
+	return found;
 }
 
 /*

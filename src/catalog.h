@@ -11,6 +11,7 @@
 #include "bcmig.h"
 #include "executor/spi.h"
 #include "nodes/pg_list.h"
+#include "utils/relcache.h"
 
 /*
  * A stretch of code that works on bcmig's own tables.  Runs as the owner of
@@ -52,6 +53,15 @@ extern char *bcmig_get_text(uint64 row, int col);
 extern int64 bcmig_get_int64(uint64 row, int col, int64 if_null);
 extern bool bcmig_get_bool(uint64 row, int col);
 extern Datum bcmig_get_datum(uint64 row, int col, bool *isnull);
+
+/* column of type text[] as n strings in "context"; NULL when it has not just n */
+extern char **bcmig_get_texts(uint64 row, int col, int n, MemoryContext context);
+
+/*
+ * The unique, immediate, complete index of a relation on exactly these columns
+ * (the primary key if it is that), or InvalidOid.
+ */
+extern Oid	bcmig_unique_index(Relation rel, int n, const char *const *names);
 
 /* tell managers and workers, at commit, that configuration has changed */
 extern void bcmig_config_changed(void);

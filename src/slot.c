@@ -248,6 +248,7 @@ bcmig_process_start(const char *name)
 	/* a wrapper may print a connection string, with its password, at DEBUG */
 	if (log_min_messages < INFO)
 		SetConfigOption("log_min_messages", "info", PGC_SUSET, PGC_S_OVERRIDE);
+	bcmig_slot->ready = true;
 }
 
 void

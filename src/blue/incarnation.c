@@ -119,18 +119,13 @@ witness_holds(int table_id)
 	r.keys = palloc(sizeof(char *) * Max(r.nwitness * table->nkeys, 1));
 	for (int i = 0; i < r.nwitness; i++)
 	{
-		bool		isnull;
-		Datum	   *values;
-		bool	   *nulls;
-		int			n;
+		char	  **key = bcmig_get_texts(i, 2, table->nkeys, caller);
 
 		r.versions[i] = bcmig_get_int64(i, 1, -1);
-		deconstruct_array(DatumGetArrayTypeP(bcmig_get_datum(i, 2, &isnull)), TEXTOID, -1,
-						  false, TYPALIGN_INT, &values, &nulls, &n);
-		if (n != table->nkeys)
+		if (key != NULL)
+			memcpy(&r.keys[i * table->nkeys], key, sizeof(char *) * table->nkeys);
+		else
 			r.nwitness = 0;		/* the key was changed: nothing to ask */
-		for (int k = 0; k < n && r.nwitness > 0; k++)
-			r.keys[i * n + k] = TextDatumGetCString(values[k]);
 	}
 	MemoryContextSwitchTo(oldcontext);
 	bcmig_catalog_end(&scope);

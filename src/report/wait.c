@@ -220,12 +220,13 @@ bcmig_wait_sync(PG_FUNCTION_ARGS)
 			break;
 
 		now = GetCurrentTimestamp();
-		if (strcmp(seen.state, "failed") == 0 ||
-			(seen.suspended != NULL && strcmp(until, "caught_up") == 0))
+		/* the stored state may lag behind a table just resumed */
+		if (seen.suspended != NULL &&
+			(strcmp(seen.state, "failed") == 0 || strcmp(until, "caught_up") == 0))
 			ereport(ERROR,
 					(errcode(ERRCODE_BM_WAIT),
 					 errmsg("sync \"%s\" cannot get to %s", name, until),
-					 errdetail("%s", seen.suspended ? seen.suspended : seen.last_error ? seen.last_error : seen.state),
+					 errdetail("%s", seen.suspended),
 					 errhint("SELECT * FROM bcmig.table_status WHERE sync = %s AND state = 'suspended';",
 							 quote_literal_cstr(name))));
 		if (strcmp(seen.wanted, "running") != 0)

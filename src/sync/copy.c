@@ -498,6 +498,7 @@ finish_copy(BcmigWork *work)
 	BcmigCatalogScope scope;
 	bool		snapshot = strcmp(table->capture, "snapshot") == 0;
 	bool		mine;
+	TimestampTz built;
 
 	bcmig_applier_lock(work, ExclusiveLock);
 	bcmig_start_transaction();
@@ -511,6 +512,7 @@ finish_copy(BcmigWork *work)
 	}
 
 	bcmig_build_key(work);
+	built = GetCurrentTimestamp();
 	bcmig_start_transaction();
 	bcmig_slot_phase("analyze", table->target_name, 0);
 	if (SPI_connect() != SPI_OK_CONNECT ||
@@ -527,10 +529,10 @@ finish_copy(BcmigWork *work)
 	}
 	bcmig_start_transaction();
 	bcmig_catalog_begin(&scope);
-	bcmig_sql("UPDATE bcmig.table_state s SET state = 'catching_up', since = clock_timestamp(), copy_finished = clock_timestamp(), "
+	bcmig_sql("UPDATE bcmig.table_state s SET state = 'catching_up', since = clock_timestamp(), copy_finished = $3, "
 			  " rows_copied = c.rows, bytes_copied = c.bytes, rows_total = c.rows "
 			  "FROM (SELECT coalesce(sum(rows), 0)::int8 AS rows, coalesce(sum(bytes), 0)::int8 AS bytes FROM bcmig.copy_chunk WHERE table_id = $1) c "
-			  "WHERE table_id = $1 AND state = $2", "it", table->table_id, bcmig_state_name(stored.state));
+			  "WHERE table_id = $1 AND state = $2", "itz", table->table_id, bcmig_state_name(stored.state), built);
 	bcmig_audit("state", table->sync_name, table->target_name, "catching_up", NULL);
 	bcmig_catalog_end(&scope);
 	bcmig_end_transaction();

@@ -26,7 +26,6 @@
 #include "miscadmin.h"
 #include "quarantine.h"
 #include "slot.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -135,17 +134,8 @@ mend_duplicates(BcmigWork *work)
 	n = SPI_processed;
 	texts = MemoryContextAlloc(caller, sizeof(char *) * Max(n * table->nkeys, 1));
 	for (int i = 0; i < n; i++)
-	{
-		bool		isnull;
-		Datum	   *values;
-		bool	   *nulls;
-		int			nvalues;
-
-		deconstruct_array(DatumGetArrayTypeP(bcmig_get_datum(i, 1, &isnull)), TEXTOID, -1, false,
-						  TYPALIGN_INT, &values, &nulls, &nvalues);
-		for (int k = 0; k < nvalues; k++)
-			texts[i * table->nkeys + k] = MemoryContextStrdup(caller, TextDatumGetCString(values[k]));
-	}
+		memcpy(&texts[i * table->nkeys], bcmig_get_texts(i, 1, table->nkeys, caller),
+			   sizeof(char *) * table->nkeys);
 	SPI_finish();
 	bcmig_end_transaction();
 	if (n == 0)

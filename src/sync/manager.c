@@ -103,14 +103,19 @@ typedef struct Child
 	uint32		generation;
 } Child;
 
+/* launches in a row that came to nothing, and when the next may be */
+typedef struct Backoff
+{
+	int			failures;
+	TimestampTz not_before;
+} Backoff;
+
 static Config *config = NULL;
 static Child children[BCMIG_MAX_SLOTS];
 static bool reload = true;
 static Oid	sync_table_relid;	/* what bcmig_config_changed() invalidates */
-static int	poller_failures[BCMIG_MAX_BLUES];
-static TimestampTz poller_not_before[BCMIG_MAX_BLUES];
-static TimestampTz worker_not_before;
-static int	worker_failures;
+static Backoff poller_backoff[BCMIG_MAX_BLUES];
+static Backoff worker_backoff;
 static int	workers_short;		/* workers the server would not give at the last try */
 
 static void
@@ -395,47 +400,39 @@ load_config(void)
 /* ---- processes ---- */
 
 /*
- * Take note of children that have ended.
+ * Release the slots of children that ended before they could do so themselves.
  */
 static void
 reap_children(void)
 {
-	TimestampTz now = GetCurrentTimestamp();
-
 	for (int i = 0; i < BCMIG_MAX_SLOTS; i++)
 	{
-		BcmigSlot  *slot = &bcmig_shared->slots[i];
-		BcmigRole	role = slot->role;
-		bool		started = slot->jobs_done > 0;
-		int			blue = -1;
 		pid_t		pid;
 
 		if (children[i].handle == NULL ||
 			GetBackgroundWorkerPid(children[i].handle, &pid) != BGWH_STOPPED)
 			continue;
-		LWLockAcquire(bcmig_shared->lock, LW_EXCLUSIVE);
-		if (role == BCMIG_POLLER)
-			blue = bcmig_live_blue(MyDatabaseId, slot->environment_id, slot->owner);
-		LWLockRelease(bcmig_shared->lock);
-		if (role == BCMIG_POLLER && blue >= 0)
-		{
-			LWLockAcquire(bcmig_shared->lock, LW_EXCLUSIVE);
-			bcmig_shared->blues[blue].reachable = false;
-			LWLockRelease(bcmig_shared->lock);
-			poller_failures[blue] = started ? 1 : poller_failures[blue] + 1;
-			poller_not_before[blue] = TimestampTzPlusMilliseconds(now, bcmig_backoff(poller_failures[blue], 200, 30000));
-		}
-		else if (role == BCMIG_WORKER)
-		{
-			/* one that never did a job could not start: no login, no slot, ... */
-			worker_failures = started ? 0 : worker_failures + 1;
-			if (worker_failures > 0)
-				worker_not_before = TimestampTzPlusMilliseconds(now, bcmig_backoff(worker_failures, 200, 30000));
-		}
 		bcmig_slot_release(i, children[i].generation);
 		pfree(children[i].handle);
 		children[i].handle = NULL;
 	}
+}
+
+/*
+ * A process that cannot connect, to blue or here, dies and is launched again:
+ * after every launch the next one has to wait, longer and longer, until one
+ * has come to work.
+ */
+static bool
+may_launch(const Backoff *b, TimestampTz now)
+{
+	return b->failures == 0 || b->not_before <= now;
+}
+
+static void
+launched(Backoff *b, TimestampTz now)
+{
+	b->not_before = TimestampTzPlusMilliseconds(now, bcmig_backoff(++b->failures, 200, 30000));
 }
 
 static bool
@@ -461,7 +458,7 @@ launch(BcmigRole role, Oid owner, int environment_id)
 static void
 report_missing(int missing)
 {
-	if (missing == 0 && worker_not_before > GetCurrentTimestamp())
+	if (missing == 0 && workers_short > 0 && !may_launch(&worker_backoff, GetCurrentTimestamp()))
 		return;					/* nobody has tried again yet */
 	workers_short = missing;
 	for (int i = 0; i < BCMIG_MAX_DATABASES; i++)
@@ -520,14 +517,19 @@ manage_pollers(void)
 			LWLockAcquire(bcmig_shared->lock, LW_EXCLUSIVE);
 			blue->in_use = false;
 			LWLockRelease(bcmig_shared->lock);
-			poller_failures[i] = 0;
-			poller_not_before[i] = 0;
+			poller_backoff[i].failures = 0;
 		}
-		else if (poller == NULL && poller_not_before[i] <= now &&
-				 !launch(BCMIG_POLLER, blue->owner, blue->environment_id))
+		else if (poller != NULL && blue->reachable)
+			poller_backoff[i].failures = 0;
+		else if (poller == NULL)
 		{
-			missing++;
-			poller_not_before[i] = TimestampTzPlusMilliseconds(now, 1000);
+			/* it died without a word, or said so itself */
+			blue->reachable = false;
+			if (may_launch(&poller_backoff[i], now))
+			{
+				missing += !launch(BCMIG_POLLER, blue->owner, blue->environment_id);
+				launched(&poller_backoff[i], now);
+			}
 		}
 	}
 	return missing;
@@ -564,7 +566,7 @@ give_job(Table **tables, int n, BcmigJobKind kind, int64 request_id, int *missin
 			continue;
 		if (slot->owner != t->sync->owner)
 			other = slot;
-		else if (slot->proc == NULL)
+		else if (!slot->ready)
 			starting = true;
 		else if (idle == NULL)
 			idle = slot;
@@ -593,11 +595,13 @@ give_job(Table **tables, int n, BcmigJobKind kind, int64 request_id, int *missin
 	}
 	LWLockRelease(bcmig_shared->lock);
 
-	if (idle == NULL && !starting && workers < bcmig_max_workers && worker_not_before <= now &&
-		!launch(BCMIG_WORKER, t->sync->owner, 0))
+	if (idle != NULL)
+		worker_backoff.failures = 0;
+	else if (!starting && workers < bcmig_max_workers && may_launch(&worker_backoff, now))
 	{
-		(*missing) += bcmig_max_workers - workers;
-		worker_not_before = TimestampTzPlusMilliseconds(now, 1000);
+		if (!launch(BCMIG_WORKER, t->sync->owner, 0))
+			(*missing) += bcmig_max_workers - workers;
+		launched(&worker_backoff, now);
 	}
 	return idle != NULL;
 }

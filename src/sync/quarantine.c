@@ -15,9 +15,7 @@
 
 #include "quarantine.h"
 
-#include "access/genam.h"
 #include "access/table.h"
-#include "catalog/pg_index.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "miscadmin.h"
@@ -28,7 +26,6 @@
 #include "utils/json.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
-#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 #define LONG_VALUE			65536	/* bytes; longer ones are described */
@@ -237,38 +234,12 @@ Oid
 bcmig_key_index(const BcmigTableInfo *table, Oid relid)
 {
 	Relation	rel = table_open(relid, AccessShareLock);
-	Oid			found = InvalidOid;
-	ListCell   *lc;
+	const char **names = palloc(sizeof(char *) * Max(table->nkeys, 1));
+	Oid			found;
 
-	if (table->nkeys > 0)
-	{
-		foreach(lc, RelationGetIndexList(rel))
-		{
-			HeapTuple	tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(lfirst_oid(lc)));
-			Form_pg_index index;
-			int			matched = 0;
-
-			if (!HeapTupleIsValid(tuple))
-				continue;
-			index = (Form_pg_index) GETSTRUCT(tuple);
-			if (index->indisunique && index->indimmediate && index->indisvalid &&
-				index->indnkeyatts == table->nkeys &&
-				heap_attisnull(tuple, Anum_pg_index_indpred, NULL) &&
-				heap_attisnull(tuple, Anum_pg_index_indexprs, NULL))
-			{
-				for (int i = 0; i < index->indnkeyatts; i++)
-				{
-					char	   *name = get_attname(relid, index->indkey.values[i], true);
-
-					for (int k = 0; k < table->nkeys && name != NULL; k++)
-						matched += strcmp(name, table->columns[table->keys[k]].target) == 0;
-				}
-				if (matched == table->nkeys && (!OidIsValid(found) || index->indisprimary))
-					found = index->indexrelid;
-			}
-			ReleaseSysCache(tuple);
-		}
-	}
+	for (int k = 0; k < table->nkeys; k++)
+		names[k] = table->columns[table->keys[k]].target;
+	found = bcmig_unique_index(rel, table->nkeys, names);
 	table_close(rel, AccessShareLock);
 	return found;
 }

@@ -25,7 +25,6 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "slot.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -151,17 +150,8 @@ candidates(BcmigWork *work, BcmigSpool *spool, int *n)
 	*n = bcmig_query_spool(spool, sql.data);
 	keys = MemoryContextAllocHuge(caller, sizeof(char *) * Max((Size) *n * table->nkeys, 1));
 	for (int i = 0; i < *n; i++)
-	{
-		bool		isnull;
-		Datum	   *values;
-		bool	   *nulls;
-		int			nvalues;
-
-		deconstruct_array(DatumGetArrayTypeP(bcmig_get_datum(i, 1, &isnull)), TEXTOID, -1, false,
-						  TYPALIGN_INT, &values, &nulls, &nvalues);
-		for (int k = 0; k < nvalues; k++)
-			keys[(Size) i * table->nkeys + k] = MemoryContextStrdup(caller, TextDatumGetCString(values[k]));
-	}
+		memcpy(&keys[(Size) i * table->nkeys], bcmig_get_texts(i, 1, table->nkeys, caller),
+			   sizeof(char *) * table->nkeys);
 	SPI_finish();
 	return keys;
 }

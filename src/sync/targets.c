@@ -19,7 +19,6 @@
 #include "catalog/catalog.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
-#include "catalog/pg_index.h"
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
 #include "mb/pg_wchar.h"
@@ -32,7 +31,6 @@
 #include "utils/lsyscache.h"
 #include "utils/numeric.h"
 #include "utils/rel.h"
-#include "utils/syscache.h"
 #include "utils/timestamp.h"
 #include "utils/varlena.h"
 
@@ -338,37 +336,15 @@ check_target_columns(BcmigNewTable *new, Relation rel, const char *name)
 static bool
 has_unique_key(BcmigNewTable *new, Relation rel)
 {
-	List	   *indexes = RelationGetIndexList(rel);
-	ListCell   *lc;
-	bool		found = false;
+	const char **names = palloc(sizeof(char *) * Max(new->nkeys, 1));
+	int			n = 0;
 
-	foreach(lc, indexes)
+	for (int i = 0; i < new->ncolumns; i++)
 	{
-		HeapTuple	tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(lfirst_oid(lc)));
-		Form_pg_index index;
-		int			matched = 0;
-
-		if (!HeapTupleIsValid(tuple))
-			continue;
-		index = (Form_pg_index) GETSTRUCT(tuple);
-		if (index->indisunique && index->indisvalid && index->indimmediate &&
-			index->indnkeyatts == new->nkeys &&
-			heap_attisnull(tuple, Anum_pg_index_indpred, NULL) &&
-			heap_attisnull(tuple, Anum_pg_index_indexprs, NULL))
-		{
-			for (int i = 0; i < new->ncolumns; i++)
-			{
-				AttrNumber	attnum = get_attnum(RelationGetRelid(rel), new->columns[i].target);
-
-				for (int k = 0; k < index->indnkeyatts; k++)
-					matched += new->columns[i].key_position > 0 && index->indkey.values[k] == attnum;
-			}
-			found |= matched == new->nkeys;
-		}
-		ReleaseSysCache(tuple);
+		if (new->columns[i].key_position > 0)
+			names[n++] = new->columns[i].target;
 	}
-	list_free(indexes);
-	return found;
+	return OidIsValid(bcmig_unique_index(rel, n, names));
 }
 
 /*

@@ -21,7 +21,6 @@
 #include "worker.h"
 
 #include "access/xact.h"
-#include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "quarantine.h"
 #include "slot.h"
@@ -614,25 +613,16 @@ retry_quarantine(BcmigWork *work, bool unique_only)
 		keys = MemoryContextAlloc(caller, sizeof(char *) * Max(n * table->nkeys, 1));
 		for (int i = 0; i < n; i++)
 		{
-			bool		isnull;
-			Datum	   *values;
-			bool	   *nulls;
-			int			nvalues;
-			MemoryContext oldcontext;
+			char	  **key = bcmig_get_texts(i, 2, table->nkeys, caller);
 
 			after = bcmig_get_int64(i, 1, 0);
-			deconstruct_array(DatumGetArrayTypeP(bcmig_get_datum(i, 2, &isnull)), TEXTOID, -1,
-							  false, TYPALIGN_INT, &values, &nulls, &nvalues);
-			if (nvalues != table->nkeys)
+			if (key == NULL)
 				ereport(ERROR,
 						(errcode(ERRCODE_BM_WRONG_STATE),
 						 errmsg("quarantine entry " INT64_FORMAT " was made with another key", after),
 						 errhint("SELECT bcmig_resync_table(%s, %s); then discard the entry.",
 								 quote_literal_cstr(table->sync_name), quote_literal_cstr(table->target_name))));
-			oldcontext = MemoryContextSwitchTo(caller);
-			for (int k = 0; k < nvalues; k++)
-				keys[i * table->nkeys + k] = TextDatumGetCString(values[k]);
-			MemoryContextSwitchTo(oldcontext);
+			memcpy(&keys[i * table->nkeys], key, sizeof(char *) * table->nkeys);
 		}
 		bcmig_catalog_end(&scope);
 		bcmig_end_transaction();
