@@ -78,8 +78,9 @@ sub go_on
 	all_equal($blue, $green, 'non-monotone stamps', @tables);
 }
 
-# --- a prepared transaction holds the horizon too ---
+# --- a prepared transaction holds the horizon too, once a later one has ended ---
 on_blue(q{BEGIN; UPDATE k SET v = 'prepared' WHERE id = 3; PREPARE TRANSACTION 'left behind'});
+on_blue(q{UPDATE k SET v = 'later' WHERE id = 2});
 ok($green->poll_query_until('postgres', q{SELECT blocked_by LIKE '%prepared transaction ''left behind''%' FROM bcmig.sync_status}), 'blocked_by names the prepared transaction');
 on_blue(q{COMMIT PREPARED 'left behind'});
 wait_sync($green, 's');
