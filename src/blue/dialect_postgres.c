@@ -307,11 +307,15 @@ unbounded_bytes(const BcmigTableInfo *table)
 	{
 		const char *type = table->columns[i].source_type;
 
+		if (!bcmig_unbounded_type(type))
+			continue;
+		/* text may be a type green does not know */
 		if (strcmp(type, "bytea") == 0 || strcmp(type, "text") == 0 ||
 			strcmp(type, "character varying") == 0)
-			appendStringInfo(&s, "%scoalesce(pg_catalog.octet_length(t.%s), 0)::bigint",
-							 s.len ? " + " : "", ident(table->columns[i].source));
-		else if (strcmp(type, "json") == 0 || strcmp(type, "jsonb") == 0 || strcmp(type, "xml") == 0)
+			appendStringInfo(&s, "%scoalesce(pg_catalog.octet_length(t.%s%s), 0)::bigint",
+							 s.len ? " + " : "", ident(table->columns[i].source),
+							 strcmp(type, "text") == 0 ? "::pg_catalog.text" : "");
+		else
 			appendStringInfo(&s, "%scoalesce(pg_catalog.pg_column_size(t.%s), 0)::bigint * 4",
 							 s.len ? " + " : "", ident(table->columns[i].source));
 	}
