@@ -347,6 +347,24 @@ bcmig_audit(const char *kind, const char *sync_name, const char *target,
 			  "ttttt", kind, sync_name, target, event, detail);
 }
 
+bool
+bcmig_unbounded_type(const char *type)
+{
+	static const char *const names[] = {
+		"bytea", "text", "xml", "json", "jsonb", "character varying",
+		"bit varying", "tsvector"
+	};
+
+	for (int i = 0; i < lengthof(names); i++)
+	{
+		if (strcmp(type, names[i]) == 0)
+			return true;
+	}
+
+	/* arrays, and types of extensions and of the user */
+	return strstr(type, "[]") != NULL || strchr(type, '.') != NULL;
+}
+
 /*
  * Load the configuration of one table.
  */

@@ -123,6 +123,9 @@ typedef struct BcmigTableInfo
 	bool		enabled;
 } BcmigTableInfo;
 
+/* may a value of this type (as format_type spells it) be of any size? */
+extern bool bcmig_unbounded_type(const char *type);
+
 /* NULL when there is no such table; needs a transaction, opens its own scope */
 extern BcmigTableInfo *bcmig_load_table(int table_id);
 

@@ -245,6 +245,12 @@ bcmig_process_start(const char *name)
 	SetConfigOption("default_transaction_isolation", "read committed", PGC_USERSET, PGC_S_OVERRIDE);
 	SetConfigOption("default_transaction_read_only", "off", PGC_USERSET, PGC_S_OVERRIDE);
 
+	/* keys and images travel as text: exactly, and as blue reads them */
+	SetConfigOption("datestyle", "ISO", PGC_USERSET, PGC_S_OVERRIDE);
+	SetConfigOption("intervalstyle", "postgres", PGC_USERSET, PGC_S_OVERRIDE);
+	SetConfigOption("extra_float_digits", "3", PGC_USERSET, PGC_S_OVERRIDE);
+	SetConfigOption("bytea_output", "hex", PGC_USERSET, PGC_S_OVERRIDE);
+
 	/* a wrapper may print a connection string, with its password, at DEBUG */
 	if (log_min_messages < INFO)
 		SetConfigOption("log_min_messages", "info", PGC_SUSET, PGC_S_OVERRIDE);

@@ -96,17 +96,97 @@ version_of(const BcmigTableInfo *table)
 	return table->version_column ? psprintf("t.%s", ident(table->version_column)) : "NULL::bigint";
 }
 
-/* all columns in feed order; key columns from alias "k" when from_keys */
+/* all columns in feed order, of alias "t" */
 static char *
-all_columns(const BcmigTableInfo *table, bool from_keys)
+all_columns(const BcmigTableInfo *table)
 {
 	StringInfoData s;
 
 	initStringInfo(&s);
 	for (int i = 0; i < table->ncolumns; i++)
-		appendStringInfo(&s, ", %s.%s",
-						 from_keys && table->columns[i].key_position > 0 ? "k" : "t",
-						 ident(table->columns[i].source));
+		appendStringInfo(&s, ", t.%s", ident(table->columns[i].source));
+	return s.data;
+}
+
+/* the same, but the key from alias "k" where there is no row */
+static char *
+row_or_key(const BcmigTableInfo *table)
+{
+	StringInfoData s;
+
+	initStringInfo(&s);
+	for (int i = 0; i < table->ncolumns; i++)
+	{
+		const char *name = ident(table->columns[i].source);
+
+		if (table->columns[i].key_position > 0)
+			appendStringInfo(&s, ", coalesce(t.%s, k.%s)", name, name);
+		else
+			appendStringInfo(&s, ", t.%s", name);
+	}
+	return s.data;
+}
+
+/* the key from alias "k", all else NULL */
+static char *
+key_only(const BcmigTableInfo *table)
+{
+	StringInfoData s;
+
+	initStringInfo(&s);
+	for (int i = 0; i < table->ncolumns; i++)
+	{
+		if (table->columns[i].key_position > 0)
+			appendStringInfo(&s, ", k.%s", ident(table->columns[i].source));
+		else
+			appendStringInfoString(&s, ", NULL");
+	}
+	return s.data;
+}
+
+/*
+ * Equal keys of these types are the same bytes.  Of others they need not be:
+ * 1.0 and 1.00, 0 and -0, 'a' and 'A' where the collation says so.
+ */
+static bool
+equal_is_identical(const char *type)
+{
+	static const char *const prefixes[] = {
+		"smallint", "integer", "bigint", "uuid", "bytea", "boolean", "date",
+		"timestamp", "numeric("
+	};
+
+	if (strstr(type, "[]") != NULL)
+		return false;
+	for (int i = 0; i < lengthof(prefixes); i++)
+	{
+		if (strncmp(type, prefixes[i], strlen(prefixes[i])) == 0)
+			return true;
+	}
+	return false;
+}
+
+static bool
+is_character_type(const char *type)
+{
+	return strstr(type, "[]") == NULL &&
+		(strncmp(type, "character", 9) == 0 || strcmp(type, "text") == 0 || strcmp(type, "name") == 0);
+}
+
+/* the key in alias "k" is not, byte for byte, that of the row in alias "t" */
+static char *
+key_differs(const BcmigTableInfo *table)
+{
+	StringInfoData s;
+
+	initStringInfo(&s);
+	for (int i = 0; i < table->nkeys; i++)
+	{
+		const char *name = ident(table->columns[table->keys[i]].source);
+
+		appendStringInfo(&s, "%st.%s::pg_catalog.text COLLATE pg_catalog.\"C\" IS DISTINCT FROM k.%s::pg_catalog.text COLLATE pg_catalog.\"C\"",
+						 i ? " OR " : "", name, name);
+	}
 	return s.data;
 }
 
@@ -194,6 +274,44 @@ append_signs(StringInfo s, const BcmigTableInfo *table)
 						 nulls(table->ncolumns), quote_literal_cstr(source_name(table)));
 }
 
+/*
+ * Keys that were changed into another that is equal to them: the row comes as
+ * it is now, what green has under the old bytes must go.  Deletes are applied
+ * first.  Text is looked at only where a column's collation makes it necessary;
+ * blue evaluates that once.
+ */
+static void
+append_equal_keys(StringInfo s, const BcmigTableInfo *table, const char *changes)
+{
+	bool		text = false;
+	bool		other = false;
+	StringInfoData names;
+
+	initStringInfo(&names);
+	for (int i = 0; i < table->nkeys; i++)
+	{
+		const BcmigColumn *c = &table->columns[table->keys[i]];
+
+		if (is_character_type(c->source_type))
+		{
+			appendStringInfo(&names, "%s%s", text ? ", " : "", quote_literal_cstr(c->source));
+			text = true;
+		}
+		else if (!equal_is_identical(c->source_type))
+			other = true;
+	}
+	if (!text && !other)
+		return;
+	appendStringInfo(s, " UNION ALL SELECT 'D', NULL%s FROM (SELECT %s FROM %s) k LEFT JOIN %s t USING (%s) WHERE (%s)",
+					 key_only(table), key_columns(table, "c."), changes, source_name(table),
+					 key_columns(table, ""), key_differs(table));
+	if (!other)
+		appendStringInfo(s,
+						 " AND (SELECT count(*) FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_collation l ON l.oid = a.attcollation"
+						 " WHERE a.attrelid = %s::pg_catalog.regclass AND a.attname IN (%s) AND NOT l.collisdeterministic) > 0",
+						 quote_literal_cstr(source_name(table)), names.data);
+}
+
 static char *
 pg_window(const BcmigTableInfo *table, int64 position, const char *seen)
 {
@@ -202,20 +320,23 @@ pg_window(const BcmigTableInfo *table, int64 position, const char *seen)
 	initStringInfo(&s);
 	if (strcmp(table->capture, "change_tracking") == 0)
 	{
+		char	   *changes = psprintf("%s c WHERE c.xid >= " INT64_FORMAT "%s",
+									   change_table(table), position, not_seen("c.xid", seen));
+
 		appendStringInfo(&s,
 						 "SELECT CASE WHEN t.%s IS NULL THEN 'D' ELSE 'U' END::text, %s%s"
-						 " FROM (SELECT DISTINCT %s FROM %s c WHERE c.xid >= " INT64_FORMAT "%s) k"
+						 " FROM (SELECT DISTINCT %s FROM %s) k"
 						 " LEFT JOIN %s t USING (%s)",
 						 ident(table->columns[table->keys[0]].source),
-						 version_of(table), all_columns(table, true),
-						 key_columns(table, "c."), change_table(table), position,
-						 not_seen("c.xid", seen),
+						 version_of(table), row_or_key(table),
+						 key_columns(table, "c."), changes,
 						 source_name(table), key_columns(table, ""));
+		append_equal_keys(&s, table, changes);
 	}
 	else
 		appendStringInfo(&s,
 						 "SELECT 'U'::text, %s%s FROM %s t WHERE %s >= " INT64_FORMAT "%s",
-						 version_of(table), all_columns(table, false), source_name(table),
+						 version_of(table), all_columns(table), source_name(table),
 						 version_of(table), position, not_seen(version_of(table), seen));
 	append_signs(&s, table);
 	return s.data;
@@ -250,7 +371,7 @@ pg_chunk(const BcmigTableInfo *table, Datum lower, Datum upper)
 
 	initStringInfo(&s);
 	appendStringInfo(&s, "SELECT 'U'::text, %s%s FROM %s t WHERE true",
-					 version_of(table), all_columns(table, false), source_name(table));
+					 version_of(table), all_columns(table), source_name(table));
 	append_bound(&s, table, ">", lower);
 	append_bound(&s, table, "<=", upper);
 	append_signs(&s, table);
@@ -261,22 +382,27 @@ static char *
 pg_rows_by_key(const BcmigTableInfo *table, int n, char **keys)
 {
 	StringInfoData s;
+	StringInfoData values;
 
 	initStringInfo(&s);
-	appendStringInfo(&s, "SELECT CASE WHEN t.%s IS NULL THEN 'D' ELSE 'U' END::text, %s%s FROM (VALUES ",
-					 ident(table->columns[table->keys[0]].source),
-					 version_of(table), all_columns(table, true));
+	initStringInfo(&values);
 	for (int row = 0; row < n; row++)
 	{
-		appendStringInfoString(&s, row ? ", (" : "(");
+		appendStringInfoString(&values, row ? ", (" : "(");
 		for (int i = 0; i < table->nkeys; i++)
-			appendStringInfo(&s, "%s%s", i ? ", " : "",
+			appendStringInfo(&values, "%s%s", i ? ", " : "",
 							 literal(&table->columns[table->keys[i]],
 									 keys[row * table->nkeys + i]));
-		appendStringInfoChar(&s, ')');
+		appendStringInfoChar(&values, ')');
 	}
-	appendStringInfo(&s, ") k(%s) LEFT JOIN %s t USING (%s)",
-					 key_columns(table, ""), source_name(table), key_columns(table, ""));
+
+	/* a row once, though two of the keys be equal to its own */
+	appendStringInfo(&s, "SELECT 'U'::text, %s%s FROM %s t WHERE (%s) IN (VALUES %s)",
+					 version_of(table), all_columns(table), source_name(table),
+					 key_columns(table, "t."), values.data);
+	appendStringInfo(&s, " UNION ALL SELECT 'D', NULL%s FROM (VALUES %s) k(%s) LEFT JOIN %s t USING (%s) WHERE %s",
+					 key_only(table), values.data, key_columns(table, ""), source_name(table),
+					 key_columns(table, ""), key_differs(table));
 	append_signs(&s, table);
 	return s.data;
 }
@@ -307,13 +433,15 @@ unbounded_bytes(const BcmigTableInfo *table)
 	{
 		const char *type = table->columns[i].source_type;
 
-		/* text may be what stands for a type green does not have */
+		if (!bcmig_unbounded_type(type))
+			continue;
+		/* text may be a type green does not know */
 		if (strcmp(type, "bytea") == 0 || strcmp(type, "text") == 0 ||
 			strcmp(type, "character varying") == 0)
 			appendStringInfo(&s, "%scoalesce(pg_catalog.octet_length(t.%s%s), 0)::bigint",
 							 s.len ? " + " : "", ident(table->columns[i].source),
-							 strcmp(type, "bytea") == 0 ? "" : "::text");
-		else if (strcmp(type, "json") == 0 || strcmp(type, "jsonb") == 0 || strcmp(type, "xml") == 0)
+							 strcmp(type, "text") == 0 ? "::pg_catalog.text" : "");
+		else
 			appendStringInfo(&s, "%scoalesce(pg_catalog.pg_column_size(t.%s), 0)::bigint * 4",
 							 s.len ? " + " : "", ident(table->columns[i].source));
 	}

@@ -54,6 +54,7 @@
 #define ROWS_NAME			"bcmig_rows"
 #define PLANNED_ROWS		100 /* what plans assume: index look-ups, not scans of green */
 #define MAX_SUBXACTS		60
+#define BATCH_BYTES			(8 * 1024 * 1024)	/* rows of a batch are in memory at once */
 
 typedef enum Statement
 {
@@ -606,10 +607,11 @@ apply_pass(Batch *batch, BcmigSpool *spool, char op)
 	while (more)
 	{
 		int			n = 0;
+		Size		bytes = 0;
 
 		MemoryContextReset(batch->context);
 		batch->rows = MemoryContextAlloc(batch->context, sizeof(MinimalTuple) * batch->table->batch_rows);
-		while (n < batch->table->batch_rows &&
+		while (n < batch->table->batch_rows && bytes < BATCH_BYTES &&
 			   (more = tuplestore_gettupleslot(spool->store, true, false, slot)))
 		{
 			bool		isnull;
@@ -619,7 +621,8 @@ apply_pass(Batch *batch, BcmigSpool *spool, char op)
 			if (*VARDATA_ANY(DatumGetTextPP(row_op)) != op)
 				continue;
 			oldcontext = MemoryContextSwitchTo(batch->context);
-			batch->rows[n++] = ExecCopySlotMinimalTuple(slot);
+			batch->rows[n] = ExecCopySlotMinimalTuple(slot);
+			bytes += batch->rows[n++]->t_len;
 			MemoryContextSwitchTo(oldcontext);
 		}
 		if (n > 0)

@@ -55,7 +55,7 @@ bcmig_count_deletes(const BcmigWork *work, BcmigSpool *spool)
 {
 	if (spool->deletes < BREAKER_LEAST_ROWS)
 		return spool->deletes;
-	return count_query(psprintf("SELECT count(*) FROM %s g JOIN bcmig_rows w ON %s WHERE w.bc_op = 'D'",
+	return count_query(psprintf("SELECT count(*) FROM %s g WHERE EXISTS (SELECT FROM bcmig_rows w WHERE w.bc_op = 'D' AND %s)",
 								work->table->target_name, bcmig_key_condition(work->table)),
 					   spool);
 }

@@ -161,11 +161,7 @@ has_unbounded_columns(const BcmigTableInfo *table)
 {
 	for (int i = 0; i < table->ncolumns; i++)
 	{
-		const char *type = table->columns[i].source_type;
-
-		if (strcmp(type, "bytea") == 0 || strcmp(type, "text") == 0 || strcmp(type, "xml") == 0 ||
-			strcmp(type, "json") == 0 || strcmp(type, "jsonb") == 0 ||
-			strcmp(type, "character varying") == 0)
+		if (bcmig_unbounded_type(table->columns[i].source_type))
 			return true;
 	}
 	return false;
