@@ -179,14 +179,6 @@ open_work(int table_id, int64 request_id)
 	bool		found;
 	BcmigWork  *work;
 
-	if (config_changed)
-	{
-		/* before loading, so that a change meanwhile is not lost */
-		config_changed = false;
-		MemoryContextReset(known_context);
-		known_tables = NULL;
-		bcmig_apply_forget();
-	}
 	if (known_tables == NULL)
 	{
 		HASHCTL		ctl = {0};
@@ -245,6 +237,18 @@ run_job(BcmigJob *job)
 	BcmigWork  *works[BCMIG_GROUP];
 	int			n = 0;
 
+	/*
+	 * Between jobs only: what one table's open_work returned must not go away
+	 * while the next is opened.  Cleared before loading, so that a change
+	 * meanwhile is not lost.
+	 */
+	if (config_changed)
+	{
+		config_changed = false;
+		MemoryContextReset(known_context);
+		known_tables = NULL;
+		bcmig_apply_forget();
+	}
 	for (int i = 0; i < job->ntables; i++)
 	{
 		job->table_id = job->tables[i];
