@@ -654,3 +654,9 @@ bcmig_run_retry(BcmigWork *work)
 {
 	retry_quarantine(work, false);
 }
+
+void
+bcmig_retry_unique(BcmigWork *work)
+{
+	retry_quarantine(work, true);
+}
