@@ -168,8 +168,8 @@ has_unbounded_columns(const BcmigTableInfo *table)
 }
 
 /*
- * Everything a job needs to know of a table, kept until configuration changes;
- * NULL when the table is gone.
+ * Everything a job needs to know of a table, kept until a job begins after
+ * configuration has changed; NULL when the table is gone.
  */
 static BcmigWork *
 open_work(int table_id, int64 request_id)
@@ -179,14 +179,6 @@ open_work(int table_id, int64 request_id)
 	bool		found;
 	BcmigWork  *work;
 
-	if (config_changed)
-	{
-		/* before loading, so that a change meanwhile is not lost */
-		config_changed = false;
-		MemoryContextReset(known_context);
-		known_tables = NULL;
-		bcmig_apply_forget();
-	}
 	if (known_tables == NULL)
 	{
 		HASHCTL		ctl = {0};
@@ -245,6 +237,17 @@ run_job(BcmigJob *job)
 	BcmigWork  *works[BCMIG_GROUP];
 	int			n = 0;
 
+	/*
+	 * Only here: what is opened below must last for the job.  Before loading,
+	 * so that a change meanwhile is not lost; it counts from the next job on.
+	 */
+	if (config_changed)
+	{
+		config_changed = false;
+		MemoryContextReset(known_context);
+		known_tables = NULL;
+		bcmig_apply_forget();
+	}
 	for (int i = 0; i < job->ntables; i++)
 	{
 		job->table_id = job->tables[i];
