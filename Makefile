@@ -23,3 +23,4 @@ $(OBJS): $(wildcard src/*.h src/*/*.h)
 
 include $(srcdir)/demo/demo.mk
 include $(srcdir)/test/test.mk
+include $(srcdir)/bench/bench.mk

@@ -184,7 +184,7 @@ COMMENT ON COLUMN bcmig.table_state.seen IS 'the dialect''s own mark of what at 
 COMMENT ON COLUMN bcmig.table_state.copy_finished IS 'when rows and key were there; statistics, sweep and catch-up follow';
 COMMENT ON COLUMN bcmig.table_state.frontier IS 'key up to which copy chunks have been cut';
 COMMENT ON COLUMN bcmig.table_state.swept_position IS 'position that covers everything before the last complete sweep or compare began';
-COMMENT ON COLUMN bcmig.table_state.witness IS 'last applied key and version, re-read from blue after every restart of blue';
+COMMENT ON COLUMN bcmig.table_state.witness IS 'transactions, keys and versions applied last, looked for on blue after every restart of blue';
 
 CREATE TABLE bcmig.copy_chunk (
     table_id    integer NOT NULL REFERENCES bcmig.sync_table ON DELETE CASCADE,

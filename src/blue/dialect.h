@@ -16,6 +16,9 @@
  *		 change feed of the table was reset (TRUNCATE), the table is resynced
  *	'M'  bc_rowversion = changes below it have expired
  *	'I'  bc_rowversion = hash of blue's incarnation
+ *	'X'  bc_rowversion = a trace: a transaction that changed the table, deletes
+ *		 included, and whose changes this window may hold; the newest
+ *		 BCMIG_TRACES are enough
  * 'B', 'M' and 'I' may come several times (before and after the rows); all of
  * one kind must agree.
  *
@@ -26,6 +29,8 @@
 
 #include "catalog.h"
 #include "lib/stringinfo.h"
+
+#define BCMIG_TRACES	50		/* traces kept of a window */
 
 /* a table in a script for blue */
 typedef struct BcmigScriptTable
@@ -69,6 +74,12 @@ typedef struct BcmigDialect
 	 */
 	char	   *(*window) (const BcmigTableInfo *table, int64 position,
 						   const char *seen);
+
+	/*
+	 * Text feed: one row, how many of these traces blue does not have any more
+	 * though they have not expired.
+	 */
+	char	   *(*lost_traces) (const BcmigTableInfo *table, const char *traces);
 
 	/* all rows with lower < key <= upper (NULL = open end) */
 	char	   *(*chunk) (const BcmigTableInfo *table, Datum lower, Datum upper);

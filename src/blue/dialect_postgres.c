@@ -339,7 +339,23 @@ pg_window(const BcmigTableInfo *table, int64 position, const char *seen)
 						 version_of(table), all_columns(table), source_name(table),
 						 version_of(table), position, not_seen(version_of(table), seen));
 	append_signs(&s, table);
+	appendStringInfo(&s,
+					 " UNION ALL (SELECT 'X', m.xid%s FROM bcmig_blue.moved m WHERE m.relid = %s::pg_catalog.regclass"
+					 " AND m.xid >= " INT64_FORMAT "%s ORDER BY m.xid DESC LIMIT %d)",
+					 nulls(table->ncolumns), quote_literal_cstr(source_name(table)), position,
+					 not_seen("m.xid", seen), BCMIG_TRACES);
 	return s.data;
+}
+
+/* traces: comma-separated transaction ids */
+static char *
+pg_lost_traces(const BcmigTableInfo *table, const char *traces)
+{
+	return psprintf("SELECT count(*)::text, NULL, NULL, NULL, NULL, NULL, NULL, NULL"
+					" FROM bcmig_blue.state f, pg_catalog.unnest('{%s}'::bigint[]) w(xid) WHERE w.xid >= f.floor"
+					" AND NOT EXISTS (SELECT FROM bcmig_blue.moved m WHERE m.xid = w.xid"
+					"  AND m.relid = pg_catalog.to_regclass(%s))",
+					traces, quote_literal_cstr(source_name(table)));
 }
 
 /* (k1, k2) op (v1, v2); nothing when the bound is open */
@@ -506,6 +522,7 @@ const BcmigDialect bcmig_dialect_postgres = {
 	.blocker = pg_blocker,
 	.expire = pg_expire,
 	.window = pg_window,
+	.lost_traces = pg_lost_traces,
 	.chunk = pg_chunk,
 	.rows_by_key = pg_rows_by_key,
 	.key_list = pg_key_list,

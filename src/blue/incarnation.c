@@ -9,9 +9,10 @@
  *	- another fork, or a horizon below the stored one: blue was restored or
  *	  failed over.  Everything of it is read again (resync, never truncate).
  *	- another start only: blue may have lost its last commits in a crash
- *	  (asynchronous commit).  The tail witness of each table, the last keys and
- *	  versions applied, is read back; when one is missing or older, all tables
- *	  are read again, since what was lost is the end of the log, not of a table.
+ *	  (asynchronous commit).  The tail witness of each table, the transactions,
+ *	  keys and versions applied last, is read back; when one is missing or older,
+ *	  all tables are read again, since what was lost is the end of the log, not
+ *	  of a table.
  *
  * The new incarnation is stored in the transaction that marks the tables (or
  * after the witnesses agreed), so a crash in between asks again.
@@ -30,6 +31,7 @@
 #include "miscadmin.h"
 #include "remote.h"
 #include "slot.h"
+#include "source.h"
 #include "state.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -91,8 +93,39 @@ witness_receive(TupleTableSlot *slot, DestReceiver *self)
 }
 
 /*
- * Are the last rows applied to this table still on blue, at least as new?  A
- * table that has applied nothing since its copy has no witness and agrees.
+ * Does blue still have the transactions whose changes were applied last?  They
+ * tell of deletes, and of rows without a version, which keys cannot.
+ */
+static bool
+traces_hold(const BcmigTableInfo *table)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	BcmigCatalogScope scope;
+	char	   *traces;
+	Oid			feed;
+	List	   *rows;
+
+	bcmig_catalog_begin(&scope);
+	bcmig_sql("SELECT string_agg(x, ',') FROM bcmig.table_state s, jsonb_array_elements(s.witness) w, "
+			  " jsonb_array_elements_text(w->'x') x WHERE s.table_id = $1", "i", table->table_id);
+	traces = bcmig_get_text(0, 1);
+	if (traces != NULL)
+		traces = MemoryContextStrdup(caller, traces);
+	bcmig_catalog_end(&scope);
+	if (traces == NULL)
+		return true;
+
+	feed = get_relname_relid(bcmig_environment_feed(table->environment_id),
+							 get_namespace_oid("bcmig", false));
+	rows = bcmig_remote_texts(feed, bcmig_dialect_of_server(GetForeignTable(feed)->serverid)->lost_traces(table, traces));
+	return rows != NIL && ((char **) linitial(rows))[0] != NULL &&
+		strcmp(((char **) linitial(rows))[0], "0") == 0;
+}
+
+/*
+ * Are the last changes applied to this table still on blue, and the rows at
+ * least as new?  A table that has applied nothing since its copy has no
+ * witness and agrees.
  */
 static bool
 witness_holds(int table_id)
@@ -106,12 +139,16 @@ witness_holds(int table_id)
 	const BcmigDialect *dialect;
 
 	table = bcmig_load_table(table_id);
-	if (table == NULL || table->nkeys == 0)
+	if (table == NULL)
+		return true;
+	if (!traces_hold(table))
+		return false;
+	if (table->nkeys == 0)
 		return true;
 
 	bcmig_catalog_begin(&scope);
 	bcmig_sql("SELECT (w->>'v')::int8, ARRAY(SELECT jsonb_array_elements_text(w->'k')) "
-			  "FROM bcmig.table_state s, jsonb_array_elements(s.witness) w WHERE s.table_id = $1",
+			  "FROM bcmig.table_state s, jsonb_array_elements(s.witness) w WHERE s.table_id = $1 AND w ? 'k'",
 			  "i", table_id);
 	oldcontext = MemoryContextSwitchTo(caller);
 	r.nwitness = SPI_processed;

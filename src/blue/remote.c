@@ -24,7 +24,6 @@
 #include "remote.h"
 
 #include "catalog.h"
-#include "commands/defrem.h"
 #include "dialect.h"
 #include "executor/executor.h"
 #include "foreign/foreign.h"
@@ -127,17 +126,13 @@ bad_shape(Oid feed, const char *what)
 
 /*
  * Replace statement and fetch size in a copied plan.  The expected text is
- * what postgres_fdw deparses for our feed: SELECT <columns> FROM <the remote
- * name in the feed's options>, where that name is one no blue has.
+ * what postgres_fdw deparses for our feed: SELECT <columns> FROM
+ * bcmig_feed.<name of the feed>, a table no blue has.
  */
 static void
 retarget(PlannedStmt *pstmt, Oid feed, const char *sql, int fetch_size)
 {
 	ForeignScan *scan = (ForeignScan *) pstmt->planTree;
-	List	   *options = GetForeignTable(feed)->options;
-	ListCell   *lc;
-	const char *schema = "";
-	const char *table = "";
 	char	   *tail;
 	String	   *text;
 
@@ -146,21 +141,11 @@ retarget(PlannedStmt *pstmt, Oid feed, const char *sql, int fetch_size)
 	if (list_length(scan->fdw_private) < 3 || !IsA(linitial(scan->fdw_private), String))
 		bad_shape(feed, "The scan does not start with the text of its statement.");
 
-	foreach(lc, options)
-	{
-		DefElem    *def = (DefElem *) lfirst(lc);
-
-		if (strcmp(def->defname, "schema_name") == 0)
-			schema = defGetString(def);
-		else if (strcmp(def->defname, "table_name") == 0)
-			table = defGetString(def);
-	}
-	tail = psprintf(" FROM %s.%s", quote_identifier(schema), quote_identifier(table));
+	tail = psprintf(" FROM bcmig_feed.%s", quote_identifier(get_rel_name(feed)));
 	text = linitial_node(String, scan->fdw_private);
 	if (strncmp(strVal(text), "SELECT ", 7) != 0 ||
 		strlen(strVal(text)) < strlen(tail) ||
-		strcmp(strVal(text) + strlen(strVal(text)) - strlen(tail), tail) != 0 ||
-		strcmp(schema, "bcmig_feed") != 0)
+		strcmp(strVal(text) + strlen(strVal(text)) - strlen(tail), tail) != 0)
 		bad_shape(feed, psprintf("Its statement is \"%s\", expected SELECT ...%s.",
 								 strVal(text), tail));
 	if (!IsA(lthird(scan->fdw_private), Integer))

@@ -41,6 +41,7 @@ typedef struct Look
 	char	   *suspended;		/* a suspended table and why, or NULL */
 	int64		rows_done;
 	int64		rows_total;
+	bool		all_streaming;	/* also tables the manager has not seen yet */
 	char	   *wanted;
 } Look;
 
@@ -58,7 +59,9 @@ look(const char *name, Look *seen)
 				  "  JOIN bcmig.table_state ts USING (table_id) WHERE t.sync_id = s.sync_id AND ts.state = 'suspended' LIMIT 1), "
 				  " (SELECT coalesce(sum(coalesce(l.rows_copied, ts.rows_copied)), 0)::int8 FROM bcmig.sync_table t "
 				  "  JOIN bcmig.table_state ts USING (table_id) LEFT JOIN bcmig.live_tables() l USING (table_id) WHERE t.sync_id = s.sync_id), "
-				  " (SELECT coalesce(sum(ts.rows_total), 0)::int8 FROM bcmig.sync_table t JOIN bcmig.table_state ts USING (table_id) WHERE t.sync_id = s.sync_id) "
+				  " (SELECT coalesce(sum(ts.rows_total), 0)::int8 FROM bcmig.sync_table t JOIN bcmig.table_state ts USING (table_id) WHERE t.sync_id = s.sync_id), "
+				  " NOT EXISTS (SELECT FROM bcmig.sync_table t JOIN bcmig.table_state ts USING (table_id) WHERE t.sync_id = s.sync_id "
+				  "  AND ts.state <> 'streaming' AND coalesce((t.options->>'enabled')::bool, true)) "
 				  "FROM bcmig.sync s JOIN bcmig.sync_state st USING (sync_id) WHERE s.name = $1", "t", name) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_BM_UNKNOWN_OBJECT),
@@ -72,6 +75,7 @@ look(const char *name, Look *seen)
 	seen->suspended = bcmig_get_text(0, 5);
 	seen->rows_done = bcmig_get_int64(0, 6, 0);
 	seen->rows_total = bcmig_get_int64(0, 7, 0);
+	seen->all_streaming = bcmig_get_bool(0, 8);
 	MemoryContextSwitchTo(oldcontext);
 	bcmig_catalog_end(&scope);
 }
@@ -214,9 +218,10 @@ bcmig_wait_sync(PG_FUNCTION_ARGS)
 		}
 		LWLockRelease(bcmig_shared->lock);
 
-		if (strcmp(until, "streaming") == 0 && strcmp(seen.state, "streaming") == 0)
+		if (strcmp(until, "streaming") == 0 && strcmp(seen.state, "streaming") == 0 &&
+			(seen.all_streaming || seen.suspended != NULL))
 			break;
-		if (strcmp(until, "caught_up") == 0 && known && target != 0 && through >= target)
+		if (strcmp(until, "caught_up") == 0 && seen.all_streaming && known && target != 0 && through >= target)
 			break;
 
 		now = GetCurrentTimestamp();

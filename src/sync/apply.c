@@ -35,11 +35,15 @@
 #include "access/table.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_inherits.h"
+#include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
+#include "commands/trigger.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/queryenvironment.h"
@@ -304,6 +308,42 @@ bcmig_query_spool(BcmigSpool *spool, const char *sql)
 }
 
 /*
+ * Deferrable unique keys are checked by internal triggers, which do not fire
+ * with session_replication_role = replica unless told so: duplicates would go
+ * in without a word.  Tell them (only a superuser may, hence the catalogue
+ * owner), whoever made the constraint; a restored dump has forgotten it.
+ */
+static void
+enforce_unique_keys(Oid relid)
+{
+	Relation	rel = table_open(relid, RowExclusiveLock);
+	char	   *name = pstrdup(quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),
+														  RelationGetRelationName(rel)));
+	List	   *silent = NIL;
+	ListCell   *lc;
+	BcmigCatalogScope scope;
+
+	for (int i = 0; rel->trigdesc != NULL && i < rel->trigdesc->numtriggers; i++)
+	{
+		Trigger    *trigger = &rel->trigdesc->triggers[i];
+
+		if (trigger->tgfoid == F_UNIQUE_KEY_RECHECK && trigger->tgenabled != TRIGGER_FIRES_ALWAYS)
+			silent = lappend(silent, pstrdup(trigger->tgname));
+	}
+	table_close(rel, NoLock);
+	if (silent == NIL)
+		return;
+	bcmig_catalog_begin(&scope);
+	foreach(lc, silent)
+	{
+		if (SPI_execute(psprintf("ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER %s", name,
+								 quote_identifier((char *) lfirst(lc))), false, 0) < 0)
+			elog(ERROR, "ALTER TABLE failed");
+	}
+	bcmig_catalog_end(&scope);
+}
+
+/*
  * The plans of a table, anew when its target has changed shape.  The target is
  * locked as a writer would.
  */
@@ -312,6 +352,8 @@ plans_of(const BcmigTableInfo *table)
 {
 	ApplyPlans *plans;
 	bool		found;
+	bool		partitioned;
+	Oid			relid;
 	Relation	rel;
 	RangeVar   *rv = makeRangeVar(table->target_schema, table->target_table, -1);
 
@@ -337,7 +379,21 @@ plans_of(const BcmigTableInfo *table)
 		memset(&plans->shape, 0, sizeof(plans->shape));
 		remember_shape(&plans->shape, rel);
 	}
+	relid = RelationGetRelid(rel);
+	partitioned = rel->rd_rel->relkind == RELKIND_PARTITIONED_TABLE;
 	table_close(rel, NoLock);
+
+	/* of leaf partitions only when plans are made: there may be many */
+	if (!partitioned)
+		enforce_unique_keys(relid);
+	else if (!found)
+	{
+		List	   *all = find_all_inheritors(relid, RowExclusiveLock, NULL);
+		ListCell   *lc;
+
+		foreach(lc, all)
+			enforce_unique_keys(lfirst_oid(lc));
+	}
 	return plans;
 }
 

@@ -21,9 +21,12 @@
 #include "applier_lock.h"
 #include "ask.h"
 #include "call.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_namespace.h"
 #include "miscadmin.h"
 #include "options.h"
 #include "state.h"
+#include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 
@@ -107,6 +110,19 @@ bcmig_find_table(const BcmigSync *sync, const char *target, char **name)
 }
 
 /*
+ * Two sessions that change the rights on one object at the same time fail with
+ * "tuple concurrently updated": let them come one after the other.  A lock that
+ * conflicts with itself only, until the end of the transaction; taking it makes
+ * what the other one has committed visible.
+ */
+static void
+lock_grants(void)
+{
+	LockDatabaseObject(NamespaceRelationId, get_namespace_oid("bcmig", false), 0,
+					   ShareUpdateExclusiveLock);
+}
+
+/*
  * bcmig_create_sync(sync, blue, options)
  */
 Datum
@@ -133,6 +149,13 @@ bcmig_create_sync(PG_FUNCTION_ARGS)
 	bcmig_catalog_begin(&scope);
 	options = bcmig_options_merge(NULL, options, "sync");
 	stored = options_text(options);
+	/* against a session that removes it */
+	if (bcmig_sql("SELECT 1 FROM bcmig.environment WHERE environment_id = $1 FOR KEY SHARE",
+				  "i", env->environment_id) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_UNKNOWN_OBJECT),
+				 errmsg("environment \"%s\" has just been removed", env->name),
+				 errhint("SELECT name FROM bcmig.environment WHERE side = 'blue';")));
 	if (bcmig_sql("INSERT INTO bcmig.sync (name, environment_id, owner, options) VALUES ($1, $2, $3, $4) "
 				  "ON CONFLICT (name) DO NOTHING RETURNING sync_id",
 				  "tioj", name, env->environment_id, owner, stored) == 0)
@@ -142,6 +165,7 @@ bcmig_create_sync(PG_FUNCTION_ARGS)
 				 errhint("SELECT bcmig_alter_sync(%s, '{...}');", quote_literal_cstr(name))));
 	sync_id = bcmig_get_int64(0, 1, 0);
 	bcmig_sql("INSERT INTO bcmig.sync_state (sync_id) VALUES ($1)", "i", sync_id);
+	lock_grants();
 	if (owner != env->owner)
 		SPI_execute(psprintf("GRANT SELECT ON bcmig.%s TO %s",
 							 bcmig_environment_feed(env->environment_id),
@@ -301,6 +325,7 @@ bcmig_drop_sync(PG_FUNCTION_ARGS)
 					  "UNION ALL SELECT 1 FROM bcmig.environment WHERE environment_id = $1 AND owner::oid = $2",
 					  "io", sync->environment_id, sync->owner) == 0)
 		{
+			lock_grants();
 			SPI_execute(psprintf("REVOKE SELECT ON bcmig.%s FROM %s",
 								 bcmig_environment_feed(sync->environment_id),
 								 quote_identifier(GetUserNameFromId(sync->owner, false))), false, 0);

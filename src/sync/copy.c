@@ -14,7 +14,7 @@
  *	upsert	over rows that are there (resync): spooled and applied like a
  *			window, applier lock exclusive; a sweep follows
  *
- * A table without key is one chunk with open ends.
+ * A table without key is one chunk with open ends; its resync is a compare.
  *
  *-------------------------------------------------------------------------
  */
@@ -126,8 +126,12 @@ begin_copy(BcmigWork *work)
 	load = stored.state != BCMIG_RESYNC && copy && target_is_empty(table);
 	if (load)
 		bcmig_drop_key(work);
-	next = stored.state == BCMIG_RESYNC ? BCMIG_RESYNC :
-		copy ? BCMIG_COPYING : BCMIG_CATCHING_UP;
+
+	/* rows without a key cannot be written over others: the compare does it all */
+	if (!load && table->nkeys == 0)
+		copy = false;
+	next = !copy ? BCMIG_CATCHING_UP :
+		stored.state == BCMIG_RESYNC ? BCMIG_RESYNC : BCMIG_COPYING;
 	bcmig_catalog_begin(&scope);
 	bcmig_sql("DELETE FROM bcmig.copy_chunk WHERE table_id = $1", "i", table->table_id);
 	if (copy && table->nkeys == 0)

@@ -111,6 +111,26 @@ database_entry(Oid dboid)
 	return unused;
 }
 
+/*
+ * A manager an earlier launcher has left behind.  One that had not started by
+ * then loses its slot, and exits when it comes.
+ */
+static BcmigSlot *
+running_manager(Oid dboid)
+{
+	for (int i = 0; i < BCMIG_MAX_SLOTS; i++)
+	{
+		BcmigSlot  *slot = &bcmig_shared->slots[i];
+
+		if (!slot->in_use || slot->role != BCMIG_MANAGER || slot->dboid != dboid)
+			continue;
+		if (slot->proc != NULL)
+			return slot;
+		bcmig_slot_release(i, slot->generation);
+	}
+	return NULL;
+}
+
 static void
 launch_manager(Oid dboid)
 {
@@ -138,6 +158,8 @@ launch_manager(Oid dboid)
 		else
 			db->next_start = TimestampTzPlusMilliseconds(now, bcmig_backoff(++db->failures, 1000, 30000));
 	}
+	else if (running_manager(dboid) != NULL)
+		return;
 	if (db->next_start > now)
 		return;
 	LWLockAcquire(bcmig_shared->lock, LW_EXCLUSIVE);
@@ -183,6 +205,8 @@ bcmig_launcher_main(Datum arg)
 	{
 		List	   *databases;
 		ListCell   *lc;
+		TimestampTz now;
+		long		wait;
 
 		CHECK_FOR_INTERRUPTS();
 		if (ConfigReloadPending)
@@ -207,6 +231,20 @@ bcmig_launcher_main(Datum arg)
 				continue;
 			if (handles[i] != NULL)
 				TerminateBackgroundWorker(handles[i]);
+			else
+			{
+				BcmigSlot  *slot = running_manager(db->dboid);
+
+				if (slot != NULL)
+				{
+					LWLockAcquire(bcmig_shared->lock, LW_EXCLUSIVE);
+					slot->stop = true;
+					if (slot->proc != NULL)
+						SetLatch(&slot->proc->procLatch);
+					LWLockRelease(bcmig_shared->lock);
+					continue;
+				}
+			}
 			if (handles[i] == NULL || GetBackgroundWorkerPid(handles[i], &(pid_t) {0}) == BGWH_STOPPED)
 			{
 				if (handles[i] != NULL)
@@ -221,9 +259,19 @@ bcmig_launcher_main(Datum arg)
 			}
 		}
 
+		/* a manager that waits out its backoff may be due before long */
+		now = GetCurrentTimestamp();
+		wait = bcmig_naptime;
+		for (int i = 0; i < BCMIG_MAX_DATABASES; i++)
+		{
+			BcmigDatabase *db = &bcmig_shared->databases[i];
+
+			if (db->in_use && handles[i] == NULL && db->next_start > now)
+				wait = Min(wait, Max(10, TimestampDifferenceMilliseconds(now, db->next_start)));
+		}
 		pgstat_report_activity(STATE_IDLE, "bcmig: watches databases");
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 bcmig_naptime, PG_WAIT_EXTENSION);
+						 wait, PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);
 	}
 }

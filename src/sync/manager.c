@@ -47,6 +47,7 @@ extern PGDLLEXPORT void bcmig_manager_main(Datum arg);
 #define IDLE_WORKER			10000	/* ms an idle worker is kept when another owner waits */
 #define COMPARE_LEAST		1000	/* ms between two compares of a snapshot table that moves */
 #define COMPARE_SHARE		20	/* a compare may take 1/20 of the time */
+#define SHORT_RETRY			10000	/* ms until the server is asked again for a worker it refused */
 #define CLEANUP_ROWS		10000	/* rows of sync_batch deleted in one transaction */
 
 typedef struct Sync
@@ -117,6 +118,7 @@ static Oid	sync_table_relid;	/* what bcmig_config_changed() invalidates */
 static Backoff poller_backoff[BCMIG_MAX_BLUES];
 static Backoff worker_backoff;
 static int	workers_short;		/* workers the server would not give at the last try */
+static TimestampTz short_until; /* not asked for more before; 0 = the last launch was granted */
 
 static void
 config_invalidated(Datum arg, Oid relid)
@@ -444,7 +446,11 @@ launch(BcmigRole role, Oid owner, int environment_id)
 
 	MemoryContextSwitchTo(oldcontext);
 	if (index < 0)
+	{
+		short_until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), SHORT_RETRY);
 		return false;
+	}
+	short_until = 0;
 	if (children[index].handle != NULL)
 		pfree(children[index].handle);
 	children[index].handle = handle;
@@ -458,9 +464,11 @@ launch(BcmigRole role, Oid owner, int environment_id)
 static void
 report_missing(int missing)
 {
-	if (missing == 0 && workers_short > 0 && !may_launch(&worker_backoff, GetCurrentTimestamp()))
+	if (missing == 0 && short_until > GetCurrentTimestamp())
 		return;					/* nobody has tried again yet */
 	workers_short = missing;
+	if (missing == 0 && short_until != 0)
+		return;					/* nobody has got one since: what was said stands */
 	for (int i = 0; i < BCMIG_MAX_DATABASES; i++)
 	{
 		BcmigDatabase *db = &bcmig_shared->databases[i];
@@ -597,11 +605,13 @@ give_job(Table **tables, int n, BcmigJobKind kind, int64 request_id, int *missin
 
 	if (idle != NULL)
 		worker_backoff.failures = 0;
-	else if (!starting && workers < bcmig_max_workers && may_launch(&worker_backoff, now))
+	else if (!starting && workers < bcmig_max_workers && short_until <= now &&
+			 may_launch(&worker_backoff, now))
 	{
-		if (!launch(BCMIG_WORKER, t->sync->owner, 0))
+		if (launch(BCMIG_WORKER, t->sync->owner, 0))
+			launched(&worker_backoff, now);
+		else
 			(*missing) += bcmig_max_workers - workers;
-		launched(&worker_backoff, now);
 	}
 	return idle != NULL;
 }
@@ -946,6 +956,13 @@ leave(void)
 	proc_exit(0);
 }
 
+/* how long to sleep when something may be due at "then"; the past asks for nothing */
+static long
+until(long wait, TimestampTz then, TimestampTz now)
+{
+	return then > now ? Min(wait, Max(10, TimestampDifferenceMilliseconds(now, then))) : wait;
+}
+
 void
 bcmig_manager_main(Datum arg)
 {
@@ -969,6 +986,8 @@ bcmig_manager_main(Datum arg)
 		long		wait = bcmig_naptime;
 
 		CHECK_FOR_INTERRUPTS();
+		if (bcmig_slot->stop)
+			proc_exit(0);
 		if (ConfigReloadPending)
 		{
 			ConfigReloadPending = false;
@@ -996,14 +1015,21 @@ bcmig_manager_main(Datum arg)
 		}
 		pgstat_report_stat(false);
 
-		/* a table or poller that waits out its backoff may be due before long */
+		/* a table, poller or worker that waits out its backoff may be due before long */
 		for (int i = 0; i < config->ntables; i++)
 		{
 			BcmigTable *live = config->tables[i].live;
 
-			if (live != NULL && live->not_before > now)
-				wait = Min(wait, Max(10, TimestampDifferenceMilliseconds(now, live->not_before)));
+			if (live != NULL)
+				wait = until(wait, live->not_before, now);
 		}
+		for (int i = 0; i < BCMIG_MAX_BLUES; i++)
+		{
+			if (poller_backoff[i].failures > 0)
+				wait = until(wait, poller_backoff[i].not_before, now);
+		}
+		if (worker_backoff.failures > 0)
+			wait = until(wait, worker_backoff.not_before, now);
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 wait, PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);

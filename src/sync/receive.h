@@ -9,6 +9,7 @@
 #define BCMIG_RECEIVE_H
 
 #include "bcmig.h"
+#include "dialect.h"
 #include "executor/tuptable.h"
 #include "tcop/dest.h"
 #include "utils/tuplestore.h"
@@ -18,7 +19,7 @@
 #define FEED_VERSION	1
 #define FEED_COLUMNS	2
 
-/* what the B, M and I rows said; see dialect.h */
+/* what the B, M, I and X rows said; see dialect.h */
 typedef struct BcmigSigns
 {
 	bool		has_begin;
@@ -29,6 +30,8 @@ typedef struct BcmigSigns
 	bool		has_incarnation;
 	bool		incarnation_changed;
 	int64		incarnation;
+	int			ntraces;
+	int64		traces[BCMIG_TRACES];
 } BcmigSigns;
 
 /*

@@ -73,6 +73,10 @@ receiver_receive(TupleTableSlot *slot, DestReceiver *self)
 			note_sign(&r->signs.has_incarnation, &r->signs.incarnation_changed,
 					  &r->signs.incarnation, version);
 			break;
+		case 'X':
+			if (r->signs.ntraces < BCMIG_TRACES)
+				r->signs.traces[r->signs.ntraces++] = version;
+			break;
 		default:
 			ereport(ERROR,
 					(errcode(ERRCODE_BM_BLUE),

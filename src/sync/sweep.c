@@ -188,6 +188,9 @@ key_sweep(BcmigWork *work, const BcmigStored *stored, const BcmigReading *readin
 		bcmig_reread_keys(work, "sweep", Min(RECHECK_KEYS, n - i),
 						  keys + (Size) i * work->table->nkeys, &applied);
 	}
+
+	/* a row without $systemId that was renamed stood in its own way until now */
+	bcmig_retry_unique(work);
 	bcmig_start_transaction();
 	store_swept(work, reading);
 	bcmig_end_transaction();

@@ -510,7 +510,29 @@ bcmig_make_target(BcmigNewTable *new)
 	if (new->nkeys > 0)
 		appendStringInfo(&sql, ", PRIMARY KEY (%s)", keys.data);
 	appendStringInfoChar(&sql, ')');
-	bcmig_run_as(new->sync->owner, sql.data);
+
+	/*
+	 * The name was free when we looked.  Another session that makes the same
+	 * table is waited for by the catalogue's unique index.
+	 */
+	PG_TRY();
+	{
+		bcmig_run_as(new->sync->owner, sql.data);
+	}
+	PG_CATCH();
+	{
+		int			code = geterrcode();
+
+		if (code != ERRCODE_UNIQUE_VIOLATION && code != ERRCODE_DUPLICATE_TABLE)
+			PG_RE_THROW();
+		FlushErrorState();
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_DUPLICATE),
+				 errmsg("table %s has just been made by another session",
+						quote_qualified_identifier(new->target_schema, new->target_table)),
+				 errhint("SELECT * FROM bcmig.sync_table;")));
+	}
+	PG_END_TRY();
 }
 
 /*

@@ -34,38 +34,47 @@
 #define RETRY_KEYS			200 /* keys in one re-read */
 
 /*
- * The last rows of a window, by version: [{"k": [...], "v": n}, ...].  NULL
- * when there are none to swear by.
+ * What blue must still have after a restart for this window not to have been
+ * lost there: [{"x": [trace, ...]}, {"k": key, "v": version}, ...], the keys
+ * being those of the last rows by version.  NULL when there is none.
  */
 static char *
 witnesses(const BcmigTableInfo *table, BcmigSpool *spool)
 {
-	TupleTableSlot *slot;
+	const BcmigSigns *signs = &spool->receiver.signs;
 	StringInfoData s;
 	int			n = 0;
 
-	if (spool->upserts == 0 || table->nkeys == 0)
-		return NULL;
-	slot = MakeSingleTupleTableSlot(spool->desc, &TTSOpsMinimalTuple);
 	initStringInfo(&s);
-	tuplestore_select_read_pointer(spool->store, 0);
-	tuplestore_rescan(spool->store);
-	while (n < BCMIG_WITNESSES && tuplestore_gettupleslot(spool->store, true, false, slot))
+	if (signs->ntraces > 0)
 	{
-		slot_getallattrs(slot);
-		if (*VARDATA_ANY(DatumGetTextPP(slot->tts_values[FEED_OP])) != 'U')
-			continue;
-		if (slot->tts_isnull[FEED_VERSION])
-			appendStringInfo(&s, "%c{\"k\":%s}", n ? ',' : '[', bcmig_row_key(table, slot));
-		else if (DatumGetInt64(slot->tts_values[FEED_VERSION]) == spool->max_version)
-			appendStringInfo(&s, "%c{\"k\":%s,\"v\":" INT64_FORMAT "}", n ? ',' : '[',
-							 bcmig_row_key(table, slot), spool->max_version);
-		else
-			continue;
-		n++;
+		for (int i = 0; i < signs->ntraces; i++)
+			appendStringInfo(&s, "%s" INT64_FORMAT, i ? "," : "[{\"x\":[", signs->traces[i]);
+		appendStringInfoString(&s, "]}");
 	}
-	ExecDropSingleTupleTableSlot(slot);
-	if (n == 0)
+	if (spool->upserts > 0 && table->nkeys > 0)
+	{
+		TupleTableSlot *slot = MakeSingleTupleTableSlot(spool->desc, &TTSOpsMinimalTuple);
+
+		tuplestore_select_read_pointer(spool->store, 0);
+		tuplestore_rescan(spool->store);
+		while (n < BCMIG_WITNESSES && tuplestore_gettupleslot(spool->store, true, false, slot))
+		{
+			slot_getallattrs(slot);
+			if (*VARDATA_ANY(DatumGetTextPP(slot->tts_values[FEED_OP])) != 'U')
+				continue;
+			if (!slot->tts_isnull[FEED_VERSION] &&
+				DatumGetInt64(slot->tts_values[FEED_VERSION]) != spool->max_version)
+				continue;
+			appendStringInfo(&s, "%c{\"k\":%s", s.len > 0 ? ',' : '[', bcmig_row_key(table, slot));
+			if (!slot->tts_isnull[FEED_VERSION])
+				appendStringInfo(&s, ",\"v\":" INT64_FORMAT, spool->max_version);
+			appendStringInfoChar(&s, '}');
+			n++;
+		}
+		ExecDropSingleTupleTableSlot(slot);
+	}
+	if (s.len == 0)
 		return NULL;
 	appendStringInfoChar(&s, ']');
 	return s.data;
@@ -378,11 +387,15 @@ check_window(Window *w)
 	}
 }
 
-/* a quiet table costs no write; its position is the blue-wide one */
+/*
+ * A quiet table costs no write; its position is the blue-wide one.  Traces
+ * without rows are deletes a sweep will find, or has found.
+ */
 static bool
 needs_write(const Window *w)
 {
 	return w->open && (w->spool->upserts + w->spool->deletes > 0 ||
+					   w->spool->receiver.signs.ntraces > 0 ||
 					   w->stored.state == BCMIG_CATCHING_UP);
 }
 
@@ -640,4 +653,10 @@ void
 bcmig_run_retry(BcmigWork *work)
 {
 	retry_quarantine(work, false);
+}
+
+void
+bcmig_retry_unique(BcmigWork *work)
+{
+	retry_quarantine(work, true);
 }

@@ -168,8 +168,8 @@ has_unbounded_columns(const BcmigTableInfo *table)
 }
 
 /*
- * Everything a job needs to know of a table, kept until a job begins after
- * configuration has changed; NULL when the table is gone.
+ * Everything a job needs to know of a table, kept until configuration changes;
+ * NULL when the table is gone.
  */
 static BcmigWork *
 open_work(int table_id, int64 request_id)
@@ -238,8 +238,9 @@ run_job(BcmigJob *job)
 	int			n = 0;
 
 	/*
-	 * Only here: what is opened below must last for the job.  Before loading,
-	 * so that a change meanwhile is not lost; it counts from the next job on.
+	 * Between jobs only: what one table's open_work returned must not go away
+	 * while the next is opened.  Cleared before loading, so that a change
+	 * meanwhile is not lost.
 	 */
 	if (config_changed)
 	{

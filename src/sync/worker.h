@@ -60,6 +60,9 @@ extern void bcmig_reread_keys(BcmigWork *work, const char *kind, int n, char **k
 							  BcmigApplied *applied);
 extern void bcmig_run_retry(BcmigWork *work);
 
+/* re-read the rows a unique key has refused: what stood in their way may be gone */
+extern void bcmig_retry_unique(BcmigWork *work);
+
 /* copy.c, keys.c */
 extern void bcmig_run_copy(BcmigWork *work);
 extern void bcmig_drop_key(BcmigWork *work);
