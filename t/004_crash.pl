@@ -164,7 +164,7 @@ sub copying
 	return $green->safe_psql('postgres', "SELECT s.state = 'copying' FROM bcmig.table_state s JOIN bcmig.sync_table USING (table_id) WHERE target_table = 'big'") eq 't';
 }
 
-connect_blue($green, $blue, 's', '{"max_delete_percent": 100}');
+connect_blue($green, $blue, 's', '{"sweep_interval": "1s", "max_delete_percent": 100}');
 $green->safe_psql('postgres', "SELECT bcmig_add_table('s', '$_', NULL, '{\"chunk_rows\": 100}')") foreach @tables;
 start_load();
 start_sync($green, 's');
