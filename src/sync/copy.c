@@ -170,8 +170,13 @@ cut_chunks(BcmigWork *work)
 	int			number;
 
 	bcmig_catalog_begin(&scope);
-	bcmig_sql("SELECT frontier, all_chunks FROM bcmig.table_state WHERE table_id = $1 FOR UPDATE",
-			  "i", table->table_id);
+	if (bcmig_sql("SELECT frontier, all_chunks FROM bcmig.table_state WHERE table_id = $1 FOR UPDATE",
+				  "i", table->table_id) == 0)
+	{
+		/* the table was taken out meanwhile */
+		bcmig_catalog_end(&scope);
+		return;
+	}
 	frontier = bcmig_get_datum(0, 1, &isnull);
 	frontier = isnull ? (Datum) 0 : frontier;
 	all = bcmig_get_bool(0, 2);
@@ -439,50 +444,53 @@ copy_next_chunk(BcmigWork *work, MemoryContext context)
 		bcmig_end_transaction();
 		return CHUNK_STATE_CHANGED;
 	}
+
+	/*
+	 * Lock first, claim after: who takes the table out goes in that order too.
+	 */
+	load = strcmp(stored.copy_mode, "load") == 0;
+	if (load)
+		bcmig_applier_lock(work, ShareLock);
 	claim_chunk(work, context, &chunk);
 	if (!chunk.found)
 	{
-		bool		left;
+		ChunkResult result = CHUNK_DONE;	/* look again */
 
 		if (!stored.all_chunks)
-		{
 			cut_chunks(work);
-			bcmig_end_transaction();
-			return CHUNK_DONE;	/* look again */
+		else
+		{
+			bcmig_catalog_begin(&scope);
+			result = bcmig_sql("SELECT 1 FROM bcmig.copy_chunk WHERE table_id = $1 AND NOT done LIMIT 1",
+							   "i", table->table_id) > 0 ? CHUNK_NONE_FREE : CHUNK_ALL_DONE;
+			bcmig_catalog_end(&scope);
 		}
-		bcmig_catalog_begin(&scope);
-		left = bcmig_sql("SELECT 1 FROM bcmig.copy_chunk WHERE table_id = $1 AND NOT done LIMIT 1",
-						 "i", table->table_id) > 0;
-		bcmig_catalog_end(&scope);
 		bcmig_end_transaction();
-		return left ? CHUNK_NONE_FREE : CHUNK_ALL_DONE;
+		if (load)
+			bcmig_applier_unlock(work, ShareLock);
+		return result;
 	}
 
-	load = strcmp(stored.copy_mode, "load") == 0;
 	rel = table_openrv(makeRangeVar(table->target_schema, table->target_table, -1), RowExclusiveLock);
 	fast = load && bcmig_load_possible(table, rel, work->feed);
 	table_close(rel, NoLock);
 	bcmig_slot_phase(load ? "copy" : "resync", table->target_name, stored.rows_total);
 
-	if (fast)
+	if (fast && still_copying(work, "load"))
 	{
-		bcmig_applier_lock(work, ShareLock);
-		if (!still_copying(work, "load"))
-		{
-			bcmig_end_transaction();
-			bcmig_applier_unlock(work, ShareLock);
-			return CHUNK_STATE_CHANGED;
-		}
-		if (load_chunk(work, &chunk, &reading))
-		{
-			bcmig_applier_unlock(work, ShareLock);
-			return CHUNK_DONE;
-		}
-		/* its transaction and with it the claim are gone; go the careful way */
+		bool		loaded = load_chunk(work, &chunk, &reading);
+
 		bcmig_applier_unlock(work, ShareLock);
+		if (loaded)
+			return CHUNK_DONE;
+		/* its transaction and with it the claim are gone; go the careful way */
 	}
 	else
+	{
 		bcmig_end_transaction();
+		if (load)
+			bcmig_applier_unlock(work, ShareLock);
+	}
 
 	bcmig_applier_lock(work, ExclusiveLock);
 	if (chunk_is_open(work, &chunk, load ? "load" : "upsert"))
