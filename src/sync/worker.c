@@ -240,8 +240,10 @@ run_job(BcmigJob *job)
 	/*
 	 * Between jobs only: what one table's open_work returned must not go away
 	 * while the next is opened.  Cleared before loading, so that a change
-	 * meanwhile is not lost.
+	 * meanwhile is not lost.  An idle worker has not been told yet what was
+	 * committed while it slept.
 	 */
+	AcceptInvalidationMessages();
 	if (config_changed)
 	{
 		config_changed = false;
