@@ -31,7 +31,8 @@
 
 #define WHOLE_BATCHES		10	/* a window of so many batches is still one transaction */
 #define UNIQUE_RETRIES		3	/* windows a secondary key may stop before rows are blamed */
-#define RETRY_KEYS			200 /* keys in one re-read */
+#define RETRY_KEYS			2000	/* keys in one re-read: more than max_errors lets stand, since rows that
+								 * swapped a unique value can only be applied together */
 
 /*
  * What blue must still have after a restart for this window not to have been
