@@ -97,6 +97,13 @@ begin_copy(BcmigWork *work)
 	bool		copy;
 	BcmigTableState next;
 
+	/* begun already: workers that join do not wait for chunks under way */
+	bcmig_start_transaction();
+	copy = bcmig_state_load(table->table_id, &stored) && stored.copy_mode != NULL;
+	bcmig_end_transaction();
+	if (copy)
+		return true;
+
 	bcmig_applier_lock(work, ExclusiveLock);
 	bcmig_reading(table->table_id, &reading);
 	bcmig_start_transaction();
