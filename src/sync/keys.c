@@ -32,7 +32,7 @@
 #include "utils/rel.h"
 
 #define DUPLICATE_ROUNDS	5
-#define DUPLICATE_KEYS		200
+#define DUPLICATE_KEYS		1000
 
 /* run a statement as the current user, the sync's owner; in a transaction */
 static uint64
@@ -104,9 +104,10 @@ bcmig_drop_key(BcmigWork *work)
 }
 
 /*
- * Delete every row of the keys that stand more than once and read them again.
+ * Delete every row of keys that stand more than once and read them again, as
+ * many keys as go into one statement.  Returns how many there were.
  */
-static void
+static int
 mend_duplicates(BcmigWork *work)
 {
 	BcmigTableInfo *table = work->table;
@@ -139,7 +140,7 @@ mend_duplicates(BcmigWork *work)
 	SPI_finish();
 	bcmig_end_transaction();
 	if (n == 0)
-		return;
+		return 0;
 
 	bcmig_start_transaction();
 	spool = bcmig_spool_create();
@@ -159,6 +160,7 @@ mend_duplicates(BcmigWork *work)
 	ereport(LOG,
 			(errmsg("bcmig: %d keys stood twice in %s after the copy and were read again",
 					n, table->target_name)));
+	return n;
 }
 
 /*
@@ -201,7 +203,8 @@ bcmig_build_key(BcmigWork *work)
 		PG_END_TRY();
 		if (edata == NULL)
 			return;
-		mend_duplicates(work);
+		while (mend_duplicates(work) == DUPLICATE_KEYS)
+			CHECK_FOR_INTERRUPTS();
 		round++;
 	}
 }
