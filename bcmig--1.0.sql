@@ -112,6 +112,7 @@ CREATE TABLE bcmig.column_map (
     ordinal       integer NOT NULL,
     source_column text NOT NULL,
     source_type   text NOT NULL,
+    native_type   text NOT NULL,
     target_column text NOT NULL,
     target_type   text NOT NULL,
     key_position  integer,
@@ -124,6 +125,7 @@ COMMENT ON TABLE bcmig.column_map IS 'Columns of each table, in feed order (afte
 COMMENT ON COLUMN bcmig.column_map.key_position IS 'place in the key, from 1; NULL = not in the key';
 COMMENT ON COLUMN bcmig.column_map.row_identity IS 'the $systemId column: stays the same when the key of a row is renamed';
 COMMENT ON COLUMN bcmig.column_map.source_type IS 'type of the feed column';
+COMMENT ON COLUMN bcmig.column_map.native_type IS 'type as blue spells it';
 
 -- ---------------------------------------------------------------------------
 -- Progress: written by the engine only

@@ -157,7 +157,8 @@ typedef enum BcmigTableState
  *
  * The table is clean when window_poll >= moved_poll: a window that used poll
  * window_poll has committed and no poll since saw it move.  A clean streaming
- * table is complete to its blue's horizon, whatever "position" says.
+ * table is complete to its blue's horizon, whatever "position" says - unless
+ * blue only hints at what moves: then "position" is all that is proved.
  */
 typedef struct BcmigTable
 {
@@ -188,6 +189,7 @@ typedef struct BcmigTable
 	TimestampTz ladder_since;
 	int			quarantined;	/* entries in bcmig.quarantine */
 	uint64		name_hash;		/* of source schema and table, for the poller */
+	bool		hinted;			/* moves may be missed by polls */
 	uint64		version;		/* BcmigShared->publications when it was last
 								 * changed: the manager must not overwrite news
 								 * with what it read before them */

@@ -424,7 +424,7 @@ bcmig_load_table(int table_id)
 		t->enabled = bcmig_get_bool(0, 25);
 		MemoryContextSwitchTo(oldcontext);
 
-		bcmig_sql("SELECT source_column, source_type, target_column, target_type, key_position, row_identity "
+		bcmig_sql("SELECT source_column, source_type, target_column, target_type, key_position, row_identity, native_type "
 				  "FROM bcmig.column_map WHERE table_id = $1 ORDER BY ordinal", "i", table_id);
 		oldcontext = MemoryContextSwitchTo(caller);
 		t->ncolumns = SPI_processed;
@@ -441,6 +441,7 @@ bcmig_load_table(int table_id)
 			c->target_type = bcmig_get_text(i, 4);
 			c->key_position = bcmig_get_int64(i, 5, 0);
 			c->row_identity = bcmig_get_bool(i, 6);
+			c->native_type = bcmig_get_text(i, 7);
 			if (c->row_identity)
 				t->identity_column = i;
 			if (c->key_position > 0 && c->key_position <= t->ncolumns)

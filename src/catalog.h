@@ -75,7 +75,8 @@ extern void bcmig_audit(const char *kind, const char *sync_name,
 typedef struct BcmigColumn
 {
 	char	   *source;
-	char	   *source_type;
+	char	   *source_type;	/* of the feed column */
+	char	   *native_type;	/* as blue spells it */
 	char	   *target;
 	char	   *target_type;
 	int			key_position;	/* 0 = not in the key */

@@ -23,6 +23,7 @@
 #include "postgres.h"
 
 #include "ask.h"
+#include "dialect.h"
 
 #include "access/xact.h"
 #include "catalog.h"
@@ -107,9 +108,9 @@ make_transient_feed(Oid serverid, Oid role)
 
 	bcmig_catalog_begin(&scope);
 	SPI_execute(psprintf("CREATE FOREIGN TABLE bcmig.%s (c1 text, c2 text, c3 text, c4 text, "
-						 "c5 text, c6 text, c7 text, c8 text) SERVER %s "
-						 "OPTIONS (schema_name 'bcmig_feed', table_name '%s')",
-						 name, quote_identifier(server->servername), name),
+						 "c5 text, c6 text, c7 text, c8 text) SERVER %s OPTIONS (%s)",
+						 name, quote_identifier(server->servername),
+						 bcmig_dialect_of_server(serverid)->feed_options(name)),
 				false, 0);
 	SPI_execute(psprintf("ALTER FOREIGN TABLE bcmig.%s OWNER TO %s", name,
 						 quote_identifier(GetUserNameFromId(role, false))),

@@ -24,6 +24,7 @@
  */
 #include "postgres.h"
 
+#include "commands/defrem.h"
 #include "dialect.h"
 #include "utils/builtins.h"
 
@@ -160,6 +161,95 @@ bcmig_postgres_preflight(void)
 				 "'blocked_by cannot name the transaction that holds blue back.'",
 				 "format('GRANT pg_read_all_stats TO %I; -- on blue', current_user)");
 	return sql.data;
+}
+
+/*
+ * The value of a default expression that is one constant ('x'::text, 0, -1,
+ * '-1'::integer, true), or NULL when it is anything else.
+ */
+char *
+bcmig_postgres_constant(const char *expr)
+{
+	StringInfoData value;
+	const char *p = expr;
+	bool		escapes = false;
+
+	initStringInfo(&value);
+	if (strcmp(expr, "true") == 0 || strcmp(expr, "false") == 0)
+		return pstrdup(expr);
+	if (p[0] == 'E' && p[1] == '\'')
+	{
+		escapes = true;
+		p++;
+	}
+	if (*p == '\'')
+	{
+		for (p++; *p != '\0'; p++)
+		{
+			if (*p == '\'' && p[1] != '\'')
+				break;
+			if (*p == '\'' || (escapes && *p == '\\'))
+				p++;
+			if (*p == '\0')
+				return NULL;
+			appendStringInfoChar(&value, *p);
+		}
+		if (*p++ != '\'')
+			return NULL;
+	}
+	else
+	{
+		size_t		n = (*p == '-') + strspn(p + (*p == '-'), "0123456789.");
+
+		if (n == 0)
+		{
+			/* (-1)::numeric and the like */
+			if (*p != '(' || (n = strspn(p + 1, "-0123456789.")) == 0 || p[n + 1] != ')')
+				return NULL;
+			appendBinaryStringInfo(&value, p + 1, n);
+			p += n + 2;
+		}
+		else
+		{
+			appendBinaryStringInfo(&value, p, n);
+			p += n;
+		}
+	}
+	/* one cast may follow: to the column's own type */
+	if (*p != '\0' && (strncmp(p, "::", 2) != 0 || strstr(p + 2, "::") != NULL ||
+					   strpbrk(p, "+*/|") != NULL))
+		return NULL;
+	return value.data;
+}
+
+/* a local socket cannot stall */
+char *
+bcmig_postgres_missing_timeouts(ForeignServer *server, char **fix, bool *fatal)
+{
+	static const char *const timeouts[] = {"connect_timeout", "10", "tcp_user_timeout", "30000"};
+	StringInfoData missing;
+	ListCell   *lc;
+
+	initStringInfo(&missing);
+	for (int i = 0; i < lengthof(timeouts); i += 2)
+	{
+		bool		set = false;
+
+		foreach(lc, server->options)
+		{
+			DefElem    *def = (DefElem *) lfirst(lc);
+
+			set |= strcmp(def->defname, timeouts[i]) == 0 ||
+				(strcmp(def->defname, "host") == 0 && defGetString(def)[0] == '/');
+		}
+		if (!set)
+			appendStringInfo(&missing, "%sADD %s '%s'", missing.len ? ", " : "", timeouts[i], timeouts[i + 1]);
+	}
+	if (missing.len == 0)
+		return NULL;
+	*fatal = false;
+	*fix = psprintf("ALTER SERVER %s OPTIONS (%s);", quote_identifier(server->servername), missing.data);
+	return pstrdup("Where the network stalls, a worker waits as long as TCP does, and a shutdown with it.");
 }
 
 char *

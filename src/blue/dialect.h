@@ -28,6 +28,7 @@
 #define BCMIG_DIALECT_H
 
 #include "catalog.h"
+#include "foreign/foreign.h"
 #include "lib/stringinfo.h"
 
 #define BCMIG_TRACES	50		/* traces kept of a window */
@@ -41,26 +42,65 @@ typedef struct BcmigScriptTable
 	bool		has_key;
 } BcmigScriptTable;
 
+/* a table the poller watches */
+typedef struct BcmigWatched
+{
+	char	   *schema;
+	char	   *table;
+	char	   *capture;
+} BcmigWatched;
+
 typedef struct BcmigDialect
 {
 	const char *name;			/* for messages: "PostgreSQL" */
 	const char *fdw;			/* foreign data wrapper it goes with */
 	const char *default_schema; /* where source tables are unless said */
+	bool		has_fetch_size; /* third member of the scan's fdw_private */
 
 	/*
-	 * Server options without which a stalled network holds a worker (and a
-	 * shutdown) for as long as TCP likes: name, value, name, value, ... NULL.
+	 * OPTIONS of a feed, and whether this is the text its wrapper then plans:
+	 * it names the feed, so that nobody's foreign table is taken for one.
 	 */
-	const char *const *timeouts;
+	char	   *(*feed_options) (const char *feed);
+	bool		(*is_feed_text) (const char *feed, const char *text);
+
+	/* before the first statement of a process; may be NULL */
+	void		(*prepare_process) (void);
+
+	/*
+	 * Called in the handler of an error the wrapper raised: raises a better
+	 * one, or returns.  May be NULL.
+	 */
+	void		(*explain_error) (const char *sql);
+
+	/*
+	 * What is missing so that a stalled network cannot hold a worker (and a
+	 * shutdown) for as long as TCP likes: NULL, or a sentence, with the fix in
+	 * *fix.  *fatal: the preflight must not pass.
+	 */
+	char	   *(*missing_timeouts) (ForeignServer *server, char **fix, bool *fatal);
+
+	/*
+	 * A type as blue spells it -> the feed's type, NULL: the same.  And the
+	 * constant a default expression stands for, or NULL.
+	 */
+	char	   *(*green_type) (const char *native);
+	char	   *(*constant) (const char *expression);
 
 	/*
 	 * Polling (text feed).  One row 'poll', microseconds since 1970 of blue's
 	 * clock, horizon, top, mark ("seen" of windows that use this poll),
 	 * incarnation hash, incarnation text, floor of the moved log; then a row
-	 * 'moved', schema, table per table that moved since the poll whose mark
-	 * was "previous" (NULL: since ever is not asked, only the poll row).
+	 * 'moved', schema, table per table (of BcmigWatched) that moved since the
+	 * poll whose mark was "previous" (NULL: since ever is not asked, only the
+	 * poll row).  Where blue can only hint at what moved: 'count', schema,
+	 * table, a number that changes when the table is written to, be it not yet
+	 * committed.
 	 */
-	char	   *(*poll) (const char *previous);
+	char	   *(*poll) (const char *previous, List *watched);
+
+	/* are moves of tables captured this way only hinted at? */
+	bool		(*hinted) (const char *capture);
 
 	/* who holds the horizon back: one row with a sentence, or none */
 	char	   *(*blocker) (void);
@@ -120,8 +160,26 @@ typedef struct BcmigDialect
 } BcmigDialect;
 
 extern const BcmigDialect bcmig_dialect_postgres;
+extern const BcmigDialect bcmig_dialect_tsql;
+
+/* describe_tsql.c */
+extern char *bcmig_tsql_identifier(const char *name);
+extern char *bcmig_tsql_string(const char *value);
+extern char *bcmig_tsql_batch(const BcmigTableInfo *table, const char *purpose, const char *sql);
+extern char *bcmig_tsql_describe(const char *schema, const char *table);
+extern char *bcmig_tsql_preflight(void);
+extern char *bcmig_tsql_script(const char *kind, const char *login, List *tables);
+extern char *bcmig_tsql_green_type(const char *native);
+extern char *bcmig_tsql_constant(const char *expression);
+
+/* tds_messages.c */
+extern void bcmig_tds_prepare_process(void);
+extern void bcmig_tds_explain_error(const char *sql);
+extern char *bcmig_tds_missing_timeouts(ForeignServer *server, char **fix, bool *fatal);
 
 /* describe_postgres.c */
+extern char *bcmig_postgres_missing_timeouts(ForeignServer *server, char **fix, bool *fatal);
+extern char *bcmig_postgres_constant(const char *expression);
 extern char *bcmig_postgres_describe(const char *schema, const char *table);
 extern char *bcmig_postgres_preflight(void);
 extern char *bcmig_postgres_script(const char *kind, const char *login, List *tables);

@@ -222,7 +222,7 @@ change_table(const BcmigTableInfo *table)
 }
 
 static char *
-pg_poll(const char *previous)
+pg_poll(const char *previous, List *watched)
 {
 	StringInfoData s;
 
@@ -508,17 +508,40 @@ pg_table_size_sql(const BcmigTableInfo *table)
 					" FROM pg_catalog.pg_class c WHERE c.oid = %s::pg_catalog.regclass", name);
 }
 
-/* seconds, and milliseconds */
-static const char *const pg_timeouts[] = {
-	"connect_timeout", "10", "tcp_user_timeout", "30000", NULL
-};
+static char *
+pg_feed_options(const char *feed)
+{
+	return psprintf("schema_name 'bcmig_feed', table_name '%s'", feed);
+}
+
+/* what postgres_fdw deparses: SELECT <columns> FROM bcmig_feed.<feed> */
+static bool
+pg_is_feed_text(const char *feed, const char *text)
+{
+	char	   *tail = psprintf(" FROM bcmig_feed.%s", quote_identifier(feed));
+
+	return strncmp(text, "SELECT ", 7) == 0 && strlen(text) >= strlen(tail) &&
+		strcmp(text + strlen(text) - strlen(tail), tail) == 0;
+}
+
+/* the log of what moved is exact */
+static bool
+pg_hinted(const char *capture)
+{
+	return false;
+}
 
 const BcmigDialect bcmig_dialect_postgres = {
 	.name = "PostgreSQL",
 	.fdw = "postgres_fdw",
 	.default_schema = "public",
-	.timeouts = pg_timeouts,
+	.has_fetch_size = true,
+	.feed_options = pg_feed_options,
+	.is_feed_text = pg_is_feed_text,
+	.missing_timeouts = bcmig_postgres_missing_timeouts,
+	.constant = bcmig_postgres_constant,
 	.poll = pg_poll,
+	.hinted = pg_hinted,
 	.blocker = pg_blocker,
 	.expire = pg_expire,
 	.window = pg_window,

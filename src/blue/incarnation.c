@@ -333,7 +333,7 @@ bcmig_store_blue(int index)
 		if (table->blue != index || table->key.dboid != MyDatabaseId)
 			continue;
 		watched[nwatched++] = Int32GetDatum(table->key.table_id);
-		if (table->state != BCMIG_STREAMING || table->window_poll == 0 ||
+		if (table->state != BCMIG_STREAMING || table->window_poll == 0 || table->hinted ||
 			table->window_poll < table->moved_poll)
 			dirty[ndirty++] = Int32GetDatum(table->key.table_id);
 	}

@@ -13,6 +13,12 @@
  * in between; so it does when blue's log of what moved has been expired past
  * the previous poll.
  *
+ * Where blue only hints at what moved (write counters), a table counts as moved
+ * from the poll that saw its counter change until the horizon has passed the
+ * top of that poll: the writer may still be open.  Since a hint may be missing,
+ * such tables count as moved every HINTED_INTERVAL anyway, and none of them is
+ * ever taken to be at the horizon without a window (BcmigTable.hinted).
+ *
  * An error ends the process: the manager starts another one with backoff.
  *
  *-------------------------------------------------------------------------
@@ -37,6 +43,7 @@
 #include "utils/backend_status.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -48,12 +55,65 @@ extern PGDLLEXPORT void bcmig_poller_main(Datum arg);
 #define QUIET_BEFORE_IDLE	2000	/* ms without movement before polls slow down */
 #define STORE_INTERVAL		60000	/* ms between two writes of bcmig.blue_position */
 #define EXPIRE_INTERVAL		60000	/* ms between two calls of blue's expire() */
+#define HINTED_INTERVAL		15000	/* ms after which tables with hints are read in any case */
 #define BLOCKED_AFTER		1000	/* ms the horizon stands still before we ask who holds it */
 
 static int	blue_index;
 static BcmigBlue *blue;
 static Oid	feed;
 static const BcmigDialect *dialect;
+
+/* the tables blue is asked about; loaded again when configuration changes */
+static List *watched = NIL;
+static MemoryContext watched_context;
+static bool watched_stale = true;
+static Oid	sync_table_relid;
+
+/* table -> last counter, and the top the horizon has to pass */
+typedef struct Hint
+{
+	uint64		table;			/* must be first */
+	int64		count;
+	int64		until;			/* 0 = nothing open */
+} Hint;
+
+static HTAB *hints = NULL;
+
+static void
+config_invalidated(Datum arg, Oid relid)
+{
+	if (relid == sync_table_relid || !OidIsValid(relid))
+		watched_stale = true;
+}
+
+/*
+ * Tables of running syncs of this blue and owner.  In a transaction.
+ */
+static void
+load_watched(void)
+{
+	BcmigCatalogScope scope;
+
+	watched_stale = false;
+	MemoryContextReset(watched_context);
+	watched = NIL;
+	bcmig_catalog_begin(&scope);
+	bcmig_sql("SELECT t.source_schema, t.source_table, t.capture FROM bcmig.sync_table t JOIN bcmig.sync y USING (sync_id) "
+			  "WHERE y.environment_id = $1 AND y.owner::oid = $2 AND t.capture <> 'snapshot' ORDER BY 1, 2",
+			  "io", bcmig_slot->environment_id, bcmig_slot->owner);
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		MemoryContext oldcontext = MemoryContextSwitchTo(watched_context);
+		BcmigWatched *w = palloc(sizeof(BcmigWatched));
+
+		w->schema = bcmig_get_text(i, 1);
+		w->table = bcmig_get_text(i, 2);
+		w->capture = bcmig_get_text(i, 3);
+		watched = lappend(watched, w);
+		MemoryContextSwitchTo(oldcontext);
+	}
+	bcmig_catalog_end(&scope);
+}
 
 /* feed and dialect of this poller's environment */
 static void
@@ -71,6 +131,7 @@ find_feed(int environment_id)
 				 errmsg("environment %d has no feed", environment_id)));
 	ft = GetForeignTable(feed);
 	dialect = bcmig_dialect_of_server(ft->serverid);
+	sync_table_relid = get_relname_relid("sync_table", get_namespace_oid("bcmig", false));
 	bcmig_end_transaction();
 }
 
@@ -87,10 +148,13 @@ ask_blue(MemoryContext context, const char *previous)
 	MemoryContext oldcontext;
 
 	bcmig_start_transaction();
+	if (watched_stale)
+		load_watched();
 	oldcontext = MemoryContextSwitchTo(context);
-	rows = bcmig_remote_texts(feed, dialect->poll(previous));
+	rows = bcmig_remote_texts(feed, dialect->poll(previous, watched));
 	poll = palloc0(sizeof(BcmigPoll));
-	poll->moved = palloc(sizeof(uint64) * Max(list_length(rows), 1));
+	poll->moved = palloc(sizeof(uint64) * Max(list_length(rows) + list_length(watched), 1));
+	poll->counts = palloc(sizeof(BcmigCount) * Max(list_length(rows), 1));
 	MemoryContextSwitchTo(oldcontext);
 	bcmig_end_transaction();
 	MemoryContextSwitchTo(context);
@@ -115,8 +179,58 @@ ask_blue(MemoryContext context, const char *previous)
 
 		if (strcmp(row[0], "moved") == 0 && row[1] && row[2])
 			poll->moved[poll->nmoved++] = bcmig_source_hash(row[1], row[2]);
+		else if (strcmp(row[0], "count") == 0 && row[1] && row[2] && row[3])
+		{
+			poll->counts[poll->ncounts].table = bcmig_source_hash(row[1], row[2]);
+			poll->counts[poll->ncounts++].count = pg_strtoint64(row[3]);
+		}
 	}
 	return poll;
+}
+
+/*
+ * Turn hints into moved tables; "all": the slow interval is over.
+ */
+static void
+take_hints(BcmigPoll *poll, bool all)
+{
+	ListCell   *lc;
+
+	if (hints == NULL)
+	{
+		HASHCTL		ctl = {0};
+
+		ctl.keysize = sizeof(uint64);
+		ctl.entrysize = sizeof(Hint);
+		hints = hash_create("bcmig hints", 128, &ctl, HASH_ELEM | HASH_BLOBS);
+	}
+	for (int i = 0; i < poll->ncounts; i++)
+	{
+		bool		found;
+		Hint	   *hint = hash_search(hints, &poll->counts[i].table, HASH_ENTER, &found);
+
+		/* a new one is moved already: it has just become known */
+		if (!found)
+			hint->until = 0;
+		else if (hint->count != poll->counts[i].count)
+			hint->until = poll->top;
+		hint->count = poll->counts[i].count;
+		if (hint->until > 0)
+		{
+			poll->moved[poll->nmoved++] = hint->table;
+			if (poll->horizon >= hint->until)
+				hint->until = 0;
+		}
+	}
+	if (!all)
+		return;
+	foreach(lc, watched)
+	{
+		BcmigWatched *w = lfirst(lc);
+
+		if (dialect->hinted(w->capture))
+			poll->moved[poll->nmoved++] = bcmig_source_hash(w->schema, w->table);
+	}
 }
 
 /*
@@ -163,8 +277,19 @@ publish(BcmigPoll *poll, instr_time asked_at, bool all_moved)
 	HASH_SEQ_STATUS seq;
 	BcmigTable *table;
 	bool		moved = false;
+	uint64	   *hinted = palloc(sizeof(uint64) * Max(list_length(watched), 1));
+	int			nhinted = 0;
+	ListCell   *lc;
 
 	qsort(poll->moved, poll->nmoved, sizeof(uint64), compare_hash);
+	foreach(lc, watched)
+	{
+		BcmigWatched *w = lfirst(lc);
+
+		if (dialect->hinted(w->capture))
+			hinted[nhinted++] = bcmig_source_hash(w->schema, w->table);
+	}
+	qsort(hinted, nhinted, sizeof(uint64), compare_hash);
 
 	LWLockAcquire(bcmig_shared->lock, LW_EXCLUSIVE);
 	blue->reachable = true;
@@ -188,6 +313,8 @@ publish(BcmigPoll *poll, instr_time asked_at, bool all_moved)
 	{
 		if (table->blue != blue_index || table->key.dboid != MyDatabaseId)
 			continue;
+		table->hinted = nhinted > 0 &&
+			bsearch(&table->name_hash, hinted, nhinted, sizeof(uint64), compare_hash) != NULL;
 		if (all_moved || (poll->nmoved > 0 &&
 						  bsearch(&table->name_hash, poll->moved, poll->nmoved,
 								  sizeof(uint64), compare_hash) != NULL))
@@ -227,10 +354,13 @@ static void
 ask_expire(MemoryContext context)
 {
 	MemoryContext oldcontext;
+	char	   *sql = dialect->expire();
 
+	if (sql == NULL)
+		return;
 	bcmig_start_transaction();
 	oldcontext = MemoryContextSwitchTo(context);
-	(void) bcmig_remote_texts(feed, dialect->expire());
+	(void) bcmig_remote_texts(feed, sql);
 	MemoryContextSwitchTo(oldcontext);
 	bcmig_end_transaction();
 }
@@ -266,6 +396,7 @@ poll_loop(MemoryContext context)
 	TimestampTz last_moved = GetCurrentTimestamp();
 	TimestampTz last_stored = 0;
 	TimestampTz last_expired = GetCurrentTimestamp();
+	TimestampTz last_hinted = 0;
 	TimestampTz held_since = 0;
 	TimestampTz last_blocker = 0;
 	int64		held_horizon = -1;
@@ -291,6 +422,13 @@ poll_loop(MemoryContext context)
 		INSTR_TIME_SET_CURRENT(asked_at);
 		poll = ask_blue(context, previous);
 		bcmig_debug_point("poll_read");
+		if (elapsed_ms(last_hinted) >= HINTED_INTERVAL)
+		{
+			take_hints(poll, true);
+			last_hinted = GetCurrentTimestamp();
+		}
+		else
+			take_hints(poll, false);
 
 		all_moved = previous == NULL;
 		if (poll->floor > previous_horizon)
@@ -350,6 +488,7 @@ bcmig_poller_main(Datum arg)
 
 	bcmig_process_start("bcmig poller");
 	context = AllocSetContextCreate(TopMemoryContext, "bcmig poll", ALLOCSET_DEFAULT_SIZES);
+	watched_context = AllocSetContextCreate(TopMemoryContext, "bcmig watched tables", ALLOCSET_SMALL_SIZES);
 
 	LWLockAcquire(bcmig_shared->lock, LW_EXCLUSIVE);
 	blue_index = bcmig_live_blue(MyDatabaseId, bcmig_slot->environment_id, bcmig_slot->owner);
@@ -364,6 +503,7 @@ bcmig_poller_main(Datum arg)
 	PG_TRY();
 	{
 		find_feed(bcmig_slot->environment_id);
+		CacheRegisterRelcacheCallback(config_invalidated, (Datum) 0);
 		poll_loop(context);
 	}
 	PG_CATCH();

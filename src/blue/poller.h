@@ -21,7 +21,16 @@ typedef struct BcmigPoll
 	int64		floor;
 	int			nmoved;
 	uint64	   *moved;			/* bcmig_source_hash of each moved table */
+	int			ncounts;
+	struct BcmigCount *counts;
 } BcmigPoll;
+
+/* a hint: how often a table was written to, committed or not */
+typedef struct BcmigCount
+{
+	uint64		table;			/* bcmig_source_hash */
+	int64		count;
+} BcmigCount;
 
 /*
  * Compare a reading with what was stored; puts tables into resync when blue is

@@ -53,17 +53,21 @@ static HTAB *feed_plans = NULL;
 const BcmigDialect *
 bcmig_dialect_of_server(Oid serverid)
 {
+	static const BcmigDialect *const dialects[] = {&bcmig_dialect_postgres, &bcmig_dialect_tsql};
 	ForeignServer *server = GetForeignServer(serverid);
 	ForeignDataWrapper *fdw = GetForeignDataWrapper(server->fdwid);
 
-	if (strcmp(fdw->fdwname, bcmig_dialect_postgres.fdw) == 0)
-		return &bcmig_dialect_postgres;
+	for (int i = 0; i < lengthof(dialects); i++)
+	{
+		if (strcmp(fdw->fdwname, dialects[i]->fdw) == 0)
+			return dialects[i];
+	}
 	ereport(ERROR,
 			(errcode(ERRCODE_BM_UNSUITABLE),
 			 errmsg("server \"%s\" uses foreign data wrapper \"%s\"",
 					server->servername, fdw->fdwname),
-			 errdetail("This version reads a blue through postgres_fdw."),
-			 errhint("CREATE SERVER ... FOREIGN DATA WRAPPER postgres_fdw ...;")));
+			 errdetail("bcmig reads a blue through tds_fdw (SQL Server) or postgres_fdw."),
+			 errhint("CREATE SERVER ... FOREIGN DATA WRAPPER tds_fdw ...;")));
 	return NULL;				/* keep compiler quiet */
 }
 
@@ -120,38 +124,31 @@ bad_shape(Oid feed, const char *what)
 			 errmsg("the plan of feed \"%s\" is not what bcmig expects of %s",
 					get_rel_name(feed), fdw->fdwname),
 			 errdetail("%s", what),
-			 errhint("This version of bcmig was made for postgres_fdw of PostgreSQL 14 to 18; check SELECT * FROM pg_available_extensions WHERE name = '%s', and that nobody altered the feed.",
+			 errhint("This version of bcmig was made for postgres_fdw of PostgreSQL 14 to 18 and tds_fdw 2.0; check SELECT * FROM pg_available_extensions WHERE name = '%s', and that nobody altered the feed.",
 					 fdw->fdwname)));
 }
 
 /*
- * Replace statement and fetch size in a copied plan.  The expected text is
- * what postgres_fdw deparses for our feed: SELECT <columns> FROM
- * bcmig_feed.<name of the feed>, a table no blue has.
+ * Replace statement and fetch size in a copied plan.
  */
 static void
-retarget(PlannedStmt *pstmt, Oid feed, const char *sql, int fetch_size)
+retarget(PlannedStmt *pstmt, Oid feed, const BcmigDialect *dialect, const char *sql, int fetch_size)
 {
 	ForeignScan *scan = (ForeignScan *) pstmt->planTree;
-	char	   *tail;
-	String	   *text;
+	char	   *text;
 
 	if (!IsA(scan, ForeignScan))
 		bad_shape(feed, "The top of the plan is not a foreign scan.");
-	if (list_length(scan->fdw_private) < 3 || !IsA(linitial(scan->fdw_private), String))
+	if (list_length(scan->fdw_private) < 2 || !IsA(linitial(scan->fdw_private), String))
 		bad_shape(feed, "The scan does not start with the text of its statement.");
-
-	tail = psprintf(" FROM bcmig_feed.%s", quote_identifier(get_rel_name(feed)));
-	text = linitial_node(String, scan->fdw_private);
-	if (strncmp(strVal(text), "SELECT ", 7) != 0 ||
-		strlen(strVal(text)) < strlen(tail) ||
-		strcmp(strVal(text) + strlen(strVal(text)) - strlen(tail), tail) != 0)
-		bad_shape(feed, psprintf("Its statement is \"%s\", expected SELECT ...%s.",
-								 strVal(text), tail));
-	if (!IsA(lthird(scan->fdw_private), Integer))
-		bad_shape(feed, "The scan does not carry its fetch size third.");
-
+	text = strVal(linitial(scan->fdw_private));
+	if (!dialect->is_feed_text(get_rel_name(feed), text))
+		bad_shape(feed, psprintf("Its statement is \"%s\".", text));
 	linitial(scan->fdw_private) = makeString(pstrdup(sql));
+	if (!dialect->has_fetch_size)
+		return;
+	if (list_length(scan->fdw_private) < 3 || !IsA(lthird(scan->fdw_private), Integer))
+		bad_shape(feed, "The scan does not carry its fetch size third.");
 	lthird(scan->fdw_private) = makeInteger(fetch_size);
 }
 
@@ -159,36 +156,56 @@ void
 bcmig_remote_run(Oid feed, const char *sql, int fetch_size, DestReceiver *dest)
 {
 	BcmigCatalogScope scope;
+	SPIPlanPtr	plan;
 	CachedPlan *cplan;
 	PlannedStmt *pstmt;
 	QueryDesc  *qdesc;
 	MemoryContext caller = CurrentMemoryContext;
 	MemoryContext oldcontext;
+	const BcmigDialect *dialect = bcmig_dialect_of_server(GetForeignTable(feed)->serverid);
 
-	/*
-	 * The cached plan is valid as long as we hold it in this transaction
-	 * (its locks are ours now); what we change is a copy.
-	 */
-	bcmig_catalog_begin(&scope);
-	cplan = SPI_plan_get_cached_plan(feed_plan(feed));
-	if (cplan == NULL || list_length(cplan->stmt_list) != 1)
-		bad_shape(feed, "There is no single plan.");
-	oldcontext = MemoryContextSwitchTo(caller);
-	pstmt = copyObject(linitial_node(PlannedStmt, cplan->stmt_list));
-	retarget(pstmt, feed, sql, fetch_size);
-	MemoryContextSwitchTo(oldcontext);
-	ReleaseCachedPlan(cplan, CurrentResourceOwner);
-	bcmig_catalog_end(&scope);
-	MemoryContextSwitchTo(caller);
+	if (dialect->prepare_process != NULL)
+		dialect->prepare_process();
 
 	bcmig_remote_running = true;
-	qdesc = CreateQueryDesc(pstmt, sql, GetActiveSnapshot(), InvalidSnapshot,
-							dest, NULL, NULL, 0);
-	ExecutorStart(qdesc, 0);
-	ExecutorRun(qdesc, ForwardScanDirection, 0, true);
-	ExecutorFinish(qdesc);
-	ExecutorEnd(qdesc);
-	FreeQueryDesc(qdesc);
+	PG_TRY();
+	{
+		/*
+		 * Names are looked up as the catalogue's owner; planned as the current
+		 * user, since tds_fdw connects to do it.  The cached plan is valid as
+		 * long as we hold it in this transaction (its locks are ours now); what
+		 * we change is a copy.
+		 */
+		bcmig_catalog_begin(&scope);
+		plan = feed_plan(feed);
+		bcmig_restore_user(&scope);
+		cplan = SPI_plan_get_cached_plan(plan);
+		if (cplan == NULL || list_length(cplan->stmt_list) != 1)
+			bad_shape(feed, "There is no single plan.");
+		oldcontext = MemoryContextSwitchTo(caller);
+		pstmt = copyObject(linitial_node(PlannedStmt, cplan->stmt_list));
+		retarget(pstmt, feed, dialect, sql, fetch_size);
+		MemoryContextSwitchTo(oldcontext);
+		ReleaseCachedPlan(cplan, CurrentResourceOwner);
+		bcmig_become_catalog_owner(&scope);
+		bcmig_catalog_end(&scope);
+		MemoryContextSwitchTo(caller);
+
+		qdesc = CreateQueryDesc(pstmt, sql, GetActiveSnapshot(), InvalidSnapshot,
+								dest, NULL, NULL, 0);
+		ExecutorStart(qdesc, 0);
+		ExecutorRun(qdesc, ForwardScanDirection, 0, true);
+		ExecutorFinish(qdesc);
+		ExecutorEnd(qdesc);
+		FreeQueryDesc(qdesc);
+	}
+	PG_CATCH();
+	{
+		if (dialect->explain_error != NULL)
+			dialect->explain_error(sql);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
 	bcmig_remote_running = false;
 }
 
@@ -197,7 +214,8 @@ bcmig_remote_failed(const ErrorData *edata)
 {
 	/* errcontext of pgfdw_report_error and of the conversion of a value */
 	return bcmig_remote_running && edata->context != NULL &&
-		(strstr(edata->context, "remote SQL command") != NULL ||
+		(strstr(edata->context, BCMIG_BLUE_CONTEXT) != NULL ||
+		 strstr(edata->context, "remote SQL command") != NULL ||
 		 strstr(edata->context, "of foreign table") != NULL ||
 		 ERRCODE_TO_CATEGORY(edata->sqlerrcode) == ERRCODE_TO_CATEGORY(ERRCODE_CONNECTION_EXCEPTION));
 }

@@ -14,6 +14,9 @@
 /* true while a remote statement runs: an ERROR then came from blue */
 extern bool bcmig_remote_running;
 
+/* in the context of errors a dialect has explained */
+#define BCMIG_BLUE_CONTEXT "statement on blue"
+
 /*
  * Run "sql" on blue through the foreign table "feed" and send its rows to
  * "dest".  Needs a transaction and an active snapshot; the user mapping is

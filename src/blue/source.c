@@ -163,9 +163,9 @@ make_environment_feed(int environment_id, const char *server, Oid owner)
 	char	   *feed = bcmig_environment_feed(environment_id);
 
 	SPI_execute(psprintf("CREATE FOREIGN TABLE bcmig.%s (c1 text, c2 text, c3 text, c4 text, "
-						 "c5 text, c6 text, c7 text, c8 text) SERVER %s "
-						 "OPTIONS (schema_name 'bcmig_feed', table_name '%s')",
-						 feed, quote_identifier(server), feed), false, 0);
+						 "c5 text, c6 text, c7 text, c8 text) SERVER %s OPTIONS (%s)",
+						 feed, quote_identifier(server),
+						 bcmig_dialect_of_server(get_foreign_server_oid(server, false))->feed_options(feed)), false, 0);
 	SPI_execute(psprintf("ALTER FOREIGN TABLE bcmig.%s OWNER TO %s",
 						 feed, quote_identifier(GetUserNameFromId(owner, false))), false, 0);
 }
@@ -360,37 +360,17 @@ bcmig_green_checks(void)
 	return checks;
 }
 
-/*
- * A stalled network must not hold a worker for ever.  A local socket cannot
- * stall.
- */
+/* a stalled network must not hold a worker for ever */
 static List *
 check_timeouts(List *checks, const BcmigEnvironment *env, const BcmigDialect *dialect)
 {
-	List	   *options = GetForeignServer(env->serverid)->options;
-	StringInfoData missing;
-	ListCell   *lc;
+	char	   *fix = NULL;
+	bool		fatal = false;
+	char	   *missing = dialect->missing_timeouts(GetForeignServer(env->serverid), &fix, &fatal);
 
-	initStringInfo(&missing);
-	for (const char *const *t = dialect->timeouts; *t != NULL; t += 2)
-	{
-		bool		set = false;
-
-		foreach(lc, options)
-		{
-			DefElem    *def = (DefElem *) lfirst(lc);
-
-			set |= strcmp(def->defname, t[0]) == 0 ||
-				(strcmp(def->defname, "host") == 0 && defGetString(def)[0] == '/');
-		}
-		if (!set)
-			appendStringInfo(&missing, "%sADD %s '%s'", missing.len ? ", " : "", t[0], t[1]);
-	}
-	if (missing.len == 0)
+	if (missing == NULL)
 		return bcmig_add_check(checks, "server timeouts", "ok", NULL, NULL, NULL, NULL);
-	return bcmig_add_check(checks, "server timeouts", "warn", "missing", NULL,
-						   "Where the network stalls, a worker waits as long as TCP does, and a shutdown with it.",
-						   psprintf("ALTER SERVER %s OPTIONS (%s);", quote_identifier(env->server), missing.data));
+	return bcmig_add_check(checks, "server timeouts", fatal ? "fail" : "warn", "missing", NULL, missing, fix);
 }
 
 /*

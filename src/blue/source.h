@@ -27,9 +27,11 @@ typedef struct BcmigEnvironment
 typedef struct BcmigBlueColumn
 {
 	char	   *name;
-	char	   *type;			/* as blue spells it, domains resolved */
+	char	   *type;			/* of the feed column */
+	char	   *native;			/* as blue spells it, domains resolved */
 	bool		not_null;
 	char	   *default_expr;	/* NULL = none */
+	char	   *default_value;	/* where that is a constant */
 	int			key_position;	/* from 1; 0 = not in the key */
 } BcmigBlueColumn;
 

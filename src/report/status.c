@@ -151,7 +151,7 @@ bcmig_live_blues(PG_FUNCTION_ARGS)
 static bool
 is_clean(const BcmigTable *table)
 {
-	return table->state == BCMIG_STREAMING && table->window_poll > 0 &&
+	return table->state == BCMIG_STREAMING && table->window_poll > 0 && !table->hinted &&
 		table->window_poll >= table->moved_poll;
 }
 

@@ -373,9 +373,9 @@ store_table(BcmigNewTable *new, bool made_target)
 		BcmigColumn *c = &new->columns[i];
 
 		bcmig_sql("INSERT INTO bcmig.column_map (table_id, ordinal, source_column, source_type, target_column, "
-				  " target_type, key_position, row_identity) VALUES ($1, $2, $3, $4, $5, $6, nullif($7, 0), $8)",
-				  "iittttib", table_id, i + 1, c->source, c->source_type, c->target, c->target_type,
-				  c->key_position, (int) c->row_identity);
+				  " target_type, key_position, row_identity, native_type) VALUES ($1, $2, $3, $4, $5, $6, nullif($7, 0), $8, $9)",
+				  "iittttibt", table_id, i + 1, c->source, c->source_type, c->target, c->target_type,
+				  c->key_position, (int) c->row_identity, c->native_type);
 	}
 	bcmig_sql("INSERT INTO bcmig.table_state (table_id) VALUES ($1)", "i", table_id);
 	bcmig_make_feed(new, table_id, server);

@@ -52,6 +52,7 @@ bcmig_describe_source(BcmigNewTable *new)
 	BcmigCatalogScope scope;
 	MemoryContext caller = CurrentMemoryContext;
 	List	   *rows;
+	ListCell   *lc;
 
 	if (new->source_schema == NULL)
 	{
@@ -68,6 +69,16 @@ bcmig_describe_source(BcmigNewTable *new)
 					 list_make1(dialect->describe(new->source_schema, new->source_table)),
 					 bcmig_ask_timeout(env, 1));
 	new->blue = linitial(bcmig_read_descriptions(rows));
+	foreach(lc, new->blue->columns)
+	{
+		BcmigBlueColumn *c = (BcmigBlueColumn *) lfirst(lc);
+
+		c->native = c->type;
+		if (dialect->green_type != NULL)
+			c->type = dialect->green_type(c->native);
+		if (c->default_expr != NULL)
+			c->default_value = dialect->constant(c->default_expr);
+	}
 
 	if (!new->blue->exists)
 		ereport(ERROR,
@@ -282,6 +293,7 @@ bcmig_choose_columns(BcmigNewTable *new)
 			continue;
 		new->blue_columns[new->ncolumns++] = b;
 		c->source = b->name;
+		c->native_type = b->native;
 		c->source_type = green_type(b->type);
 		c->target = bcmig_green_name(b->name, taken);
 		c->target_type = c->source_type;

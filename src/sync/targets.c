@@ -21,6 +21,7 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
+#include "dialect.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "parser/parse_type.h"
@@ -401,65 +402,6 @@ bcmig_check_target(BcmigNewTable *new)
 }
 
 /*
- * The value of a default expression that is one constant ('x'::text, 0, -1,
- * '-1'::integer, true), or NULL when it is anything else.
- */
-static char *
-constant_default(const char *expr)
-{
-	StringInfoData value;
-	const char *p = expr;
-	bool		escapes = false;
-
-	initStringInfo(&value);
-	if (strcmp(expr, "true") == 0 || strcmp(expr, "false") == 0)
-		return pstrdup(expr);
-	if (p[0] == 'E' && p[1] == '\'')
-	{
-		escapes = true;
-		p++;
-	}
-	if (*p == '\'')
-	{
-		for (p++; *p != '\0'; p++)
-		{
-			if (*p == '\'' && p[1] != '\'')
-				break;
-			if (*p == '\'' || (escapes && *p == '\\'))
-				p++;
-			if (*p == '\0')
-				return NULL;
-			appendStringInfoChar(&value, *p);
-		}
-		if (*p++ != '\'')
-			return NULL;
-	}
-	else
-	{
-		size_t		n = (*p == '-') + strspn(p + (*p == '-'), "0123456789.");
-
-		if (n == 0)
-		{
-			/* (-1)::numeric and the like */
-			if (*p != '(' || (n = strspn(p + 1, "-0123456789.")) == 0 || p[n + 1] != ')')
-				return NULL;
-			appendBinaryStringInfo(&value, p + 1, n);
-			p += n + 2;
-		}
-		else
-		{
-			appendBinaryStringInfo(&value, p, n);
-			p += n;
-		}
-	}
-	/* one cast may follow: to the column's own type */
-	if (*p != '\0' && (strncmp(p, "::", 2) != 0 || strstr(p + 2, "::") != NULL ||
-					   strpbrk(p, "+*/|") != NULL))
-		return NULL;
-	return value.data;
-}
-
-/*
  * Make the green table, as the owner of the sync.
  */
 void
@@ -491,12 +433,11 @@ bcmig_make_target(BcmigNewTable *new)
 	{
 		BcmigColumn *c = &new->columns[i];
 		BcmigBlueColumn *b = new->blue_columns[i];
-		char	   *value = b->default_expr ? constant_default(b->default_expr) : NULL;
 
 		appendStringInfo(&sql, ", %s %s%s", quote_identifier(c->target), c->target_type,
 						 b->not_null ? " NOT NULL" : "");
-		if (value != NULL)
-			appendStringInfo(&sql, " DEFAULT %s", quote_literal_cstr(value));
+		if (b->default_value != NULL)
+			appendStringInfo(&sql, " DEFAULT %s", quote_literal_cstr(b->default_value));
 	}
 	for (int k = 1; k <= new->nkeys; k++)
 	{
@@ -612,8 +553,8 @@ bcmig_make_feed(const BcmigNewTable *new, int table_id, const char *server)
 	for (int i = 0; i < new->ncolumns; i++)
 		appendStringInfo(&sql, ", %s %s", quote_identifier(new->columns[i].target),
 						 new->columns[i].source_type);
-	appendStringInfo(&sql, ") SERVER %s OPTIONS (schema_name 'bcmig_feed', table_name 'feed_%d')",
-					 quote_identifier(server), table_id);
+	appendStringInfo(&sql, ") SERVER %s OPTIONS (%s)", quote_identifier(server),
+					 bcmig_dialect_of_server(get_foreign_server_oid(server, false))->feed_options(psprintf("feed_%d", table_id)));
 	SPI_execute(sql.data, false, 0);
 	SPI_execute(psprintf("ALTER FOREIGN TABLE bcmig.feed_%d OWNER TO %s", table_id,
 						 quote_identifier(GetUserNameFromId(new->sync->owner, false))), false, 0);

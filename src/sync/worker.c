@@ -294,6 +294,7 @@ record_failure(const BcmigJob *job, const ErrorData *edata, bool from_blue)
 	int			category = ERRCODE_TO_CATEGORY(edata->sqlerrcode);
 	bool		connection = category == ERRCODE_TO_CATEGORY(ERRCODE_CONNECTION_EXCEPTION) ||
 		category == ERRCODE_TO_CATEGORY(ERRCODE_OPERATOR_INTERVENTION) ||
+		(from_blue && category == ERRCODE_TO_CATEGORY(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION)) ||
 		edata->sqlerrcode == ERRCODE_FDW_UNABLE_TO_ESTABLISH_CONNECTION ||
 		edata->sqlerrcode == ERRCODE_TOO_MANY_CONNECTIONS;
 	bool		passing = connection ||

@@ -1,0 +1,603 @@
+/*-------------------------------------------------------------------------
+ *
+ * dialect_tsql.c
+ *	  The statements for a SQL Server blue, through tds_fdw.
+ *
+ * Positions are row versions: horizon is MIN_ACTIVE_ROWVERSION() (every
+ * transaction that took a lower one has ended), top @@DBTS + 1.  The mark
+ * "seen" is the change tracking version at the poll.  A table with change
+ * tracking is read by CHANGETABLE above the mark of its last window; its
+ * position is the horizon of that poll all the same, so one (clock, top) pair
+ * proves tables of both kinds.  Neither has an upper bound.
+ *
+ * What is checked after the rows (begin and minimum valid version, object id)
+ * stands last in the UNION ALL; OPTION (MAXDOP 1) keeps the plan serial, and a
+ * serial concatenation runs its inputs in order.
+ *
+ * A row may be gone though CHANGETABLE says insert or update: it is a delete
+ * for now, and a later window tells the rest.
+ *
+ * Plain T-SQL: every identifier bracketed, every value a typed literal, row
+ * comparisons written out, nothing above SQL Server 2016.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "dialect.h"
+
+#include "catalog/pg_type.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+
+#define ident	bcmig_tsql_identifier
+
+/* readers do not wait for writers where the database allows it */
+#define SNAPSHOT_WHERE_ALLOWED \
+	"IF EXISTS (SELECT 1 FROM sys.databases AS d WHERE d.database_id = DB_ID() AND d.snapshot_isolation_state = 1)" \
+	" SET TRANSACTION ISOLATION LEVEL SNAPSHOT; "
+
+/* <database>.<fork>/<start of the server>, as incarnation.c takes it apart */
+#define DECLARE_INCARNATION \
+	"DECLARE @inc nvarchar(200) = ISNULL((SELECT CONVERT(nvarchar(36), r.database_guid) + N'.' + CONVERT(nvarchar(36), r.recovery_fork_guid)" \
+	" FROM sys.database_recovery_status AS r WHERE r.database_id = DB_ID()), N'unknown')" \
+	" + N'/' + ISNULL((SELECT CONVERT(nvarchar(30), d.create_date, 126) FROM sys.databases AS d WHERE d.name = N'tempdb'), N'unknown');" \
+	" DECLARE @i bigint = CONVERT(bigint, CONVERT(binary(8), HASHBYTES('MD5', @inc))); "
+
+static char *
+source_name(const BcmigTableInfo *table)
+{
+	return psprintf("%s.%s", ident(table->source_schema), ident(table->source_table));
+}
+
+static bool
+type_is(const char *native, const char *name)
+{
+	size_t		len = strlen(name);
+
+	return strncmp(native, name, len) == 0 && (native[len] == '\0' || native[len] == '(');
+}
+
+/*
+ * A key value, as green writes it, in the type of its column.
+ */
+static char *
+literal(const BcmigColumn *column, const char *value)
+{
+	const char *type = column->native_type;
+	char	   *copy;
+	char	   *blank;
+
+	if (type_is(type, "varbinary") || type_is(type, "binary") || type_is(type, "timestamp") || type_is(type, "image"))
+	{
+		/* \x... */
+		if (value[0] != '\\' || strspn(value + 2, "0123456789abcdefABCDEF") != strlen(value + 2))
+			elog(ERROR, "\"%s\" is no binary key value", value);
+		return psprintf("0x%s", value + 2);
+	}
+	if (type_is(type, "nvarchar") || type_is(type, "nchar"))
+		return bcmig_tsql_string(value);
+	if (type_is(type, "datetime") || type_is(type, "smalldatetime") || type_is(type, "datetime2"))
+	{
+		/* ISO 8601, the one form no language setting changes */
+		copy = pstrdup(value);
+		blank = strchr(copy, ' ');
+		if (blank != NULL)
+			*blank = 'T';
+		return psprintf("CONVERT(%s, %s, 126)", type, bcmig_tsql_string(copy));
+	}
+	return psprintf("CONVERT(%s, %s)", type, bcmig_tsql_string(value));
+}
+
+/* a column of the feed, of alias "a" */
+static char *
+value_of(const BcmigColumn *column, const char *alias)
+{
+	char	   *name = psprintf("%s.%s", alias, ident(column->source));
+	const char *type = column->native_type;
+
+	if (type_is(type, "money") || type_is(type, "smallmoney"))
+		return psprintf("CONVERT(decimal(19,4), %s)", name);
+	if (type_is(type, "smalldatetime"))
+		return psprintf("CONVERT(datetime, %s)", name);
+	if (type_is(type, "date"))
+		return psprintf("CONVERT(nvarchar(10), %s, 23)", name);
+	if (type_is(type, "datetime2") || type_is(type, "time") || type_is(type, "datetimeoffset"))
+		return psprintf("CONVERT(nvarchar(40), %s, 121)", name);
+	if (strcmp(column->source_type, "text") == 0 && !type_is(type, "nvarchar") && !type_is(type, "varchar") &&
+		!type_is(type, "ntext") && !type_is(type, "text"))
+		return psprintf("CONVERT(nvarchar(max), %s)", name);
+	return name;
+}
+
+/* the text of a key column that literal() understands */
+static char *
+text_of(const BcmigColumn *column, const char *alias)
+{
+	char	   *name = psprintf("%s.%s", alias, ident(column->source));
+	const char *type = column->native_type;
+
+	if (type_is(type, "nvarchar") || type_is(type, "varchar") || type_is(type, "nchar") || type_is(type, "char"))
+		return psprintf("CONVERT(nvarchar(4000), %s)", name);
+	if (type_is(type, "varbinary") || type_is(type, "binary") || type_is(type, "timestamp"))
+		return psprintf("N'\\x' + CONVERT(nvarchar(4000), CONVERT(varbinary(1700), %s), 2)", name);
+	if (type_is(type, "datetime") || type_is(type, "smalldatetime"))
+		return psprintf("CONVERT(nvarchar(40), CONVERT(datetime, %s), 121)", name);
+	if (type_is(type, "date") || type_is(type, "datetime2") || type_is(type, "time"))
+		return psprintf("CONVERT(nvarchar(40), %s, 121)", name);
+	return psprintf("CONVERT(nvarchar(60), %s)", name);
+}
+
+static char *
+version_of(const BcmigTableInfo *table)
+{
+	return table->version_column ? psprintf("CONVERT(bigint, t.%s)", ident(table->version_column)) :
+		pstrdup("CONVERT(bigint, NULL)");
+}
+
+/* t.k = k.k AND ... */
+static char *
+join_keys(const BcmigTableInfo *table, const char *other)
+{
+	StringInfoData s;
+
+	initStringInfo(&s);
+	for (int i = 0; i < table->nkeys; i++)
+	{
+		const char *name = ident(table->columns[table->keys[i]].source);
+
+		appendStringInfo(&s, "%st.%s = %s.%s", i ? " AND " : "", name, other, name);
+	}
+	return s.data;
+}
+
+static char *
+key_columns(const BcmigTableInfo *table, const char *prefix)
+{
+	StringInfoData s;
+
+	initStringInfo(&s);
+	for (int i = 0; i < table->nkeys; i++)
+		appendStringInfo(&s, "%s%s%s", i ? ", " : "", prefix,
+						 ident(table->columns[table->keys[i]].source));
+	return s.data;
+}
+
+/*
+ * The columns of the feed.  "rows": of alias t; "keys": the key of that alias
+ * where there is no row (or no rows at all).
+ */
+static char *
+feed_columns(const BcmigTableInfo *table, bool rows, const char *keys)
+{
+	StringInfoData s;
+
+	initStringInfo(&s);
+	for (int i = 0; i < table->ncolumns; i++)
+	{
+		const BcmigColumn *c = &table->columns[i];
+
+		if (c->key_position > 0 && keys != NULL && rows)
+			appendStringInfo(&s, ", COALESCE(%s, %s)", value_of(c, "t"), value_of(c, keys));
+		else if (c->key_position > 0 && keys != NULL)
+			appendStringInfo(&s, ", %s", value_of(c, keys));
+		else if (rows)
+			appendStringInfo(&s, ", %s", value_of(c, "t"));
+		else
+			appendStringInfoString(&s, ", NULL");
+	}
+	return s.data;
+}
+
+static char *
+nulls(int n)
+{
+	StringInfoData s;
+
+	initStringInfo(&s);
+	for (int i = 0; i < n; i++)
+		appendStringInfoString(&s, ", NULL");
+	return s.data;
+}
+
+/*
+ * The signs of a table.  begin = begin version and object id in one number;
+ * minimum valid version: 0, or more than any position when changes above "mark"
+ * have been cleaned up.
+ */
+static void
+append_signs(StringInfo s, const BcmigTableInfo *table, int64 mark)
+{
+	appendStringInfo(s, " UNION ALL SELECT N'I', @i%s", nulls(table->ncolumns));
+	if (strcmp(table->capture, "change_tracking") == 0)
+	{
+		char	   *from = psprintf("%s FROM sys.change_tracking_tables AS r WHERE r.object_id = OBJECT_ID(%s)",
+									nulls(table->ncolumns), bcmig_tsql_string(source_name(table)));
+
+		if (mark >= 0)
+			appendStringInfo(s, " UNION ALL SELECT N'M', CASE WHEN r.min_valid_version > " INT64_FORMAT
+							 " THEN CONVERT(bigint, 9223372036854775807) ELSE CONVERT(bigint, 0) END%s",
+							 mark, from);
+		appendStringInfo(s, " UNION ALL SELECT N'B', CONVERT(bigint, r.object_id) * 4294967296 + r.begin_version %% 4294967296%s", from);
+	}
+	else if (strcmp(table->capture, "rowversion") == 0)
+		appendStringInfo(s, " UNION ALL SELECT N'B', CONVERT(bigint, ISNULL(OBJECT_ID(%s), 0))%s",
+						 bcmig_tsql_string(source_name(table)), nulls(table->ncolumns));
+	appendStringInfoString(s, " OPTION (MAXDOP 1)");
+}
+
+static char *
+row_batch(const BcmigTableInfo *table, const char *purpose, const char *sql)
+{
+	return bcmig_tsql_batch(table, purpose, psprintf(SNAPSHOT_WHERE_ALLOWED DECLARE_INCARNATION "%s", sql));
+}
+
+/* ---- polling ---- */
+
+static bool
+tsql_hinted(const char *capture)
+{
+	return strcmp(capture, "rowversion") == 0;
+}
+
+/*
+ * Clock, top, version, horizon in this order, each a statement of its own.
+ * Which tables moved: those with change tracking are asked only when the
+ * version has moved; of others the write counters of their indexes are a hint.
+ */
+static char *
+tsql_poll(const char *previous, List *watched)
+{
+	StringInfoData s;
+	StringInfoData hints;
+	ListCell   *lc;
+
+	initStringInfo(&s);
+	initStringInfo(&hints);
+	appendStringInfo(&s,
+					 "DECLARE @now datetime2(6) = SYSUTCDATETIME();"
+					 " DECLARE @clock bigint = CONVERT(bigint, DATEDIFF(SECOND, '20000101', @now)) * 1000000 + 946684800000000 + DATEPART(MICROSECOND, @now);"
+					 " DECLARE @top bigint = CONVERT(bigint, @@DBTS) + 1;"
+					 " DECLARE @v bigint = ISNULL(CHANGE_TRACKING_CURRENT_VERSION(), 0);"
+					 " DECLARE @h bigint = CONVERT(bigint, MIN_ACTIVE_ROWVERSION());"
+					 " DECLARE @p bigint = %s; " DECLARE_INCARNATION,
+					 previous != NULL && previous[0] != '\0' ? previous : "NULL");
+	appendStringInfoString(&s,
+						   "DECLARE @moved TABLE (s sysname, t sysname);");
+	if (previous != NULL && previous[0] != '\0')
+	{
+		bool		first = true;
+
+		foreach(lc, watched)
+		{
+			BcmigWatched *w = (BcmigWatched *) lfirst(lc);
+
+			if (strcmp(w->capture, "change_tracking") != 0)
+				continue;
+			appendStringInfo(&s, "%sSELECT %s, %s WHERE EXISTS (SELECT 1 FROM CHANGETABLE(CHANGES %s.%s, @p) AS c)",
+							 first ? " IF @v > @p INSERT INTO @moved (s, t) " : " UNION ALL ",
+							 bcmig_tsql_string(w->schema), bcmig_tsql_string(w->table),
+							 ident(w->schema), ident(w->table));
+			first = false;
+		}
+		if (!first)
+			appendStringInfoChar(&s, ';');
+	}
+	foreach(lc, watched)
+	{
+		BcmigWatched *w = (BcmigWatched *) lfirst(lc);
+
+		if (!tsql_hinted(w->capture))
+			continue;
+		appendStringInfo(&hints, "%s(%s, %s)", hints.len ? ", " : "",
+						 bcmig_tsql_string(w->schema), bcmig_tsql_string(w->table));
+	}
+	appendStringInfoString(&s,
+						   " SELECT N'poll', CONVERT(nvarchar(400), @clock), CONVERT(nvarchar(400), @h), CONVERT(nvarchar(20), @top),"
+						   " CONVERT(nvarchar(20), @v), CONVERT(nvarchar(20), @i), @inc, CONVERT(nvarchar(20), NULL)"
+						   " UNION ALL SELECT N'moved', m.s, m.t, NULL, NULL, NULL, NULL, NULL FROM @moved AS m");
+	if (hints.len > 0)
+		appendStringInfo(&s,
+						 " UNION ALL SELECT N'count', w.s, w.t, CONVERT(nvarchar(20), SUM(x.leaf_insert_count + x.leaf_update_count + x.leaf_delete_count + x.leaf_ghost_count)),"
+						 " NULL, NULL, NULL, NULL FROM (VALUES %s) AS w(s, t)"
+						 " JOIN sys.dm_db_index_operational_stats(DB_ID(), NULL, NULL, NULL) AS x"
+						 " ON x.object_id = OBJECT_ID(QUOTENAME(w.s) + N'.' + QUOTENAME(w.t)) AND x.index_id IN (0, 1)"
+						 " WHERE HAS_PERMS_BY_NAME(DB_NAME(), N'DATABASE', N'VIEW DATABASE STATE') = 1 GROUP BY w.s, w.t",
+						 hints.data);
+	return bcmig_tsql_batch(NULL, "poll", s.data);
+}
+
+static char *
+tsql_blocker(void)
+{
+	return bcmig_tsql_batch(NULL, "blocker",
+							"IF HAS_PERMS_BY_NAME(DB_NAME(), N'DATABASE', N'VIEW DATABASE STATE') = 1"
+							" SELECT TOP (1) N'transaction of ' + ISNULL(s.login_name, N'?') + N' (session ' + CONVERT(nvarchar(10), s.session_id)"
+							" + N', program ' + ISNULL(s.program_name, N'?') + N') since ' + CONVERT(nvarchar(30), d.database_transaction_begin_time, 126),"
+							" NULL, NULL, NULL, NULL, NULL, NULL, NULL"
+							" FROM sys.dm_tran_database_transactions AS d"
+							" JOIN sys.dm_tran_session_transactions AS x ON x.transaction_id = d.transaction_id"
+							" JOIN sys.dm_exec_sessions AS s ON s.session_id = x.session_id"
+							" WHERE d.database_id = DB_ID() AND d.database_transaction_begin_time IS NOT NULL"
+							" ORDER BY d.database_transaction_begin_time"
+							" ELSE SELECT N'a transaction this login may not see (GRANT VIEW DATABASE STATE on blue)', NULL, NULL, NULL, NULL, NULL, NULL, NULL");
+}
+
+/* SQL Server cleans up by itself */
+static char *
+tsql_expire(void)
+{
+	return NULL;
+}
+
+/* ---- rows ---- */
+
+static char *
+tsql_window(const BcmigTableInfo *table, int64 position, const char *seen)
+{
+	StringInfoData s;
+	int64		mark = seen != NULL && seen[0] != '\0' ? strtoll(seen, NULL, 10) : 0;
+
+	initStringInfo(&s);
+	if (strcmp(table->capture, "change_tracking") == 0)
+	{
+		char	   *changes = psprintf("CHANGETABLE(CHANGES %s, " INT64_FORMAT ")", source_name(table), mark);
+
+		appendStringInfo(&s, "SELECT CASE WHEN t.%s IS NULL THEN N'D' ELSE N'U' END, %s%s FROM %s AS c LEFT JOIN %s AS t ON %s",
+						 ident(table->columns[table->keys[0]].source), version_of(table),
+						 feed_columns(table, true, "c"), changes, source_name(table), join_keys(table, "c"));
+		appendStringInfo(&s, " UNION ALL SELECT N'X', v.m%s FROM (SELECT MAX(x.SYS_CHANGE_VERSION) AS m FROM %s AS x) AS v WHERE v.m IS NOT NULL",
+						 nulls(table->ncolumns), changes);
+		append_signs(&s, table, mark);
+	}
+	else
+	{
+		appendStringInfo(&s, "SELECT N'U', %s%s FROM %s AS t WHERE t.%s >= 0x%016llX",
+						 version_of(table), feed_columns(table, true, NULL), source_name(table),
+						 ident(table->version_column), (unsigned long long) position);
+		append_signs(&s, table, -1);
+	}
+	return row_batch(table, "window", s.data);
+}
+
+/*
+ * A trace is a change tracking version: one above the current version is of a
+ * history blue does not have any more.
+ */
+static char *
+tsql_lost_traces(const BcmigTableInfo *table, const char *traces)
+{
+	int64		newest = 0;
+	const char *p = traces;
+
+	while (*p != '\0')
+	{
+		newest = Max(newest, strtoll(p, NULL, 10));
+		p += strcspn(p, ",");
+		p += *p == ',';
+	}
+	return bcmig_tsql_batch(table, "witness",
+							psprintf("SELECT CASE WHEN " INT64_FORMAT " > ISNULL(CHANGE_TRACKING_CURRENT_VERSION(), 0) THEN N'1' ELSE N'0' END,"
+									 " NULL, NULL, NULL, NULL, NULL, NULL, NULL", newest));
+}
+
+/*
+ * (k1, k2, ...) > (v1, v2, ...) written out, with a first term an index can
+ * seek by; "last" is the operator of the last column.
+ */
+static void
+append_bound(StringInfo s, const BcmigTableInfo *table, char op, const char *last, Datum bound)
+{
+	Datum	   *values;
+	bool	   *isnull;
+	int			n;
+
+	if (bound == (Datum) 0)
+		return;
+	deconstruct_array(DatumGetArrayTypeP(bound), TEXTOID, -1, false, TYPALIGN_INT,
+					  &values, &isnull, &n);
+	if (n != table->nkeys)
+		elog(ERROR, "a bound of table %s has %d values, its key %d columns",
+			 table->target_name, n, table->nkeys);
+	if (n > 1)
+		appendStringInfo(s, " AND t.%s %c= %s", ident(table->columns[table->keys[0]].source), op,
+						 literal(&table->columns[table->keys[0]], TextDatumGetCString(values[0])));
+	appendStringInfoString(s, " AND (");
+	for (int i = 0; i < n; i++)
+	{
+		const BcmigColumn *c = &table->columns[table->keys[i]];
+		char	   *name = ident(c->source);
+		char	   *value = literal(c, TextDatumGetCString(values[i]));
+
+		if (i < n - 1)
+			appendStringInfo(s, "t.%s %c %s OR (t.%s = %s AND (", name, op, value, name, value);
+		else
+			appendStringInfo(s, "t.%s %s %s", name, last, value);
+	}
+	for (int i = 0; i < n - 1; i++)
+		appendStringInfoString(s, "))");
+	appendStringInfoChar(s, ')');
+}
+
+static char *
+tsql_chunk(const BcmigTableInfo *table, Datum lower, Datum upper)
+{
+	StringInfoData s;
+
+	initStringInfo(&s);
+	appendStringInfo(&s, "SELECT N'U', %s%s FROM %s AS t WHERE 1 = 1", version_of(table),
+					 feed_columns(table, true, NULL), source_name(table));
+	append_bound(&s, table, '>', ">", lower);
+	append_bound(&s, table, '<', "<=", upper);
+	append_signs(&s, table, -1);
+	return row_batch(table, "chunk", s.data);
+}
+
+static char *
+tsql_rows_by_key(const BcmigTableInfo *table, int n, char **keys)
+{
+	StringInfoData s;
+	StringInfoData values;
+	StringInfoData differs;
+
+	initStringInfo(&s);
+	initStringInfo(&values);
+	initStringInfo(&differs);
+	for (int row = 0; row < n; row++)
+	{
+		appendStringInfoString(&values, row ? ", (" : "(");
+		for (int i = 0; i < table->nkeys; i++)
+			appendStringInfo(&values, "%s%s", i ? ", " : "",
+							 literal(&table->columns[table->keys[i]], keys[row * table->nkeys + i]));
+		appendStringInfoChar(&values, ')');
+	}
+
+	/*
+	 * Equal keys need not be the same characters (collations without case,
+	 * trailing blanks): what green has under the old ones must go.
+	 */
+	for (int i = 0; i < table->nkeys; i++)
+	{
+		const BcmigColumn *c = &table->columns[table->keys[i]];
+
+		if (strstr(c->native_type, "char") != NULL)
+			appendStringInfo(&differs, " OR CONVERT(varbinary(8000), CONVERT(nvarchar(4000), t.%1$s)) <> CONVERT(varbinary(8000), CONVERT(nvarchar(4000), k.%1$s))",
+							 ident(c->source));
+	}
+	appendStringInfo(&s, "SELECT N'U', %s%s FROM %s AS t WHERE EXISTS (SELECT 1 FROM (VALUES %s) AS k(%s) WHERE %s)",
+					 version_of(table), feed_columns(table, true, NULL), source_name(table),
+					 values.data, key_columns(table, ""), join_keys(table, "k"));
+	appendStringInfo(&s, " UNION ALL SELECT N'D', NULL%s FROM (VALUES %s) AS k(%s) LEFT JOIN %s AS t ON %s WHERE t.%s IS NULL%s",
+					 feed_columns(table, false, "k"), values.data, key_columns(table, ""),
+					 source_name(table), join_keys(table, "k"),
+					 ident(table->columns[table->keys[0]].source), differs.data);
+	append_signs(&s, table, -1);
+	return row_batch(table, "rows", s.data);
+}
+
+static char *
+tsql_key_list(const BcmigTableInfo *table)
+{
+	StringInfoData s;
+
+	initStringInfo(&s);
+	appendStringInfo(&s, "SELECT N'U', CONVERT(bigint, NULL)%s FROM %s AS t",
+					 feed_columns(table, false, "t"), source_name(table));
+	append_signs(&s, table, -1);
+	return row_batch(table, "keys", s.data);
+}
+
+/* {"a","b"}: PostgreSQL's text of an array */
+static char *
+key_array(const BcmigTableInfo *table, const char *alias)
+{
+	StringInfoData s;
+
+	initStringInfo(&s);
+	appendStringInfoString(&s, "N'{'");
+	for (int i = 0; i < table->nkeys; i++)
+		appendStringInfo(&s, " + N'%s\"' + REPLACE(REPLACE(%s, N'\\', N'\\\\'), N'\"', N'\\\"') + N'\"'", i ? "," : "",
+						 text_of(&table->columns[table->keys[i]], alias));
+	appendStringInfoString(&s, " + N'}'");
+	return s.data;
+}
+
+static char *
+unbounded_bytes(const BcmigTableInfo *table)
+{
+	StringInfoData s;
+
+	initStringInfo(&s);
+	for (int i = 0; i < table->ncolumns; i++)
+	{
+		if (!bcmig_unbounded_type(table->columns[i].source_type))
+			continue;
+		appendStringInfo(&s, "%sISNULL(CONVERT(bigint, DATALENGTH(t.%s)), 0)", s.len ? " + " : "",
+						 ident(table->columns[i].source));
+	}
+	return s.len ? s.data : NULL;
+}
+
+static char *
+tsql_chunk_bound(const BcmigTableInfo *table, Datum lower, int64 rows)
+{
+	StringInfoData s;
+	StringInfoData where;
+	char	   *bytes = unbounded_bytes(table);
+
+	initStringInfo(&s);
+	initStringInfo(&where);
+	append_bound(&where, table, '>', ">", lower);
+	if (bytes == NULL)
+		appendStringInfo(&s,
+						 "SELECT N'1', %s, NULL, NULL, NULL, NULL, NULL, NULL FROM %s AS t WHERE 1 = 1%s ORDER BY %s"
+						 " OFFSET " INT64_FORMAT " ROWS FETCH NEXT 1 ROWS ONLY",
+						 key_array(table, "t"), source_name(table), where.data, key_columns(table, "t."), rows - 1);
+	else
+		appendStringInfo(&s,
+						 "SELECT CASE WHEN COUNT(*) = " INT64_FORMAT " THEN N'1' ELSE N'0' END,"
+						 " MAX(CASE WHEN r.n = " INT64_FORMAT " THEN r.k END), NULL, NULL, NULL, NULL, NULL, CONVERT(nvarchar(20), MAX(r.b))"
+						 " FROM (SELECT TOP (" INT64_FORMAT ") %s AS k, %s AS b, ROW_NUMBER() OVER (ORDER BY %s) AS n FROM %s AS t WHERE 1 = 1%s ORDER BY %s) AS r",
+						 rows, rows, rows, key_array(table, "t"), bytes, key_columns(table, "t."),
+						 source_name(table), where.data, key_columns(table, "t."));
+	return bcmig_tsql_batch(table, "bound", s.data);
+}
+
+static char *
+tsql_table_size(const BcmigTableInfo *table)
+{
+	return bcmig_tsql_batch(table, "size",
+							psprintf("SELECT CONVERT(nvarchar(20), ISNULL(SUM(p.rows), 0)), N'0', NULL, NULL, NULL, NULL, NULL, NULL"
+									 " FROM sys.partitions AS p WHERE p.object_id = OBJECT_ID(%s) AND p.index_id IN (0, 1)",
+									 bcmig_tsql_string(source_name(table))));
+}
+
+/* ---- feeds ---- */
+
+/* planning runs it: tds_fdw 2.0.3 estimates by executing */
+static char *
+feed_query(const char *feed)
+{
+	return psprintf("SELECT 1 AS %s WHERE 1 = 0", feed);
+}
+
+static char *
+tsql_feed_options(const char *feed)
+{
+	return psprintf("query %s, match_column_names '0', msg_handler 'notice'",
+					quote_literal_cstr(feed_query(feed)));
+}
+
+static bool
+tsql_is_feed_text(const char *feed, const char *text)
+{
+	return strcmp(text, feed_query(feed)) == 0;
+}
+
+const BcmigDialect bcmig_dialect_tsql = {
+	.name = "SQL Server",
+	.fdw = "tds_fdw",
+	.default_schema = "dbo",
+	.has_fetch_size = false,
+	.feed_options = tsql_feed_options,
+	.is_feed_text = tsql_is_feed_text,
+	.prepare_process = bcmig_tds_prepare_process,
+	.explain_error = bcmig_tds_explain_error,
+	.missing_timeouts = bcmig_tds_missing_timeouts,
+	.green_type = bcmig_tsql_green_type,
+	.constant = bcmig_tsql_constant,
+	.poll = tsql_poll,
+	.hinted = tsql_hinted,
+	.blocker = tsql_blocker,
+	.expire = tsql_expire,
+	.window = tsql_window,
+	.lost_traces = tsql_lost_traces,
+	.chunk = tsql_chunk,
+	.rows_by_key = tsql_rows_by_key,
+	.key_list = tsql_key_list,
+	.chunk_bound = tsql_chunk_bound,
+	.table_size = tsql_table_size,
+	.describe = bcmig_tsql_describe,
+	.preflight = bcmig_tsql_preflight,
+	.script = bcmig_tsql_script,
+};
