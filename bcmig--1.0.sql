@@ -48,6 +48,7 @@ INSERT INTO bcmig.option (name, scope, kind, unit, default_value, min_value, max
  ('keyless',            '{sync,table}', 'enum',     NULL,   'snapshot', NULL, NULL, '{snapshot,refuse}', 'A table without a key (heap): kept by whole-table compare, or refused.'),
  ('source_schema',      '{sync,table}', 'text',     NULL,   'auto', NULL, NULL,   NULL, 'Schema on blue; auto = dbo on SQL Server, public on PostgreSQL.'),
  ('key',                '{table}',      'list',     NULL,   'auto', NULL, NULL,   NULL, 'Columns, as blue spells them, that identify a row; auto = blue''s primary key.'),
+ ('companions',         '{table}',      'list',     NULL,   'auto', NULL, NULL,   NULL, 'Tables of blue that hold more columns of the same rows (BC''s $ext and per-app companions), joined by their key; auto = none.'),
  ('priority',           '{table}',      'integer',  NULL,   '5',      1, 9,       NULL, 'Order in which tables get workers: 1 first.'),
  ('parallel',           '{sync,table}', 'integer',  'processes', 'auto', 1, 64,   '{auto}', 'Most workers that copy one table at a time.'),
  ('enabled',            '{table}',      'boolean',  NULL,   'true', NULL, NULL,   NULL, 'false leaves the table out of copying and streaming; its rows stay.'),
@@ -107,9 +108,23 @@ COMMENT ON COLUMN bcmig.sync_table.version_column IS 'blue''s column that holds 
 COMMENT ON COLUMN bcmig.sync_table.indexes IS 'secondary indexes to build on green: [{"name","columns":[...],"unique":bool}], target spelling; unique ones are built deferrable after the first catch-up';
 COMMENT ON COLUMN bcmig.sync_table.made_target IS 'bcmig created the green table';
 
+CREATE TABLE bcmig.companion (
+    table_id      integer NOT NULL REFERENCES bcmig.sync_table ON DELETE CASCADE,
+    part          integer NOT NULL CHECK (part > 0),
+    source_schema text NOT NULL,
+    source_table  text NOT NULL,
+    version_column text,
+    key_columns   text[] NOT NULL,
+    PRIMARY KEY (table_id, part)
+);
+COMMENT ON TABLE bcmig.companion IS 'Tables of blue that hold more columns of a table''s rows: one record is the base row and, where they are there, the companion rows.';
+COMMENT ON COLUMN bcmig.companion.part IS 'what column_map.part refers to';
+COMMENT ON COLUMN bcmig.companion.key_columns IS 'its key; the base has columns of the same names';
+
 CREATE TABLE bcmig.column_map (
     table_id      integer NOT NULL REFERENCES bcmig.sync_table ON DELETE CASCADE,
     ordinal       integer NOT NULL,
+    part          integer NOT NULL DEFAULT 0,
     source_column text NOT NULL,
     source_type   text NOT NULL,
     native_type   text NOT NULL,
@@ -118,10 +133,11 @@ CREATE TABLE bcmig.column_map (
     key_position  integer,
     row_identity  boolean NOT NULL DEFAULT false,
     PRIMARY KEY (table_id, ordinal),
-    UNIQUE (table_id, source_column),
+    UNIQUE (table_id, part, source_column),
     UNIQUE (table_id, target_column)
 );
 COMMENT ON TABLE bcmig.column_map IS 'Columns of each table, in feed order (after bc_op and bc_rowversion).';
+COMMENT ON COLUMN bcmig.column_map.part IS '0 = the base table, else the companion';
 COMMENT ON COLUMN bcmig.column_map.key_position IS 'place in the key, from 1; NULL = not in the key';
 COMMENT ON COLUMN bcmig.column_map.row_identity IS 'the $systemId column: stays the same when the key of a row is renamed';
 COMMENT ON COLUMN bcmig.column_map.source_type IS 'type of the feed column';
@@ -546,6 +562,7 @@ GRANT EXECUTE ON FUNCTION bcmig.live_workers(), bcmig.live_blues(), bcmig.live_t
 SELECT pg_extension_config_dump('bcmig.environment', $$WHERE side = 'blue'$$);
 SELECT pg_extension_config_dump('bcmig.sync', '');
 SELECT pg_extension_config_dump('bcmig.sync_table', '');
+SELECT pg_extension_config_dump('bcmig.companion', '');
 SELECT pg_extension_config_dump('bcmig.column_map', '');
 SELECT pg_extension_config_dump('bcmig.blue_position', '');
 SELECT pg_extension_config_dump('bcmig.sync_state', '');

@@ -120,6 +120,7 @@ typedef struct BcmigBlue
 	int			fixed_interval; /* ms between polls, 0 = auto; set by the manager */
 	int			max_latency;	/* ms, smallest of the running syncs */
 	bool		reachable;
+	bool		refuses_wait;	/* blue does not know how to wait in a poll */
 	uint64		poll;			/* 0 = never answered */
 	instr_time	read_at;		/* our monotonic clock when it was asked */
 	TimestampTz clock;			/* blue's clock */

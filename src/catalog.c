@@ -424,7 +424,7 @@ bcmig_load_table(int table_id)
 		t->enabled = bcmig_get_bool(0, 25);
 		MemoryContextSwitchTo(oldcontext);
 
-		bcmig_sql("SELECT source_column, source_type, target_column, target_type, key_position, row_identity, native_type "
+		bcmig_sql("SELECT source_column, source_type, target_column, target_type, key_position, row_identity, native_type, part "
 				  "FROM bcmig.column_map WHERE table_id = $1 ORDER BY ordinal", "i", table_id);
 		oldcontext = MemoryContextSwitchTo(caller);
 		t->ncolumns = SPI_processed;
@@ -442,6 +442,7 @@ bcmig_load_table(int table_id)
 			c->key_position = bcmig_get_int64(i, 5, 0);
 			c->row_identity = bcmig_get_bool(i, 6);
 			c->native_type = bcmig_get_text(i, 7);
+			c->part = bcmig_get_int64(i, 8, 0);
 			if (c->row_identity)
 				t->identity_column = i;
 			if (c->key_position > 0 && c->key_position <= t->ncolumns)
@@ -449,6 +450,23 @@ bcmig_load_table(int table_id)
 				t->keys[c->key_position - 1] = i;
 				t->nkeys = Max(t->nkeys, c->key_position);
 			}
+		}
+		MemoryContextSwitchTo(oldcontext);
+
+		bcmig_sql("SELECT source_schema, source_table, version_column, cardinality(key_columns), key_columns "
+				  "FROM bcmig.companion WHERE table_id = $1 ORDER BY part", "i", table_id);
+		oldcontext = MemoryContextSwitchTo(caller);
+		t->ncompanions = SPI_processed;
+		t->companions = palloc0(sizeof(BcmigCompanion) * Max(t->ncompanions, 1));
+		for (int i = 0; i < t->ncompanions; i++)
+		{
+			BcmigCompanion *p = &t->companions[i];
+
+			p->schema = bcmig_get_text(i, 1);
+			p->table = bcmig_get_text(i, 2);
+			p->version_column = bcmig_get_text(i, 3);
+			p->nkeys = bcmig_get_int64(i, 4, 0);
+			p->keys = bcmig_get_texts(i, 5, p->nkeys, caller);
 		}
 		MemoryContextSwitchTo(oldcontext);
 	}

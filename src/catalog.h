@@ -81,7 +81,18 @@ typedef struct BcmigColumn
 	char	   *target_type;
 	int			key_position;	/* 0 = not in the key */
 	bool		row_identity;
+	int			part;			/* 0 = of the base table, i = of companions[i - 1] */
 } BcmigColumn;
+
+/* a table of blue with more columns of the same rows */
+typedef struct BcmigCompanion
+{
+	char	   *schema;
+	char	   *table;
+	char	   *version_column; /* NULL = none */
+	int			nkeys;
+	char	  **keys;			/* the base has columns of these names */
+} BcmigCompanion;
 
 /*
  * All that is configured for one table.  Allocated in the caller's memory
@@ -108,6 +119,8 @@ typedef struct BcmigTableInfo
 	int			nkeys;
 	int		   *keys;			/* columns[] index of each key column, in key order */
 	int			identity_column;	/* columns[] index, or -1 */
+	int			ncompanions;
+	BcmigCompanion *companions;
 
 	/* effective options */
 	int			batch_rows;

@@ -66,4 +66,16 @@
 		ExecInitRangeTable((estate), list_make1(rte), perminfos, bms_make_singleton(1)); } while (0)
 #endif
 
+/* 16 counts nanoseconds, before it was a timespec */
+#if PG_VERSION_NUM >= 160000
+#define BCMIG_INSTR_TIME_ADD_MICROSEC(t, us)	((t).ticks += (us) * 1000)
+#else
+#define BCMIG_INSTR_TIME_ADD_MICROSEC(t, us) \
+	do { \
+		(t).tv_nsec += (us) % 1000000 * 1000; \
+		(t).tv_sec += (us) / 1000000 + (t).tv_nsec / 1000000000; \
+		(t).tv_nsec %= 1000000000; \
+	} while (0)
+#endif
+
 #endif							/* BCMIG_COMPAT_H */

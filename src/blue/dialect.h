@@ -42,12 +42,14 @@ typedef struct BcmigScriptTable
 	bool		has_key;
 } BcmigScriptTable;
 
-/* a table the poller watches */
+/* a table the poller watches: moves are reported under the name of its base */
 typedef struct BcmigWatched
 {
 	char	   *schema;
 	char	   *table;
 	char	   *capture;
+	char	   *base_schema;
+	char	   *base_table;
 } BcmigWatched;
 
 typedef struct BcmigDialect
@@ -56,6 +58,7 @@ typedef struct BcmigDialect
 	const char *fdw;			/* foreign data wrapper it goes with */
 	const char *default_schema; /* where source tables are unless said */
 	bool		has_fetch_size; /* third member of the scan's fdw_private */
+	bool		joins_companions;	/* reads BcmigTableInfo.companions */
 
 	/*
 	 * OPTIONS of a feed, and whether this is the text its wrapper then plans:
@@ -96,8 +99,13 @@ typedef struct BcmigDialect
 	 * poll row).  Where blue can only hint at what moved: 'count', schema,
 	 * table, a number that changes when the table is written to, be it not yet
 	 * committed.
+	 *
+	 * can_wait: with "wait" blue answers when something has moved since
+	 * "previous", or after a second; a row 'waited', microseconds says for how
+	 * long the clock was not read.
 	 */
-	char	   *(*poll) (const char *previous, List *watched);
+	bool		can_wait;
+	char	   *(*poll) (const char *previous, List *watched, bool wait);
 
 	/* are moves of tables captured this way only hinted at? */
 	bool		(*hinted) (const char *capture);

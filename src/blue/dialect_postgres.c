@@ -222,7 +222,7 @@ change_table(const BcmigTableInfo *table)
 }
 
 static char *
-pg_poll(const char *previous, List *watched)
+pg_poll(const char *previous, List *watched, bool wait)
 {
 	StringInfoData s;
 

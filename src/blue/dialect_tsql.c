@@ -32,6 +32,8 @@
 
 #define ident	bcmig_tsql_identifier
 
+#define WAIT_STEPS	48			/* of 20 ms */
+
 /* readers do not wait for writers where the database allows it */
 #define SNAPSHOT_WHERE_ALLOWED \
 	"IF EXISTS (SELECT 1 FROM sys.databases AS d WHERE d.database_id = DB_ID() AND d.snapshot_isolation_state = 1)" \
@@ -89,11 +91,39 @@ literal(const BcmigColumn *column, const char *value)
 	return psprintf("CONVERT(%s, %s)", type, bcmig_tsql_string(value));
 }
 
-/* a column of the feed, of alias "a" */
+/*
+ * Companions as p1, p2, ... beside the base as t, which may lack its companion
+ * row.
+ */
+static char *
+companion_joins(const BcmigTableInfo *table)
+{
+	StringInfoData s;
+
+	initStringInfo(&s);
+	for (int i = 0; i < table->ncompanions; i++)
+	{
+		const BcmigCompanion *p = &table->companions[i];
+
+		appendStringInfo(&s, " LEFT JOIN %s.%s AS p%d ON ", ident(p->schema), ident(p->table), i + 1);
+		for (int k = 0; k < p->nkeys; k++)
+			appendStringInfo(&s, "%sp%d.%s = t.%s", k ? " AND " : "", i + 1, ident(p->keys[k]), ident(p->keys[k]));
+	}
+	return s.data;
+}
+
+static char *
+from_clause(const BcmigTableInfo *table)
+{
+	return psprintf("%s AS t%s", source_name(table), companion_joins(table));
+}
+
+/* a column of the feed, of alias "alias"; t stands for the part it is of */
 static char *
 value_of(const BcmigColumn *column, const char *alias)
 {
-	char	   *name = psprintf("%s.%s", alias, ident(column->source));
+	char	   *name = psprintf("%s.%s", column->part == 0 ? alias : psprintf("p%d", column->part),
+								ident(column->source));
 	const char *type = column->native_type;
 
 	if (type_is(type, "money") || type_is(type, "smallmoney"))
@@ -200,8 +230,23 @@ nulls(int n)
 	return s.data;
 }
 
+/* object ids of base and companions */
+static char *
+object_ids(const BcmigTableInfo *table)
+{
+	StringInfoData s;
+
+	initStringInfo(&s);
+	appendStringInfo(&s, "OBJECT_ID(%s)", bcmig_tsql_string(source_name(table)));
+	for (int i = 0; i < table->ncompanions; i++)
+		appendStringInfo(&s, ", OBJECT_ID(%s)",
+						 bcmig_tsql_string(psprintf("%s.%s", ident(table->companions[i].schema),
+													ident(table->companions[i].table))));
+	return s.data;
+}
+
 /*
- * The signs of a table.  begin = begin version and object id in one number;
+ * The signs of a table and its companions together.  begin = begin version and object id of all in one number;
  * minimum valid version: 0, or more than any position when changes above "mark"
  * have been cleaned up.
  */
@@ -211,18 +256,18 @@ append_signs(StringInfo s, const BcmigTableInfo *table, int64 mark)
 	appendStringInfo(s, " UNION ALL SELECT N'I', @i%s", nulls(table->ncolumns));
 	if (strcmp(table->capture, "change_tracking") == 0)
 	{
-		char	   *from = psprintf("%s FROM sys.change_tracking_tables AS r WHERE r.object_id = OBJECT_ID(%s)",
-									nulls(table->ncolumns), bcmig_tsql_string(source_name(table)));
+		char	   *from = psprintf("%s FROM sys.change_tracking_tables AS r WHERE r.object_id IN (%s) HAVING COUNT(*) = %d",
+									nulls(table->ncolumns), object_ids(table), table->ncompanions + 1);
 
 		if (mark >= 0)
-			appendStringInfo(s, " UNION ALL SELECT N'M', CASE WHEN r.min_valid_version > " INT64_FORMAT
+			appendStringInfo(s, " UNION ALL SELECT N'M', CASE WHEN MAX(r.min_valid_version) > " INT64_FORMAT
 							 " THEN CONVERT(bigint, 9223372036854775807) ELSE CONVERT(bigint, 0) END%s",
 							 mark, from);
-		appendStringInfo(s, " UNION ALL SELECT N'B', CONVERT(bigint, r.object_id) * 4294967296 + r.begin_version %% 4294967296%s", from);
+		appendStringInfo(s, " UNION ALL SELECT N'B', SUM(CONVERT(bigint, r.object_id) + r.begin_version * 1000003)%s", from);
 	}
 	else if (strcmp(table->capture, "rowversion") == 0)
-		appendStringInfo(s, " UNION ALL SELECT N'B', CONVERT(bigint, ISNULL(OBJECT_ID(%s), 0))%s",
-						 bcmig_tsql_string(source_name(table)), nulls(table->ncolumns));
+		appendStringInfo(s, " UNION ALL SELECT N'B', SUM(CONVERT(bigint, r.object_id))%s FROM sys.objects AS r WHERE r.object_id IN (%s) HAVING COUNT(*) = %d",
+						 nulls(table->ncolumns), object_ids(table), table->ncompanions + 1);
 	appendStringInfoString(s, " OPTION (MAXDOP 1)");
 }
 
@@ -241,30 +286,64 @@ tsql_hinted(const char *capture)
 }
 
 /*
+ * A mark: version:horizon:top of the poll.  A window needs the version only.
+ */
+static bool
+read_mark(const char *mark, int64 *version, int64 *horizon, int64 *top)
+{
+	char	   *p;
+
+	if (mark == NULL || mark[0] == '\0')
+		return false;
+	*version = strtoll(mark, &p, 10);
+	*horizon = *p == ':' ? strtoll(p + 1, &p, 10) : 0;
+	*top = *p == ':' ? strtoll(p + 1, &p, 10) : 0;
+	return true;
+}
+
+/*
+ * With "wait" first steps of 20 ms, a second at most, until a version has been
+ * given out, a transaction that held the horizon has ended, or one with change
+ * tracking has committed.
+ *
  * Clock, top, version, horizon in this order, each a statement of its own.
  * Which tables moved: those with change tracking are asked only when the
  * version has moved; of others the write counters of their indexes are a hint.
  */
 static char *
-tsql_poll(const char *previous, List *watched)
+tsql_poll(const char *previous, List *watched, bool wait)
 {
 	StringInfoData s;
 	StringInfoData hints;
 	ListCell   *lc;
+	int64		version = 0;
+	int64		horizon = 0;
+	int64		top = 0;
+	bool		known;
 
 	initStringInfo(&s);
 	initStringInfo(&hints);
+	known = read_mark(previous, &version, &horizon, &top);
+	appendStringInfo(&s, "DECLARE @begun datetime2(6) = SYSUTCDATETIME(); DECLARE @n int = %d;",
+					 known && wait ? 0 : WAIT_STEPS);
+	if (known && wait)
+		appendStringInfo(&s,
+						 " WHILE @n < %d AND CONVERT(bigint, @@DBTS) = " INT64_FORMAT
+						 " AND CONVERT(bigint, MIN_ACTIVE_ROWVERSION()) = " INT64_FORMAT
+						 " AND ISNULL(CHANGE_TRACKING_CURRENT_VERSION(), 0) = " INT64_FORMAT
+						 " BEGIN WAITFOR DELAY '00:00:00.020'; SET @n = @n + 1; END;",
+						 WAIT_STEPS, top - 1, horizon, version);
 	appendStringInfo(&s,
-					 "DECLARE @now datetime2(6) = SYSUTCDATETIME();"
+					 " DECLARE @now datetime2(6) = SYSUTCDATETIME();"
 					 " DECLARE @clock bigint = CONVERT(bigint, DATEDIFF(SECOND, '20000101', @now)) * 1000000 + 946684800000000 + DATEPART(MICROSECOND, @now);"
 					 " DECLARE @top bigint = CONVERT(bigint, @@DBTS) + 1;"
 					 " DECLARE @v bigint = ISNULL(CHANGE_TRACKING_CURRENT_VERSION(), 0);"
 					 " DECLARE @h bigint = CONVERT(bigint, MIN_ACTIVE_ROWVERSION());"
 					 " DECLARE @p bigint = %s; " DECLARE_INCARNATION,
-					 previous != NULL && previous[0] != '\0' ? previous : "NULL");
+					 known ? psprintf(INT64_FORMAT, version) : "NULL");
 	appendStringInfoString(&s,
 						   "DECLARE @moved TABLE (s sysname, t sysname);");
-	if (previous != NULL && previous[0] != '\0')
+	if (known)
 	{
 		bool		first = true;
 
@@ -276,7 +355,7 @@ tsql_poll(const char *previous, List *watched)
 				continue;
 			appendStringInfo(&s, "%sSELECT %s, %s WHERE EXISTS (SELECT 1 FROM CHANGETABLE(CHANGES %s.%s, @p) AS c)",
 							 first ? " IF @v > @p INSERT INTO @moved (s, t) " : " UNION ALL ",
-							 bcmig_tsql_string(w->schema), bcmig_tsql_string(w->table),
+							 bcmig_tsql_string(w->base_schema), bcmig_tsql_string(w->base_table),
 							 ident(w->schema), ident(w->table));
 			first = false;
 		}
@@ -289,19 +368,22 @@ tsql_poll(const char *previous, List *watched)
 
 		if (!tsql_hinted(w->capture))
 			continue;
-		appendStringInfo(&hints, "%s(%s, %s)", hints.len ? ", " : "",
-						 bcmig_tsql_string(w->schema), bcmig_tsql_string(w->table));
+		appendStringInfo(&hints, "%s(%s, %s, %s)", hints.len ? ", " : "",
+						 bcmig_tsql_string(psprintf("%s.%s", ident(w->schema), ident(w->table))),
+						 bcmig_tsql_string(w->base_schema), bcmig_tsql_string(w->base_table));
 	}
 	appendStringInfoString(&s,
 						   " SELECT N'poll', CONVERT(nvarchar(400), @clock), CONVERT(nvarchar(400), @h), CONVERT(nvarchar(20), @top),"
-						   " CONVERT(nvarchar(20), @v), CONVERT(nvarchar(20), @i), @inc, CONVERT(nvarchar(20), NULL)"
+						   " CONVERT(nvarchar(20), @v) + N':' + CONVERT(nvarchar(20), @h) + N':' + CONVERT(nvarchar(20), @top),"
+						   " CONVERT(nvarchar(20), @i), @inc, CONVERT(nvarchar(20), NULL)"
+						   " UNION ALL SELECT N'waited', CONVERT(nvarchar(20), DATEDIFF(MICROSECOND, @begun, @now)), NULL, NULL, NULL, NULL, NULL, NULL"
 						   " UNION ALL SELECT N'moved', m.s, m.t, NULL, NULL, NULL, NULL, NULL FROM @moved AS m");
 	if (hints.len > 0)
 		appendStringInfo(&s,
 						 " UNION ALL SELECT N'count', w.s, w.t, CONVERT(nvarchar(20), SUM(x.leaf_insert_count + x.leaf_update_count + x.leaf_delete_count + x.leaf_ghost_count)),"
-						 " NULL, NULL, NULL, NULL FROM (VALUES %s) AS w(s, t)"
+						 " NULL, NULL, NULL, NULL FROM (VALUES %s) AS w(n, s, t)"
 						 " JOIN sys.dm_db_index_operational_stats(DB_ID(), NULL, NULL, NULL) AS x"
-						 " ON x.object_id = OBJECT_ID(QUOTENAME(w.s) + N'.' + QUOTENAME(w.t)) AND x.index_id IN (0, 1)"
+						 " ON x.object_id = OBJECT_ID(w.n) AND x.index_id IN (0, 1)"
 						 " WHERE HAS_PERMS_BY_NAME(DB_NAME(), N'DATABASE', N'VIEW DATABASE STATE') = 1 GROUP BY w.s, w.t",
 						 hints.data);
 	return bcmig_tsql_batch(NULL, "poll", s.data);
@@ -332,29 +414,83 @@ tsql_expire(void)
 
 /* ---- rows ---- */
 
+/* base (0) or companion */
+static char *
+part_name(const BcmigTableInfo *table, int part)
+{
+	if (part == 0)
+		return source_name(table);
+	return psprintf("%s.%s", ident(table->companions[part - 1].schema), ident(table->companions[part - 1].table));
+}
+
+/*
+ * The keys of the base whose row, or a companion row, has changed since mark.
+ * A companion with another key than the base's finds the base row by it; when
+ * that is gone the base's own change tells so.
+ */
+static char *
+changed_keys(const BcmigTableInfo *table, int64 mark)
+{
+	StringInfoData s;
+
+	initStringInfo(&s);
+	for (int part = 0; part <= table->ncompanions; part++)
+	{
+		const BcmigCompanion *p = part > 0 ? &table->companions[part - 1] : NULL;
+		bool		same = p == NULL || p->nkeys == table->nkeys;
+
+		for (int i = 0; p != NULL && same && i < table->nkeys; i++)
+		{
+			bool		found = false;
+
+			for (int k = 0; k < p->nkeys; k++)
+				found |= strcmp(p->keys[k], table->columns[table->keys[i]].source) == 0;
+			same = found;
+		}
+		appendStringInfo(&s, "%sSELECT %s FROM CHANGETABLE(CHANGES %s, " INT64_FORMAT ") AS x",
+						 part > 0 ? " UNION " : "", key_columns(table, same ? "x." : "b."), part_name(table, part), mark);
+		if (same)
+			continue;
+		appendStringInfo(&s, " JOIN %s AS b ON ", source_name(table));
+		for (int k = 0; k < p->nkeys; k++)
+			appendStringInfo(&s, "%sb.%s = x.%s", k ? " AND " : "", ident(p->keys[k]), ident(p->keys[k]));
+	}
+	return s.data;
+}
+
 static char *
 tsql_window(const BcmigTableInfo *table, int64 position, const char *seen)
 {
 	StringInfoData s;
-	int64		mark = seen != NULL && seen[0] != '\0' ? strtoll(seen, NULL, 10) : 0;
+	int64		mark = 0;
+	int64		unused;
 
+	(void) read_mark(seen, &mark, &unused, &unused);
 	initStringInfo(&s);
 	if (strcmp(table->capture, "change_tracking") == 0)
 	{
-		char	   *changes = psprintf("CHANGETABLE(CHANGES %s, " INT64_FORMAT ")", source_name(table), mark);
+		StringInfoData newest;
 
-		appendStringInfo(&s, "SELECT CASE WHEN t.%s IS NULL THEN N'D' ELSE N'U' END, %s%s FROM %s AS c LEFT JOIN %s AS t ON %s",
+		initStringInfo(&newest);
+		appendStringInfo(&s, "SELECT CASE WHEN t.%s IS NULL THEN N'D' ELSE N'U' END, %s%s FROM (%s) AS c LEFT JOIN %s AS t ON %s%s",
 						 ident(table->columns[table->keys[0]].source), version_of(table),
-						 feed_columns(table, true, "c"), changes, source_name(table), join_keys(table, "c"));
-		appendStringInfo(&s, " UNION ALL SELECT N'X', v.m%s FROM (SELECT MAX(x.SYS_CHANGE_VERSION) AS m FROM %s AS x) AS v WHERE v.m IS NOT NULL",
-						 nulls(table->ncolumns), changes);
+						 feed_columns(table, true, "c"), changed_keys(table, mark), source_name(table),
+						 join_keys(table, "c"), companion_joins(table));
+		for (int i = 0; i <= table->ncompanions; i++)
+			appendStringInfo(&newest, "%sSELECT MAX(x.SYS_CHANGE_VERSION) AS m FROM CHANGETABLE(CHANGES %s, " INT64_FORMAT ") AS x",
+							 i ? " UNION ALL " : "", part_name(table, i), mark);
+		appendStringInfo(&s, " UNION ALL SELECT N'X', MAX(v.m)%s FROM (%s) AS v HAVING MAX(v.m) IS NOT NULL",
+						 nulls(table->ncolumns), newest.data);
 		append_signs(&s, table, mark);
 	}
 	else
 	{
-		appendStringInfo(&s, "SELECT N'U', %s%s FROM %s AS t WHERE t.%s >= 0x%016llX",
-						 version_of(table), feed_columns(table, true, NULL), source_name(table),
+		appendStringInfo(&s, "SELECT N'U', %s%s FROM %s WHERE t.%s >= 0x%016llX",
+						 version_of(table), feed_columns(table, true, NULL), from_clause(table),
 						 ident(table->version_column), (unsigned long long) position);
+		for (int i = 0; i < table->ncompanions; i++)
+			appendStringInfo(&s, " OR p%d.%s >= 0x%016llX", i + 1, ident(table->companions[i].version_column),
+							 (unsigned long long) position);
 		append_signs(&s, table, -1);
 	}
 	return row_batch(table, "window", s.data);
@@ -425,8 +561,8 @@ tsql_chunk(const BcmigTableInfo *table, Datum lower, Datum upper)
 	StringInfoData s;
 
 	initStringInfo(&s);
-	appendStringInfo(&s, "SELECT N'U', %s%s FROM %s AS t WHERE 1 = 1", version_of(table),
-					 feed_columns(table, true, NULL), source_name(table));
+	appendStringInfo(&s, "SELECT N'U', %s%s FROM %s WHERE 1 = 1", version_of(table),
+					 feed_columns(table, true, NULL), from_clause(table));
 	append_bound(&s, table, '>', ">", lower);
 	append_bound(&s, table, '<', "<=", upper);
 	append_signs(&s, table, -1);
@@ -464,8 +600,8 @@ tsql_rows_by_key(const BcmigTableInfo *table, int n, char **keys)
 			appendStringInfo(&differs, " OR CONVERT(varbinary(8000), CONVERT(nvarchar(4000), t.%1$s)) <> CONVERT(varbinary(8000), CONVERT(nvarchar(4000), k.%1$s))",
 							 ident(c->source));
 	}
-	appendStringInfo(&s, "SELECT N'U', %s%s FROM %s AS t WHERE EXISTS (SELECT 1 FROM (VALUES %s) AS k(%s) WHERE %s)",
-					 version_of(table), feed_columns(table, true, NULL), source_name(table),
+	appendStringInfo(&s, "SELECT N'U', %s%s FROM %s WHERE EXISTS (SELECT 1 FROM (VALUES %s) AS k(%s) WHERE %s)",
+					 version_of(table), feed_columns(table, true, NULL), from_clause(table),
 					 values.data, key_columns(table, ""), join_keys(table, "k"));
 	appendStringInfo(&s, " UNION ALL SELECT N'D', NULL%s FROM (VALUES %s) AS k(%s) LEFT JOIN %s AS t ON %s WHERE t.%s IS NULL%s",
 					 feed_columns(table, false, "k"), values.data, key_columns(table, ""),
@@ -512,8 +648,8 @@ unbounded_bytes(const BcmigTableInfo *table)
 	{
 		if (!bcmig_unbounded_type(table->columns[i].source_type))
 			continue;
-		appendStringInfo(&s, "%sISNULL(CONVERT(bigint, DATALENGTH(t.%s)), 0)", s.len ? " + " : "",
-						 ident(table->columns[i].source));
+		appendStringInfo(&s, "%sISNULL(CONVERT(bigint, DATALENGTH(%s)), 0)", s.len ? " + " : "",
+						 value_of(&table->columns[i], "t"));
 	}
 	return s.len ? s.data : NULL;
 }
@@ -530,16 +666,17 @@ tsql_chunk_bound(const BcmigTableInfo *table, Datum lower, int64 rows)
 	append_bound(&where, table, '>', ">", lower);
 	if (bytes == NULL)
 		appendStringInfo(&s,
-						 "SELECT N'1', %s, NULL, NULL, NULL, NULL, NULL, NULL FROM %s AS t WHERE 1 = 1%s ORDER BY %s"
-						 " OFFSET " INT64_FORMAT " ROWS FETCH NEXT 1 ROWS ONLY",
-						 key_array(table, "t"), source_name(table), where.data, key_columns(table, "t."), rows - 1);
+						 "SELECT N'1', %s, NULL, NULL, NULL, NULL, NULL, NULL FROM (SELECT TOP (" INT64_FORMAT ") %s,"
+						 " ROW_NUMBER() OVER (ORDER BY %s) AS [bcmig_n] FROM %s AS t WHERE 1 = 1%s ORDER BY %s) AS r WHERE r.[bcmig_n] = " INT64_FORMAT,
+						 key_array(table, "r"), rows, key_columns(table, "t."), key_columns(table, "t."),
+						 source_name(table), where.data, key_columns(table, "t."), rows);
 	else
 		appendStringInfo(&s,
 						 "SELECT CASE WHEN COUNT(*) = " INT64_FORMAT " THEN N'1' ELSE N'0' END,"
 						 " MAX(CASE WHEN r.n = " INT64_FORMAT " THEN r.k END), NULL, NULL, NULL, NULL, NULL, CONVERT(nvarchar(20), MAX(r.b))"
-						 " FROM (SELECT TOP (" INT64_FORMAT ") %s AS k, %s AS b, ROW_NUMBER() OVER (ORDER BY %s) AS n FROM %s AS t WHERE 1 = 1%s ORDER BY %s) AS r",
+						 " FROM (SELECT TOP (" INT64_FORMAT ") %s AS k, %s AS b, ROW_NUMBER() OVER (ORDER BY %s) AS n FROM %s WHERE 1 = 1%s ORDER BY %s) AS r",
 						 rows, rows, rows, key_array(table, "t"), bytes, key_columns(table, "t."),
-						 source_name(table), where.data, key_columns(table, "t."));
+						 from_clause(table), where.data, key_columns(table, "t."));
 	return bcmig_tsql_batch(table, "bound", s.data);
 }
 
@@ -579,6 +716,7 @@ const BcmigDialect bcmig_dialect_tsql = {
 	.fdw = "tds_fdw",
 	.default_schema = "dbo",
 	.has_fetch_size = false,
+	.joins_companions = true,
 	.feed_options = tsql_feed_options,
 	.is_feed_text = tsql_is_feed_text,
 	.prepare_process = bcmig_tds_prepare_process,
@@ -586,6 +724,7 @@ const BcmigDialect bcmig_dialect_tsql = {
 	.missing_timeouts = bcmig_tds_missing_timeouts,
 	.green_type = bcmig_tsql_green_type,
 	.constant = bcmig_tsql_constant,
+	.can_wait = true,
 	.poll = tsql_poll,
 	.hinted = tsql_hinted,
 	.blocker = tsql_blocker,

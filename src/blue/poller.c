@@ -98,7 +98,11 @@ load_watched(void)
 	MemoryContextReset(watched_context);
 	watched = NIL;
 	bcmig_catalog_begin(&scope);
-	bcmig_sql("SELECT t.source_schema, t.source_table, t.capture FROM bcmig.sync_table t JOIN bcmig.sync y USING (sync_id) "
+	bcmig_sql("SELECT coalesce(p.source_schema, t.source_schema), coalesce(p.source_table, t.source_table), t.capture, "
+			  " t.source_schema, t.source_table "
+			  "FROM bcmig.sync_table t JOIN bcmig.sync y USING (sync_id), "
+			  " LATERAL (SELECT NULL::text AS source_schema, NULL::text AS source_table "
+			  "  UNION ALL SELECT source_schema, source_table FROM bcmig.companion c WHERE c.table_id = t.table_id) p "
 			  "WHERE y.environment_id = $1 AND y.owner::oid = $2 AND t.capture <> 'snapshot' ORDER BY 1, 2",
 			  "io", bcmig_slot->environment_id, bcmig_slot->owner);
 	for (uint64 i = 0; i < SPI_processed; i++)
@@ -109,6 +113,8 @@ load_watched(void)
 		w->schema = bcmig_get_text(i, 1);
 		w->table = bcmig_get_text(i, 2);
 		w->capture = bcmig_get_text(i, 3);
+		w->base_schema = bcmig_get_text(i, 4);
+		w->base_table = bcmig_get_text(i, 5);
 		watched = lappend(watched, w);
 		MemoryContextSwitchTo(oldcontext);
 	}
@@ -135,6 +141,13 @@ find_feed(int environment_id)
 	bcmig_end_transaction();
 }
 
+/* does blue wait for something to move, instead of us? */
+static bool
+waits(void)
+{
+	return dialect->can_wait && !blue->refuses_wait && blue->fixed_interval == 0;
+}
+
 /*
  * Ask blue once.  Result in "context".
  */
@@ -151,7 +164,7 @@ ask_blue(MemoryContext context, const char *previous)
 	if (watched_stale)
 		load_watched();
 	oldcontext = MemoryContextSwitchTo(context);
-	rows = bcmig_remote_texts(feed, dialect->poll(previous, watched));
+	rows = bcmig_remote_texts(feed, dialect->poll(previous, watched, waits()));
 	poll = palloc0(sizeof(BcmigPoll));
 	poll->moved = palloc(sizeof(uint64) * Max(list_length(rows) + list_length(watched), 1));
 	poll->counts = palloc(sizeof(BcmigCount) * Max(list_length(rows), 1));
@@ -179,6 +192,8 @@ ask_blue(MemoryContext context, const char *previous)
 
 		if (strcmp(row[0], "moved") == 0 && row[1] && row[2])
 			poll->moved[poll->nmoved++] = bcmig_source_hash(row[1], row[2]);
+		else if (strcmp(row[0], "waited") == 0 && row[1])
+			poll->waited = pg_strtoint64(row[1]);
 		else if (strcmp(row[0], "count") == 0 && row[1] && row[2] && row[3])
 		{
 			poll->counts[poll->ncounts].table = bcmig_source_hash(row[1], row[2]);
@@ -229,7 +244,7 @@ take_hints(BcmigPoll *poll, bool all)
 		BcmigWatched *w = lfirst(lc);
 
 		if (dialect->hinted(w->capture))
-			poll->moved[poll->nmoved++] = bcmig_source_hash(w->schema, w->table);
+			poll->moved[poll->nmoved++] = bcmig_source_hash(w->base_schema, w->base_table);
 	}
 }
 
@@ -287,7 +302,7 @@ publish(BcmigPoll *poll, instr_time asked_at, bool all_moved)
 		BcmigWatched *w = lfirst(lc);
 
 		if (dialect->hinted(w->capture))
-			hinted[nhinted++] = bcmig_source_hash(w->schema, w->table);
+			hinted[nhinted++] = bcmig_source_hash(w->base_schema, w->base_table);
 	}
 	qsort(hinted, nhinted, sizeof(uint64), compare_hash);
 
@@ -377,6 +392,8 @@ next_interval(long quiet_for)
 
 	if (blue->fixed_interval > 0)
 		return blue->fixed_interval;
+	if (waits())
+		return fast;
 	if (quiet_for < QUIET_BEFORE_IDLE)
 		return fast;
 	return Min(slow, fast + (quiet_for - QUIET_BEFORE_IDLE) / 10);
@@ -421,6 +438,7 @@ poll_loop(MemoryContext context)
 
 		INSTR_TIME_SET_CURRENT(asked_at);
 		poll = ask_blue(context, previous);
+		BCMIG_INSTR_TIME_ADD_MICROSEC(asked_at, poll->waited);
 		bcmig_debug_point("poll_read");
 		if (elapsed_ms(last_hinted) >= HINTED_INTERVAL)
 		{
@@ -518,6 +536,9 @@ bcmig_poller_main(Datum arg)
 
 		LWLockAcquire(bcmig_shared->lock, LW_EXCLUSIVE);
 		blue->reachable = false;
+		/* a make of server without the statement: poll plainly from now on */
+		if (edata->sqlerrcode == ERRCODE_SYNTAX_ERROR && waits())
+			blue->refuses_wait = true;
 		strlcpy(blue->last_error, edata->message, sizeof(blue->last_error));
 		LWLockRelease(bcmig_shared->lock);
 		bcmig_slot_error(edata->message);

@@ -19,6 +19,7 @@ typedef struct BcmigPoll
 	int64		incarnation;
 	char	   *incarnation_text;
 	int64		floor;
+	int64		waited;			/* microseconds blue waited before it read its clock */
 	int			nmoved;
 	uint64	   *moved;			/* bcmig_source_hash of each moved table */
 	int			ncounts;

@@ -373,9 +373,20 @@ store_table(BcmigNewTable *new, bool made_target)
 		BcmigColumn *c = &new->columns[i];
 
 		bcmig_sql("INSERT INTO bcmig.column_map (table_id, ordinal, source_column, source_type, target_column, "
-				  " target_type, key_position, row_identity, native_type) VALUES ($1, $2, $3, $4, $5, $6, nullif($7, 0), $8, $9)",
-				  "iittttibt", table_id, i + 1, c->source, c->source_type, c->target, c->target_type,
-				  c->key_position, (int) c->row_identity, c->native_type);
+				  " target_type, key_position, row_identity, native_type, part) VALUES ($1, $2, $3, $4, $5, $6, nullif($7, 0), $8, $9, $10)",
+				  "iittttibti", table_id, i + 1, c->source, c->source_type, c->target, c->target_type,
+				  c->key_position, (int) c->row_identity, c->native_type, c->part);
+	}
+	for (int i = 0; i < new->ncompanions; i++)
+	{
+		BcmigCompanion *p = &new->companions[i];
+		Datum	   *keys = palloc(sizeof(Datum) * p->nkeys);
+
+		for (int k = 0; k < p->nkeys; k++)
+			keys[k] = CStringGetTextDatum(p->keys[k]);
+		bcmig_sql("INSERT INTO bcmig.companion (table_id, part, source_schema, source_table, version_column, key_columns) "
+				  "VALUES ($1, $2, $3, $4, $5, $6)", "iitttk", table_id, i + 1, p->schema, p->table, p->version_column,
+				  PointerGetDatum(construct_array(keys, p->nkeys, TEXTOID, -1, false, TYPALIGN_INT)));
 	}
 	bcmig_sql("INSERT INTO bcmig.table_state (table_id) VALUES ($1)", "i", table_id);
 	bcmig_make_feed(new, table_id, server);
@@ -488,7 +499,7 @@ change_capture(const BcmigSync *sync, int table_id, Jsonb *options)
 
 	bcmig_catalog_begin(&scope);
 	if (new.version_column != NULL &&
-		bcmig_sql("SELECT 1 FROM bcmig.column_map WHERE table_id = $1 AND source_column = $2",
+		bcmig_sql("SELECT 1 FROM bcmig.column_map WHERE table_id = $1 AND part = 0 AND source_column = $2",
 				  "it", table_id, new.version_column) > 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_BM_WRONG_STATE),
@@ -506,7 +517,7 @@ change_capture(const BcmigSync *sync, int table_id, Jsonb *options)
 Datum
 bcmig_alter_table(PG_FUNCTION_ARGS)
 {
-	static const char *const fixed[] = {"key", "keyless", "source_schema"};
+	static const char *const fixed[] = {"companions", "key", "keyless", "source_schema"};
 	BcmigSync  *sync = bcmig_load_sync(bcmig_arg_text(fcinfo, 0, "sync"));
 	char	   *target;
 	int			table_id = bcmig_find_table(sync, bcmig_arg_text(fcinfo, 1, "target"), &target);

@@ -34,6 +34,9 @@ typedef struct BcmigNewTable
 	char	   *source_schema;
 	char	   *source_table;
 	BcmigBlueTable *blue;
+	int			ncompanions;
+	BcmigCompanion *companions;
+	List	   *blue_companions;	/* BcmigBlueTable of each */
 	const char *capture;
 	char	   *version_column; /* NULL = none */
 	bool		key_overridden;

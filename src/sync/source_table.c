@@ -41,8 +41,127 @@ join_names(List *names)
 	return buf.data;
 }
 
+/* names of an option of kind list; NIL when it is not set, or auto */
+static List *
+option_list(const BcmigNewTable *new, const char *option)
+{
+	JsonbValue	buf;
+	JsonbValue *list = getKeyJsonValueFromContainer(&new->options->root, option, strlen(option), &buf);
+	JsonbIterator *it;
+	JsonbValue	v;
+	JsonbIteratorToken token;
+	List	   *names = NIL;
+
+	if (list == NULL || list->type != jbvBinary)
+		return NIL;
+	it = JsonbIteratorInit(list->val.binary.data);
+	while ((token = JsonbIteratorNext(&it, &v, true)) != WJB_DONE)
+	{
+		if (token == WJB_ELEM)
+			names = lappend(names, pnstrdup(v.val.string.val, v.val.string.len));
+	}
+	return names;
+}
+
+/* companions[] from the option */
+static void
+name_companions(BcmigNewTable *new, const BcmigDialect *dialect)
+{
+	List	   *names = option_list(new, "companions");
+	ListCell   *lc;
+
+	if (names != NIL && !dialect->joins_companions)
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_UNSUITABLE),
+				 errmsg("companions are not joined on a %s blue", dialect->name),
+				 errhint("Add each of them as a table of its own.")));
+	new->companions = palloc0(sizeof(BcmigCompanion) * Max(list_length(names), 1));
+	foreach(lc, names)
+	{
+		BcmigCompanion *p = &new->companions[new->ncompanions++];
+
+		p->schema = new->source_schema;
+		p->table = lfirst(lc);
+	}
+}
+
+/* types and defaults as green knows them */
+static void
+take_types(BcmigBlueTable *blue, const BcmigDialect *dialect)
+{
+	ListCell   *lc;
+
+	foreach(lc, blue->columns)
+	{
+		BcmigBlueColumn *c = (BcmigBlueColumn *) lfirst(lc);
+
+		c->native = c->type;
+		if (dialect->green_type != NULL)
+			c->type = dialect->green_type(c->native);
+		if (c->default_expr != NULL)
+			c->default_value = dialect->constant(c->default_expr);
+	}
+}
+
+static BcmigBlueColumn *
+find_column(const BcmigBlueTable *blue, const char *name)
+{
+	ListCell   *lc;
+
+	foreach(lc, blue->columns)
+	{
+		BcmigBlueColumn *c = (BcmigBlueColumn *) lfirst(lc);
+
+		if (strcmp(c->name, name) == 0)
+			return c;
+	}
+	return NULL;
+}
+
 /*
- * Ask blue.  new->options must be set; fills source_schema and blue.
+ * A companion must be there, be readable and have a key whose columns the base
+ * has too.
+ */
+static void
+check_companions(BcmigNewTable *new)
+{
+	for (int i = 0; i < new->ncompanions; i++)
+	{
+		BcmigCompanion *p = &new->companions[i];
+		BcmigBlueTable *blue = list_nth(new->blue_companions, i);
+		ListCell   *lc;
+
+		if (!blue->exists || !blue->readable)
+			ereport(ERROR,
+					(errcode(ERRCODE_BM_UNKNOWN_OBJECT),
+					 errmsg("companion \"%s\".\"%s\" is not there, or bcmig may not read it", p->schema, p->table),
+					 errhint("%s", blue->exists ? blue->grant_fix : "Name it exactly as blue spells it.")));
+		p->version_column = blue->stamp_column;
+		p->keys = palloc(sizeof(char *) * list_length(blue->columns));
+		foreach(lc, blue->columns)
+		{
+			BcmigBlueColumn *c = (BcmigBlueColumn *) lfirst(lc);
+
+			if (c->key_position == 0)
+				continue;
+			if (find_column(new->blue, c->name) == NULL)
+				ereport(ERROR,
+						(errcode(ERRCODE_BM_UNSUITABLE),
+						 errmsg("column \"%s\" of the key of companion \"%s\" does not exist in its base table",
+								c->name, p->table),
+						 errhint("Add it as a table of its own.")));
+			p->keys[p->nkeys++] = c->name;
+		}
+		if (p->nkeys == 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_BM_UNSUITABLE),
+					 errmsg("companion \"%s\".\"%s\" has no key", p->schema, p->table),
+					 errhint("Add it as a table of its own.")));
+	}
+}
+
+/*
+ * Ask blue.  new->options must be set; fills source_schema, blue and companions.
  */
 void
 bcmig_describe_source(BcmigNewTable *new)
@@ -51,7 +170,9 @@ bcmig_describe_source(BcmigNewTable *new)
 	const BcmigDialect *dialect = bcmig_dialect_of_server(env->serverid);
 	BcmigCatalogScope scope;
 	MemoryContext caller = CurrentMemoryContext;
+	List	   *statements;
 	List	   *rows;
+	List	   *described;
 	ListCell   *lc;
 
 	if (new->source_schema == NULL)
@@ -65,20 +186,17 @@ bcmig_describe_source(BcmigNewTable *new)
 			new->source_schema = pstrdup(dialect->default_schema);
 	}
 
-	rows = bcmig_ask(env->serverid, new->sync->owner,
-					 list_make1(dialect->describe(new->source_schema, new->source_table)),
-					 bcmig_ask_timeout(env, 1));
-	new->blue = linitial(bcmig_read_descriptions(rows));
-	foreach(lc, new->blue->columns)
-	{
-		BcmigBlueColumn *c = (BcmigBlueColumn *) lfirst(lc);
-
-		c->native = c->type;
-		if (dialect->green_type != NULL)
-			c->type = dialect->green_type(c->native);
-		if (c->default_expr != NULL)
-			c->default_value = dialect->constant(c->default_expr);
-	}
+	name_companions(new, dialect);
+	statements = list_make1(dialect->describe(new->source_schema, new->source_table));
+	for (int i = 0; i < new->ncompanions; i++)
+		statements = lappend(statements, dialect->describe(new->companions[i].schema, new->companions[i].table));
+	rows = bcmig_ask(env->serverid, new->sync->owner, statements,
+					 bcmig_ask_timeout(env, list_length(statements)));
+	described = bcmig_read_descriptions(rows);
+	foreach(lc, described)
+		take_types(lfirst(lc), dialect);
+	new->blue = linitial(described);
+	new->blue_companions = list_copy_tail(described, 1);
 
 	if (!new->blue->exists)
 		ereport(ERROR,
@@ -102,6 +220,7 @@ bcmig_describe_source(BcmigNewTable *new)
 				(errcode(ERRCODE_BM_UNSUITABLE),
 				 errmsg("table %s has no columns on blue", source_name(new)),
 				 errhint("Leave it out: there is nothing to copy.")));
+	check_companions(new);
 }
 
 /*
@@ -110,16 +229,12 @@ bcmig_describe_source(BcmigNewTable *new)
 static void
 override_key(BcmigNewTable *new)
 {
-	JsonbValue	buf;
-	JsonbValue *list = getKeyJsonValueFromContainer(&new->options->root, "key", 3, &buf);
-	JsonbIterator *it;
-	JsonbValue	v;
-	JsonbIteratorToken token;
+	List	   *names = option_list(new, "key");
 	ListCell   *lc;
 	int			position = 0;
 
-	if (list == NULL || list->type != jbvBinary)
-		return;					/* not set, or auto */
+	if (names == NIL)
+		return;
 
 	foreach(lc, new->blue->columns)
 	{
@@ -129,22 +244,11 @@ override_key(BcmigNewTable *new)
 		c->key_position = -c->key_position;
 	}
 
-	it = JsonbIteratorInit(list->val.binary.data);
-	while ((token = JsonbIteratorNext(&it, &v, true)) != WJB_DONE)
+	foreach(lc, names)
 	{
-		BcmigBlueColumn *found = NULL;
-		char	   *name;
+		char	   *name = lfirst(lc);
+		BcmigBlueColumn *found = find_column(new->blue, name);
 
-		if (token != WJB_ELEM)
-			continue;
-		name = pnstrdup(v.val.string.val, v.val.string.len);
-		foreach(lc, new->blue->columns)
-		{
-			BcmigBlueColumn *c = (BcmigBlueColumn *) lfirst(lc);
-
-			if (strcmp(c->name, name) == 0)
-				found = c;
-		}
 		if (found == NULL || found->key_position > 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_BM_OPTION),
@@ -214,6 +318,14 @@ bcmig_choose_capture(BcmigNewTable *new)
 	/* a change table holds blue's own key, no other */
 	changes = new->blue->capture != NULL && strcmp(new->blue->capture, "change_tracking") == 0 &&
 		!new->key_overridden;
+	/* a record is tracked as well as the worst of its parts */
+	foreach(lc, new->blue_companions)
+	{
+		BcmigBlueTable *p = lfirst(lc);
+
+		changes &= p->capture != NULL && strcmp(p->capture, "change_tracking") == 0;
+		stamped &= p->stamp_column != NULL;
+	}
 
 	if (new->nkeys == 0)
 	{
@@ -264,7 +376,36 @@ green_type(const char *type)
 }
 
 /*
- * Fill columns[]: every column of blue but the one that holds the row version.
+ * Add one column of blue to columns[].  Inside a catalogue scope, in the
+ * caller's memory context.
+ */
+static void
+add_column(BcmigNewTable *new, BcmigBlueColumn *b, int part, List **taken)
+{
+	BcmigColumn *c = &new->columns[new->ncolumns];
+
+	new->blue_columns[new->ncolumns++] = b;
+	c->source = b->name;
+	c->part = part;
+	c->native_type = b->native;
+	c->source_type = green_type(b->type);
+	c->target = bcmig_green_name(b->name, *taken);
+	c->target_type = c->source_type;
+	c->key_position = part == 0 ? b->key_position : 0;
+	c->row_identity = part == 0 && strcmp(b->name, ROW_IDENTITY) == 0;
+	*taken = lappend(*taken, c->target);
+
+	if (c->key_position > 0 && strcmp(c->source_type, b->type) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_UNSUITABLE),
+				 errmsg("column \"%s\" of the key of %s has type %s, which green does not know",
+						b->name, source_name(new), b->type),
+				 errhint("Create the type on green, or set options => '{\"key\": [\"...\"]}'.")));
+}
+
+/*
+ * Fill columns[]: every column of blue but the one that holds the row version;
+ * of companions also without their keys, and NULL where there is no row.
  */
 void
 bcmig_choose_columns(BcmigNewTable *new)
@@ -272,10 +413,14 @@ bcmig_choose_columns(BcmigNewTable *new)
 	MemoryContext caller = CurrentMemoryContext;
 	BcmigCatalogScope scope;
 	ListCell   *lc;
+	ListCell   *cell;
 	List	   *taken = list_make2("bc_op", "bc_rowversion");
 	static const char *const system_columns[] = {"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"};
 	int			n = list_length(new->blue->columns);
+	int			part = 0;
 
+	foreach(lc, new->blue_companions)
+		n += list_length(((BcmigBlueTable *) lfirst(lc))->columns);
 	new->columns = palloc0(sizeof(BcmigColumn) * n);
 	new->blue_columns = palloc0(sizeof(BcmigBlueColumn *) * n);
 
@@ -287,26 +432,24 @@ bcmig_choose_columns(BcmigNewTable *new)
 	foreach(lc, new->blue->columns)
 	{
 		BcmigBlueColumn *b = (BcmigBlueColumn *) lfirst(lc);
-		BcmigColumn *c = &new->columns[new->ncolumns];
 
-		if (new->version_column != NULL && strcmp(b->name, new->version_column) == 0)
-			continue;
-		new->blue_columns[new->ncolumns++] = b;
-		c->source = b->name;
-		c->native_type = b->native;
-		c->source_type = green_type(b->type);
-		c->target = bcmig_green_name(b->name, taken);
-		c->target_type = c->source_type;
-		c->key_position = b->key_position;
-		c->row_identity = strcmp(b->name, ROW_IDENTITY) == 0;
-		taken = lappend(taken, c->target);
+		if (new->version_column == NULL || strcmp(b->name, new->version_column) != 0)
+			add_column(new, b, 0, &taken);
+	}
+	foreach(lc, new->blue_companions)
+	{
+		BcmigBlueTable *p = lfirst(lc);
 
-		if (c->key_position > 0 && strcmp(c->source_type, b->type) != 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_BM_UNSUITABLE),
-					 errmsg("column \"%s\" of the key of %s has type %s, which green does not know",
-							b->name, source_name(new), b->type),
-					 errhint("Create the type on green, or set options => '{\"key\": [\"...\"]}'.")));
+		part++;
+		foreach(cell, p->columns)
+		{
+			BcmigBlueColumn *b = (BcmigBlueColumn *) lfirst(cell);
+
+			if (b->key_position > 0 || (p->stamp_column != NULL && strcmp(b->name, p->stamp_column) == 0))
+				continue;
+			b->not_null = false;
+			add_column(new, b, part, &taken);
+		}
 	}
 	bcmig_catalog_end(&scope);
 	MemoryContextSwitchTo(caller);

@@ -1,0 +1,301 @@
+/*-------------------------------------------------------------------------
+ *
+ * managed.c
+ *	  What a manager has to look after: syncs, tables and requests, read from
+ *	  the catalogue, and a live entry in shared memory for every table of a
+ *	  running sync.
+ *
+ * One load replaces the last one as a whole, in a memory context of its own.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "manager.h"
+
+#include "access/xact.h"
+#include "catalog.h"
+#include "miscadmin.h"
+#include "slot.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+Config	   *bcmig_managed = NULL;
+
+static char *
+copy_text(MemoryContext context, uint64 row, int col)
+{
+	char	   *s = bcmig_get_text(row, col);
+
+	return s ? MemoryContextStrdup(context, s) : NULL;
+}
+
+static void
+load_syncs(Config *c)
+{
+	bcmig_sql("SELECT s.sync_id, s.name, s.owner::oid, s.environment_id, s.wanted = 'running', "
+			  " nullif(s.options->>'workers', 'auto')::int, nullif(s.options->>'poll_interval', 'auto')::int, "
+			  " coalesce((s.options->>'max_latency')::int, 100), st.state "
+			  "FROM bcmig.sync s JOIN bcmig.sync_state st USING (sync_id) ORDER BY s.sync_id", "");
+	c->nsyncs = SPI_processed;
+	c->syncs = MemoryContextAllocZero(c->context, sizeof(Sync) * Max(c->nsyncs, 1));
+	for (int i = 0; i < c->nsyncs; i++)
+	{
+		Sync	   *s = &c->syncs[i];
+
+		s->sync_id = bcmig_get_int64(i, 1, 0);
+		s->name = copy_text(c->context, i, 2);
+		s->owner = bcmig_get_int64(i, 3, 0);
+		s->environment_id = bcmig_get_int64(i, 4, 0);
+		s->running = bcmig_get_bool(i, 5);
+		s->workers = bcmig_get_int64(i, 6, 0);
+		s->poll_interval = bcmig_get_int64(i, 7, 0);
+		s->max_latency = bcmig_get_int64(i, 8, 100);
+		s->state = copy_text(c->context, i, 9);
+	}
+}
+
+Sync *
+bcmig_find_managed_sync(Config *c, int sync_id)
+{
+	for (int i = 0; i < c->nsyncs; i++)
+	{
+		if (c->syncs[i].sync_id == sync_id)
+			return &c->syncs[i];
+	}
+	return NULL;
+}
+
+/*
+ * The live entry of a table, made when missing.  What is stored (row "row" of
+ * the query of load_tables) fills in an entry nobody works on, unless something
+ * was published since "seen": the query may not have seen that.  Caller holds
+ * the lock exclusively.
+ */
+static BcmigTable *
+enter_table(Table *t, uint64 row, uint64 seen)
+{
+	BcmigTableKey key = {MyDatabaseId, t->table_id};
+	BcmigTable *live;
+	bool		found;
+	bool		isnull;
+	Datum		swept_at;
+
+	live = hash_search(bcmig_tables, &key, HASH_ENTER_NULL, &found);
+	if (live == NULL)
+		return NULL;
+	if (!found)
+	{
+		memset((char *) live + sizeof(key), 0, sizeof(*live) - sizeof(key));
+		live->moved_poll = 1;	/* dirty until a window has proved it clean */
+		live->rows_copied = bcmig_get_int64(row, 12, 0);
+		live->rows_applied = bcmig_get_int64(row, 13, 0);
+		live->rows_deleted = bcmig_get_int64(row, 14, 0);
+		live->name_hash = bcmig_source_hash(bcmig_get_text(row, 15), bcmig_get_text(row, 16));
+	}
+	if (!found || (live->busy == 0 && live->version <= seen))
+	{
+		BcmigTableState state = bcmig_state_value(bcmig_get_text(row, 8));
+
+		if (live->state != state)
+		{
+			live->window_poll = 0;
+			live->failures = 0;
+			live->not_before = 0;
+			live->drained = false;
+		}
+		live->state = state;
+		if (live->window_poll == 0)
+			live->position = bcmig_get_int64(row, 9, 0);
+		live->swept_position = t->snapshot || t->sweeps ? bcmig_get_int64(row, 10, 0) : PG_INT64_MAX;
+		swept_at = bcmig_get_datum(row, 11, &isnull);
+		live->swept_at = isnull ? 0 : DatumGetTimestampTz(swept_at);
+		live->quarantined = bcmig_get_int64(row, 17, 0);
+	}
+	live->sync_id = t->sync->sync_id;
+	live->blue = t->sync->blue;
+	live->stopping = !t->enabled;
+	return live;
+}
+
+static void
+load_tables(Config *c)
+{
+	uint64		seen;
+	bool		full = false;
+
+	/* everything published until here is in the snapshot taken below */
+	LWLockAcquire(bcmig_shared->lock, LW_SHARED);
+	seen = bcmig_shared->publications;
+	LWLockRelease(bcmig_shared->lock);
+
+	bcmig_sql("SELECT t.table_id, t.sync_id, t.capture, "
+			  " coalesce((t.options->>'priority')::int, 5), "
+			  " coalesce(nullif(coalesce(t.options->>'parallel', s.options->>'parallel'), 'auto')::int, 0), "
+			  " coalesce((t.options->>'enabled')::bool, true), "
+			  " coalesce(coalesce(t.options->>'sweep_interval', s.options->>'sweep_interval')::int8, 900000), "
+			  " st.state, coalesce(st.position, 0), coalesce(st.swept_position, 0), st.swept_at, "
+			  " st.rows_copied, st.rows_applied, st.rows_deleted, t.source_schema, t.source_table, "
+			  " coalesce(q.n, 0)::int8 "
+			  "FROM bcmig.sync_table t JOIN bcmig.sync s USING (sync_id) JOIN bcmig.table_state st USING (table_id) "
+			  "LEFT JOIN (SELECT table_id, count(*) AS n FROM bcmig.quarantine GROUP BY 1) q USING (table_id) "
+			  "ORDER BY 4, 1", "");
+	c->ntables = SPI_processed;
+	c->tables = MemoryContextAllocZero(c->context, sizeof(Table) * Max(c->ntables, 1));
+	LWLockAcquire(bcmig_shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < c->ntables; i++)
+	{
+		Table	   *t = &c->tables[i];
+		char	   *capture = bcmig_get_text(i, 3);
+
+		t->table_id = bcmig_get_int64(i, 1, 0);
+		t->sync = bcmig_find_managed_sync(c, bcmig_get_int64(i, 2, 0));
+		t->priority = bcmig_get_int64(i, 4, 5);
+		t->parallel = bcmig_get_int64(i, 5, 0);
+		t->enabled = bcmig_get_bool(i, 6);
+		t->sweep_interval = bcmig_get_int64(i, 7, 900000);
+		t->snapshot = strcmp(capture, "snapshot") == 0;
+		t->sweeps = strcmp(capture, "rowversion") == 0;
+		if (t->sync != NULL && t->sync->running && t->sync->blue >= 0)
+		{
+			t->live = enter_table(t, i, seen);
+			full |= t->live == NULL;
+		}
+	}
+	LWLockRelease(bcmig_shared->lock);
+	if (full)
+		ereport(WARNING,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("bcmig works on at most %d tables at a time, more are configured", bcmig_max_tables),
+				 errhint("Raise bcmig.max_tables and restart the server.")));
+}
+
+static void
+load_requests(Config *c)
+{
+	static const struct
+	{
+		const char *name;
+		BcmigJobKind kind;
+	}			kinds[] = {
+		{"window", BCMIG_JOB_WINDOW}, {"sweep", BCMIG_JOB_SWEEP}, {"retry", BCMIG_JOB_RETRY}
+	};
+
+	bcmig_sql("SELECT request_id, table_id, kind FROM bcmig.request WHERE table_id IS NOT NULL ORDER BY 1", "");
+	c->requests = MemoryContextAllocZero(c->context, sizeof(Request) * Max(SPI_processed, 1));
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		Request    *r = &c->requests[c->nrequests];
+		char	   *kind = bcmig_get_text(i, 3);
+
+		r->id = bcmig_get_int64(i, 1, 0);
+		r->table_id = bcmig_get_int64(i, 2, 0);
+		for (int k = 0; k < lengthof(kinds); k++)
+		{
+			if (strcmp(kinds[k].name, kind) == 0)
+				r->kind = kinds[k].kind;
+		}
+		if (r->kind != BCMIG_JOB_NONE)
+			c->nrequests++;
+	}
+}
+
+/*
+ * Take live entries away whose table is not configured in a running sync any
+ * more, once nobody works on them.
+ */
+static bool
+remove_stale_tables(Config *c)
+{
+	bool		again = false;
+	HASH_SEQ_STATUS seq;
+	BcmigTable *live;
+
+	LWLockAcquire(bcmig_shared->lock, LW_EXCLUSIVE);
+	hash_seq_init(&seq, bcmig_tables);
+	while ((live = hash_seq_search(&seq)) != NULL)
+	{
+		bool		wanted = false;
+
+		if (live->key.dboid != MyDatabaseId)
+			continue;
+		for (int i = 0; i < c->ntables && !wanted; i++)
+			wanted = c->tables[i].live == live;
+		if (!wanted)
+		{
+			live->stopping = true;
+			if (live->busy == 0)
+				hash_search(bcmig_tables, &live->key, HASH_REMOVE, NULL);
+			else
+				again = true;
+		}
+	}
+	LWLockRelease(bcmig_shared->lock);
+	return again;
+}
+
+static void
+assign_blues(Config *c)
+{
+	LWLockAcquire(bcmig_shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < BCMIG_MAX_BLUES; i++)
+	{
+		if (bcmig_shared->blues[i].in_use && bcmig_shared->blues[i].dboid == MyDatabaseId)
+			bcmig_shared->blues[i].max_latency = 0;
+	}
+	for (int i = 0; i < c->nsyncs; i++)
+	{
+		Sync	   *s = &c->syncs[i];
+		BcmigBlue  *blue;
+
+		s->blue = s->running ? bcmig_live_blue(MyDatabaseId, s->environment_id, s->owner) : -1;
+		if (s->blue < 0)
+			continue;
+		blue = &bcmig_shared->blues[s->blue];
+		if (blue->max_latency == 0)
+		{
+			blue->max_latency = s->max_latency;
+			blue->fixed_interval = s->poll_interval;
+		}
+		else
+		{
+			blue->max_latency = Min(blue->max_latency, s->max_latency);
+			if (s->poll_interval > 0 && blue->fixed_interval > 0)
+				blue->fixed_interval = Min(blue->fixed_interval, s->poll_interval);
+			else
+				blue->fixed_interval = 0;
+		}
+	}
+	LWLockRelease(bcmig_shared->lock);
+}
+
+/*
+ * Returns whether an entry could not be removed yet, so that the next load must
+ * be soon.
+ */
+bool
+bcmig_managed_load(void)
+{
+	bool		again;
+	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "bcmig config",
+												  ALLOCSET_DEFAULT_SIZES);
+	Config	   *c = MemoryContextAllocZero(context, sizeof(Config));
+	BcmigCatalogScope scope;
+
+	c->context = context;
+	bcmig_start_transaction();
+	bcmig_catalog_begin(&scope);
+	load_syncs(c);
+	assign_blues(c);
+	load_tables(c);
+	load_requests(c);
+	bcmig_catalog_end(&scope);
+	bcmig_end_transaction();
+	again = remove_stale_tables(c);
+
+	if (bcmig_managed != NULL)
+		MemoryContextDelete(bcmig_managed->context);
+	bcmig_managed = c;
+	return again;
+}

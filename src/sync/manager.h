@@ -1,0 +1,77 @@
+/*-------------------------------------------------------------------------
+ *
+ * manager.h
+ *	  What manager.c, managed.c and schedule.c share: the configuration a
+ *	  manager works by.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BCMIG_MANAGER_H
+#define BCMIG_MANAGER_H
+
+#include "bcmig.h"
+
+typedef struct Sync
+{
+	int			sync_id;
+	char	   *name;
+	Oid			owner;
+	int			environment_id;
+	bool		running;		/* wanted */
+	int			workers;		/* most at one time, 0 = all */
+	int			poll_interval;	/* ms, 0 = auto */
+	int			max_latency;	/* ms */
+	char	   *state;			/* as stored */
+	int			blue;			/* index into blues[] */
+	int			busy;			/* workers lent, this round */
+} Sync;
+
+/* a request of a person, waiting for a worker */
+typedef struct Request
+{
+	int64		id;
+	int			table_id;
+	BcmigJobKind kind;
+} Request;
+
+typedef struct Table
+{
+	int			table_id;
+	Sync	   *sync;
+	int			priority;
+	int			parallel;
+	bool		enabled;
+	bool		snapshot;
+	bool		sweeps;			/* deletes come by sweep */
+	int64		sweep_interval;
+	BcmigTable *live;			/* NULL when its sync does not run */
+} Table;
+
+typedef struct Config
+{
+	MemoryContext context;
+	int			nsyncs;
+	Sync	   *syncs;
+	int			ntables;
+	Table	   *tables;			/* by priority */
+	int			nrequests;
+	Request    *requests;
+} Config;
+
+/* as it was loaded last; replaced as a whole */
+extern Config *bcmig_managed;
+
+/* managed.c */
+extern bool bcmig_managed_load(void);
+extern Sync *bcmig_find_managed_sync(Config *c, int sync_id);
+
+/* schedule.c: hands out jobs, returns how many workers were missing */
+extern int	bcmig_schedule(void);
+
+/* manager.c: workers */
+extern int	bcmig_workers_short;	/* that the server would not give at the last try */
+extern bool bcmig_may_launch_worker(TimestampTz now);
+extern bool bcmig_launch_worker(Oid owner, TimestampTz now);
+extern void bcmig_worker_works(void);
+
+#endif							/* BCMIG_MANAGER_H */

@@ -1,0 +1,304 @@
+/*-------------------------------------------------------------------------
+ *
+ * schedule.c
+ *	  Who works on what: windows first, by priority and by how long the table
+ *	  has been waiting, then what a person asked for, sweeps, copies.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "manager.h"
+
+#include "miscadmin.h"
+#include "slot.h"
+#include "storage/latch.h"
+#include "storage/proc.h"
+#include "utils/timestamp.h"
+
+#define IDLE_WORKER			1000	/* ms an idle worker is kept when another owner waits */
+#define COMPARE_LEAST		1000	/* ms between two compares of a snapshot table that moves */
+#define COMPARE_SHARE		20	/* a compare may take 1/20 of the time */
+
+/*
+ * Give a job on n tables of one sync to an idle worker of its owner; launch one
+ * when there is room.  Returns false when none can take it now.
+ */
+static bool
+give_job(Table **tables, int n, BcmigJobKind kind, int64 request_id, int *missing)
+{
+	Table	   *t = tables[0];
+	BcmigSlot  *idle = NULL;
+	BcmigSlot  *other = NULL;
+	int			workers = 0;
+	bool		starting = false;
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (t->sync->workers > 0 && t->sync->busy >= t->sync->workers)
+		return false;
+
+	LWLockAcquire(bcmig_shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < BCMIG_MAX_SLOTS; i++)
+	{
+		BcmigSlot  *slot = &bcmig_shared->slots[i];
+
+		if (!slot->in_use || slot->role != BCMIG_WORKER || slot->dboid != MyDatabaseId)
+			continue;
+		workers++;
+		if (slot->stop || slot->job.kind != BCMIG_JOB_NONE)
+			continue;
+		if (slot->owner != t->sync->owner)
+			other = slot;
+		else if (!slot->ready)
+			starting = true;
+		else if (idle == NULL)
+			idle = slot;
+	}
+	if (idle != NULL)
+	{
+		idle->job.sync_id = t->sync->sync_id;
+		idle->job.table_id = t->table_id;
+		idle->job.request_id = request_id;
+		idle->job.ntables = n;
+		for (int i = 0; i < n; i++)
+		{
+			idle->job.tables[i] = tables[i]->table_id;
+			bcmig_job_begins(tables[i]->live, kind, tables[i]->snapshot);
+		}
+		idle->job.kind = kind;
+		SetLatch(&idle->proc->procLatch);
+		t->sync->busy++;
+	}
+	else if (other != NULL && other->proc != NULL && workers >= bcmig_max_workers &&
+			 TimestampDifferenceMilliseconds(other->since, now) >= IDLE_WORKER)
+	{
+		/* make room for another owner */
+		other->stop = true;
+		SetLatch(&other->proc->procLatch);
+	}
+	LWLockRelease(bcmig_shared->lock);
+
+	if (idle != NULL)
+		bcmig_worker_works();
+	else if (!starting && workers < bcmig_max_workers && bcmig_may_launch_worker(now) &&
+			 !bcmig_launch_worker(t->sync->owner, now))
+		(*missing) += bcmig_max_workers - workers;
+	return idle != NULL;
+}
+
+/* blue answers: its readings are worth working with */
+static bool
+blue_answers(const Table *t)
+{
+	return t->live != NULL && bcmig_shared->blues[t->sync->blue].poll > 0 &&
+		bcmig_shared->blues[t->sync->blue].reachable;
+}
+
+static bool
+window_due(const Table *t, TimestampTz now)
+{
+	const BcmigTable *live = t->live;
+
+	if (t->snapshot || live->exclusive || live->stopping || live->not_before > now)
+		return false;
+	return (live->state == BCMIG_STREAMING && live->window_poll < live->moved_poll) ||
+		live->state == BCMIG_CATCHING_UP;
+}
+
+static bool
+sweep_due(const Table *t, TimestampTz now)
+{
+	const BcmigTable *live = t->live;
+	TimestampTz next;
+
+	if (live->exclusive || live->sweeping || live->stopping || live->not_before > now)
+		return false;
+	if (t->snapshot && live->state == BCMIG_CATCHING_UP)
+		return true;
+	if (live->state != BCMIG_STREAMING || (!t->snapshot && !t->sweeps))
+		return false;
+	next = TimestampTzPlusMilliseconds(live->swept_at, t->sweep_interval);
+	if (t->snapshot && live->window_poll < live->moved_poll)
+		next = Min(next, TimestampTzPlusMilliseconds(live->swept_at,
+													 Max(COMPARE_LEAST, COMPARE_SHARE * live->sweep_ms)));
+	return next <= now;
+}
+
+static bool
+copy_due(const Table *t, TimestampTz now)
+{
+	BcmigTable *live = t->live;
+	int			most = t->parallel > 0 ? t->parallel : bcmig_max_workers;
+
+	if (live->exclusive || live->stopping || live->not_before > now)
+		return false;
+	if (live->busy == 0)
+		live->drained = false;
+	if (live->state == BCMIG_PENDING || live->state == BCMIG_RESYNC)
+		return live->busy == 0;
+	return live->state == BCMIG_COPYING && live->busy < most && !live->drained;
+}
+
+static int
+compare_windows(const void *a, const void *b)
+{
+	const Table *x = *(Table *const *) a;
+	const Table *y = *(Table *const *) b;
+
+	if (x->priority != y->priority)
+		return x->priority - y->priority;
+	/* whose last window is the oldest */
+	return x->live->window_poll < y->live->window_poll ? -1 :
+		x->live->window_poll > y->live->window_poll;
+}
+
+static Table *
+find_table(int table_id)
+{
+	for (int i = 0; i < bcmig_managed->ntables; i++)
+	{
+		if (bcmig_managed->tables[i].table_id == table_id)
+			return &bcmig_managed->tables[i];
+	}
+	return NULL;
+}
+
+/*
+ * Windows of one sync travel in groups, so that remote and local transaction
+ * are shared; the due ones are spread over the workers there are.
+ */
+static void
+give_windows(Table **due, int ndue, int workers, int *missing)
+{
+	int			size = Min(BCMIG_GROUP, (ndue + workers - 1) / workers);
+
+	for (int i = 0; i < ndue && workers > 0; i++)
+	{
+		Table	   *group[BCMIG_GROUP];
+		int			n = 0;
+
+		if (due[i] == NULL)
+			continue;
+		for (int k = i; k < ndue && n < size; k++)
+		{
+			if (due[k] == NULL || due[k]->sync != due[i]->sync)
+				continue;
+
+			/* what follows the first window of a table takes long: alone */
+			if (due[k]->live->state == BCMIG_CATCHING_UP && n > 0)
+				continue;
+			group[n++] = due[k];
+			if (k > i)
+				due[k] = NULL;
+			if (group[0]->live->state == BCMIG_CATCHING_UP)
+				break;
+		}
+		if (give_job(group, n, BCMIG_JOB_WINDOW, 0, missing))
+			workers--;
+		else
+			break;
+	}
+}
+
+/*
+ * Hand out jobs.  Reads live entries without the lock: what it decides on is
+ * checked again by the worker under the applier lock.
+ *
+ * Windows come first, but neither they nor long jobs may take the whole pool
+ * while the other kind waits; a pool of one goes from hand to hand.
+ */
+int
+bcmig_schedule(void)
+{
+	static bool windows_had_it = false;
+	TimestampTz now = GetCurrentTimestamp();
+	Table	  **due = palloc(sizeof(Table *) * Max(bcmig_managed->ntables, 1));
+	int			ndue = 0;
+	int			missing = 0;
+	int			pool = bcmig_max_workers;
+	int			windows = 0;	/* workers on windows */
+	int			longs = 0;		/* workers on long jobs */
+	bool		streaming = false;
+	bool		long_due = false;
+
+	for (int i = 0; i < bcmig_managed->nsyncs; i++)
+		bcmig_managed->syncs[i].busy = 0;
+	for (int i = 0; i < BCMIG_MAX_SLOTS; i++)
+	{
+		BcmigSlot  *slot = &bcmig_shared->slots[i];
+		Sync	   *sync;
+
+		if (!slot->in_use || slot->role != BCMIG_WORKER || slot->dboid != MyDatabaseId ||
+			slot->job.kind == BCMIG_JOB_NONE)
+			continue;
+		sync = bcmig_find_managed_sync(bcmig_managed, slot->job.sync_id);
+		if (sync != NULL)
+			sync->busy++;
+		if (slot->job.kind == BCMIG_JOB_WINDOW)
+			windows++;
+		else
+			longs++;
+	}
+	if (bcmig_workers_short > 0)
+		pool = Max(1, pool - bcmig_workers_short);
+
+	for (int i = 0; i < bcmig_managed->ntables; i++)
+	{
+		Table	   *t = &bcmig_managed->tables[i];
+
+		if (!blue_answers(t))
+			continue;
+		streaming |= t->live->state == BCMIG_STREAMING || t->live->state == BCMIG_CATCHING_UP;
+		long_due |= sweep_due(t, now) || copy_due(t, now);
+		if (window_due(t, now))
+			due[ndue++] = t;
+	}
+	qsort(due, ndue, sizeof(Table *), compare_windows);
+	if (ndue > 0)
+	{
+		int			most = pool - windows - longs;
+
+		if (long_due && longs == 0)
+			most = pool > 1 ? Min(most, pool - 1 - windows) : windows_had_it ? 0 : most;
+		if (most > 0)
+		{
+			give_windows(due, ndue, most, &missing);
+			windows_had_it = true;
+		}
+	}
+
+	for (int i = 0; i < bcmig_managed->nrequests; i++)
+	{
+		Request    *r = &bcmig_managed->requests[i];
+		Table	   *t = find_table(r->table_id);
+
+		if (t == NULL || r->kind == BCMIG_JOB_NONE || !blue_answers(t) ||
+			t->live->exclusive || t->live->sweeping)
+			continue;
+		if (t->live->state != BCMIG_STREAMING && t->live->state != BCMIG_CATCHING_UP)
+			continue;
+		if (give_job(&t, 1, t->snapshot && r->kind == BCMIG_JOB_WINDOW ? BCMIG_JOB_SWEEP : r->kind,
+					 r->id, &missing))
+			r->kind = BCMIG_JOB_NONE;
+	}
+
+	for (int pass = 0; pass < 2; pass++)
+	{
+		for (int i = 0; i < bcmig_managed->ntables; i++)
+		{
+			Table	   *t = &bcmig_managed->tables[i];
+			int			most = streaming ? Max(1, pool - 1) : pool;
+
+			if (!blue_answers(t))
+				continue;
+			while (longs < most && (pass == 0 ? sweep_due(t, now) : copy_due(t, now)) &&
+				   give_job(&t, 1, pass == 0 ? BCMIG_JOB_SWEEP : BCMIG_JOB_COPY, 0, &missing))
+			{
+				longs++;
+				windows_had_it = false;
+			}
+		}
+	}
+	pfree(due);
+	return missing;
+}
