@@ -24,6 +24,13 @@
 	" SET CONCAT_NULL_YIELDS_NULL ON; SET QUOTED_IDENTIFIER ON; SET NUMERIC_ROUNDABORT OFF;" \
 	" SET LOCK_TIMEOUT 10000; SET DEADLOCK_PRIORITY LOW; SET TEXTSIZE 2147483647; "
 
+/* rows of an answer, put together by several statements */
+#define DECLARE_ANSWER \
+	"DECLARE @r TABLE (part int, name nvarchar(256), n int, c1 nvarchar(256), c2 nvarchar(4000), c3 nvarchar(4000)," \
+	" c4 nvarchar(4000), c5 nvarchar(4000), c6 nvarchar(4000), c7 nvarchar(4000), c8 nvarchar(4000));"
+#define SELECT_ANSWER \
+	" SELECT r.c1, r.c2, r.c3, r.c4, r.c5, r.c6, r.c7, r.c8 FROM @r AS r ORDER BY r.part, r.name, r.n"
+
 char *
 bcmig_tsql_identifier(const char *name)
 {
@@ -203,7 +210,7 @@ bcmig_tsql_describe(const char *schema, const char *table)
 
 	initStringInfo(&s);
 	appendStringInfo(&s,
-					 "DECLARE @o int = OBJECT_ID(%s);"
+					 DECLARE_ANSWER " DECLARE @o int = OBJECT_ID(%s);"
 					 " DECLARE @k int = (SELECT TOP (1) i.index_id FROM sys.indexes AS i WHERE i.object_id = @o"
 					 " AND i.is_unique = 1 AND i.is_disabled = 0 AND i.has_filter = 0"
 					 " AND NOT EXISTS (SELECT 1 FROM sys.index_columns AS x JOIN sys.columns AS y ON y.object_id = x.object_id AND y.column_id = x.column_id"
@@ -211,28 +218,27 @@ bcmig_tsql_describe(const char *schema, const char *table)
 					 " ORDER BY i.is_primary_key DESC, i.index_id);",
 					 bcmig_tsql_string(name));
 	appendStringInfoString(&s,
-						   " SELECT d.c1, d.c2, d.c3, d.c4, d.c5, d.c6, d.c7, d.c8 FROM ("
 	/* table */
-						   "SELECT 1 AS part, N'' AS name, 0 AS n, N'table' AS c1,"
-						   " (SELECT CASE o.type WHEN 'U' THEN N'r' ELSE N'v' END FROM sys.objects AS o WHERE o.object_id = @o AND o.type IN ('U', 'V')) AS c2,"
+						   " INSERT INTO @r SELECT 1, N'', 0, N'table',"
+						   " (SELECT CASE o.type WHEN 'U' THEN N'r' ELSE N'v' END FROM sys.objects AS o WHERE o.object_id = @o AND o.type IN ('U', 'V')),"
 						   " CASE WHEN HAS_PERMS_BY_NAME(");
-	appendStringInfo(&s, "%s, N'OBJECT', N'SELECT') = 1 THEN N'true' ELSE N'false' END AS c3,", bcmig_tsql_string(name));
+	appendStringInfo(&s, "%s, N'OBJECT', N'SELECT') = 1 THEN N'true' ELSE N'false' END,", bcmig_tsql_string(name));
 	appendStringInfoString(&s,
-						   " (SELECT CONVERT(nvarchar(20), SUM(p.rows)) FROM sys.partitions AS p WHERE p.object_id = @o AND p.index_id IN (0, 1)) AS c4,"
-						   " N'0' AS c5,"
+						   " (SELECT CONVERT(nvarchar(20), SUM(p.rows)) FROM sys.partitions AS p WHERE p.object_id = @o AND p.index_id IN (0, 1)),"
+						   " N'0',"
 						   " CASE WHEN EXISTS (SELECT 1 FROM sys.change_tracking_tables AS t WHERE t.object_id = @o) THEN N'change_tracking'"
-						   " WHEN EXISTS (SELECT 1 FROM sys.columns AS c WHERE c.object_id = @o AND c.system_type_id = 189) THEN N'rowversion' END AS c6,"
-						   " (SELECT c.name FROM sys.columns AS c WHERE c.object_id = @o AND c.system_type_id = 189) AS c7,"
-						   " CONVERT(nvarchar(4000), NULL) AS c8");
+						   " WHEN EXISTS (SELECT 1 FROM sys.columns AS c WHERE c.object_id = @o AND c.system_type_id = 189) THEN N'rowversion' END,"
+						   " (SELECT c.name FROM sys.columns AS c WHERE c.object_id = @o AND c.system_type_id = 189),"
+						   " NULL;");
 	/* fix */
 	appendStringInfo(&s,
-					 " UNION ALL SELECT 2, N'', 0, N'fix', %s + QUOTENAME(USER_NAME()) + N'; -- on blue', %s, %s, NULL, NULL, NULL, NULL",
+					 " INSERT INTO @r SELECT 2, N'', 0, N'fix', %s + QUOTENAME(USER_NAME()) + N'; -- on blue', %s, %s, NULL, NULL, NULL, NULL;",
 					 bcmig_tsql_string(psprintf("GRANT SELECT ON %s TO ", name)),
 					 bcmig_tsql_string(psprintf("ALTER TABLE %s ENABLE CHANGE_TRACKING; -- on blue", name)),
 					 bcmig_tsql_string(psprintf("ALTER TABLE %s ADD [timestamp] rowversion; -- on blue", name)));
 	/* columns */
 	appendStringInfoString(&s,
-						   " UNION ALL SELECT 3, N'', c.column_id, N'column', c.name,"
+						   " INSERT INTO @r SELECT 3, N'', c.column_id, N'column', c.name,"
 						   " y.name + CASE WHEN y.name IN (N'nvarchar', N'nchar') THEN N'(' + CASE c.max_length WHEN -1 THEN N'max' ELSE CONVERT(nvarchar(10), c.max_length / 2) END + N')'"
 						   " WHEN y.name IN (N'varchar', N'char', N'varbinary', N'binary') THEN N'(' + CASE c.max_length WHEN -1 THEN N'max' ELSE CONVERT(nvarchar(10), c.max_length) END + N')'"
 						   " WHEN y.name IN (N'decimal', N'numeric') THEN N'(' + CONVERT(nvarchar(10), c.precision) + N',' + CONVERT(nvarchar(10), c.scale) + N')'"
@@ -241,18 +247,18 @@ bcmig_tsql_describe(const char *schema, const char *table)
 						   " (SELECT d.definition FROM sys.default_constraints AS d WHERE d.object_id = c.default_object_id),"
 						   " (SELECT CONVERT(nvarchar(10), x.key_ordinal) FROM sys.index_columns AS x WHERE x.object_id = @o AND x.index_id = @k AND x.column_id = c.column_id AND x.key_ordinal > 0),"
 						   " NULL, NULL"
-						   " FROM sys.columns AS c JOIN sys.types AS y ON y.user_type_id = c.system_type_id WHERE c.object_id = @o AND c.is_computed = 0");
+						   " FROM sys.columns AS c JOIN sys.types AS y ON y.user_type_id = c.system_type_id WHERE c.object_id = @o AND c.is_computed = 0;");
 	/* secondary indexes */
 	appendStringInfoString(&s,
-						   " UNION ALL SELECT 4, i.name, x.key_ordinal, N'index', i.name, CASE i.is_unique WHEN 1 THEN N'true' ELSE N'false' END, c.name, NULL, NULL, NULL, NULL"
+						   " INSERT INTO @r SELECT 4, i.name, x.key_ordinal, N'index', i.name, CASE i.is_unique WHEN 1 THEN N'true' ELSE N'false' END, c.name, NULL, NULL, NULL, NULL"
 						   " FROM sys.indexes AS i JOIN sys.index_columns AS x ON x.object_id = i.object_id AND x.index_id = i.index_id AND x.key_ordinal > 0"
 						   " JOIN sys.columns AS c ON c.object_id = x.object_id AND c.column_id = x.column_id"
-						   " WHERE i.object_id = @o AND i.index_id <> ISNULL(@k, -1) AND i.type IN (1, 2) AND i.is_disabled = 0 AND i.has_filter = 0");
+						   " WHERE i.object_id = @o AND i.index_id <> ISNULL(@k, -1) AND i.type IN (1, 2) AND i.is_disabled = 0 AND i.has_filter = 0;");
 	/* near */
 	appendStringInfo(&s,
-					 " UNION ALL SELECT 5, o.name, 0, N'near', SCHEMA_NAME(o.schema_id) + N'.' + o.name, NULL, NULL, NULL, NULL, NULL, NULL"
-					 " FROM sys.tables AS o WHERE @o IS NULL AND LOWER(LTRIM(RTRIM(o.name))) = LOWER(%s)"
-					 ") AS d ORDER BY d.part, d.name, d.n",
+					 " INSERT INTO @r SELECT 5, o.name, 0, N'near', SCHEMA_NAME(o.schema_id) + N'.' + o.name, NULL, NULL, NULL, NULL, NULL, NULL"
+					 " FROM sys.tables AS o WHERE @o IS NULL AND LOWER(LTRIM(RTRIM(o.name))) = LOWER(%s);"
+					 SELECT_ANSWER,
 					 bcmig_tsql_string(TextDatumGetCString(DirectFunctionCall1(btrim1, CStringGetTextDatum(table)))));
 	return bcmig_tsql_batch(NULL, "describe", s.data);
 }
@@ -265,9 +271,9 @@ append_check(StringInfo s, const char *name, const char *value, const char *boun
 			 const char *bad, const char *detail, const char *fix)
 {
 	appendStringInfo(s,
-					 "%sSELECT N'%s', CASE WHEN %s THEN N'ok' ELSE N'%s' END, CONVERT(nvarchar(4000), %s), %s,"
-					 " CASE WHEN %s THEN NULL ELSE %s END, CASE WHEN %s THEN NULL ELSE %s END, CONVERT(nvarchar(10), NULL), CONVERT(nvarchar(10), NULL)",
-					 s->len > 0 ? " UNION ALL " : "", name, test, bad, value, bound, test, detail, test, fix);
+					 " INSERT INTO @r SELECT %d, N'', 0, N'%s', CASE WHEN %s THEN N'ok' ELSE N'%s' END, CONVERT(nvarchar(4000), %s), %s,"
+					 " CASE WHEN %s THEN NULL ELSE %s END, CASE WHEN %s THEN NULL ELSE %s END, NULL, NULL;",
+					 s->len, name, test, bad, value, bound, test, detail, test, fix);
 }
 
 char *
@@ -276,6 +282,7 @@ bcmig_tsql_preflight(void)
 	StringInfoData s;
 
 	initStringInfo(&s);
+	appendStringInfoString(&s, DECLARE_ANSWER);
 	append_check(&s, "blue version", "SERVERPROPERTY(N'ProductVersion')", "N'13 (2016) or later'",
 				 "CONVERT(int, PARSENAME(CONVERT(nvarchar(128), SERVERPROPERTY(N'ProductVersion')), 4)) >= 13", "warn",
 				 "N'Older servers are not tested.'", "NULL");
@@ -325,6 +332,7 @@ bcmig_tsql_preflight(void)
 				 "ISNULL(HAS_PERMS_BY_NAME(DB_NAME(), N'DATABASE', N'VIEW DATABASE STATE'), 0) = 1", "warn",
 				 "N'Tables without change tracking are then read at a slow interval, and blocked_by cannot name who holds blue back.'",
 				 "N'GRANT VIEW DATABASE STATE TO ' + QUOTENAME(USER_NAME()) + N'; -- on blue'");
+	appendStringInfoString(&s, SELECT_ANSWER);
 	return bcmig_tsql_batch(NULL, "preflight", s.data);
 }
 

@@ -701,7 +701,7 @@ feed_query(const char *feed)
 static char *
 tsql_feed_options(const char *feed)
 {
-	return psprintf("query %s, match_column_names '0', msg_handler 'notice'",
+	return psprintf("query %s, match_column_names '0'",
 					quote_literal_cstr(feed_query(feed)));
 }
 

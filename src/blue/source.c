@@ -369,8 +369,8 @@ check_timeouts(List *checks, const BcmigEnvironment *env, const BcmigDialect *di
 	char	   *missing = dialect->missing_timeouts(GetForeignServer(env->serverid), &fix, &fatal);
 
 	if (missing == NULL)
-		return bcmig_add_check(checks, "server timeouts", "ok", NULL, NULL, NULL, NULL);
-	return bcmig_add_check(checks, "server timeouts", fatal ? "fail" : "warn", "missing", NULL, missing, fix);
+		return bcmig_add_check(checks, "server options", "ok", NULL, NULL, NULL, NULL);
+	return bcmig_add_check(checks, "server options", fatal ? "fail" : "warn", "missing", NULL, missing, fix);
 }
 
 /*

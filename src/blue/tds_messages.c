@@ -276,6 +276,7 @@ bcmig_tds_missing_timeouts(ForeignServer *server, char **fix, bool *fatal)
 	const char *found = NULL;
 	bool		timeout = false;
 	bool		connect = false;
+	bool		notice = false;
 	ListCell   *lc;
 
 	if (home != NULL)
@@ -286,14 +287,21 @@ bcmig_tds_missing_timeouts(ForeignServer *server, char **fix, bool *fatal)
 
 		if (strcmp(def->defname, "servername") == 0)
 			name = defGetString(def);
+		notice |= strcmp(def->defname, "msg_handler") == 0 && strcmp(defGetString(def), "notice") == 0;
 	}
 	for (int i = 0; i < lengthof(paths) && found == NULL; i++)
 	{
 		if (paths[i] != NULL && read_freetds_conf(paths[i], name, &timeout, &connect))
 			found = paths[i];
 	}
-	if (timeout && connect)
+	if (timeout && connect && notice)
 		return NULL;
+	if (timeout && connect)
+	{
+		*fatal = false;
+		*fix = psprintf("ALTER SERVER %s OPTIONS (msg_handler 'notice');", quote_identifier(server->servername));
+		return pstrdup("Without msg_handler 'notice' errors of blue come without their number and text.");
+	}
 	*fatal = true;
 	*fix = psprintf("-- in %s: [global] timeout = 30, connect timeout = 10",
 					found ? found : "/etc/freetds/freetds.conf");

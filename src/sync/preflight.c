@@ -302,8 +302,11 @@ check_source_shape(TableChecks *c, const Candidate *t)
 	for (int i = 0; i < info->ncolumns; i++)
 	{
 		const BcmigColumn *column = &info->columns[i];
-		const BcmigBlueColumn *b = find_blue_column(t->blue, column->source);
+		const BcmigBlueColumn *b;
 
+		if (column->part > 0)
+			continue;			/* of a companion, which is not described here */
+		b = find_blue_column(t->blue, column->source);
 		if (b == NULL)
 		{
 			table_check(c, SOURCE_COLUMNS, "fail", t,
@@ -311,9 +314,9 @@ check_source_shape(TableChecks *c, const Candidate *t)
 			continue;
 		}
 		known++;
-		if (strcmp(b->type, column->source_type) != 0 && strcmp(column->source_type, "text") != 0)
+		if (strcmp(b->type, column->native_type) != 0)
 			table_check(c, SOURCE_COLUMNS, "fail", t,
-						psprintf("Column \"%s\" is %s on blue now, it was %s.", column->source, b->type, column->source_type),
+						psprintf("Column \"%s\" is %s on blue now, it was %s.", column->source, b->type, column->native_type),
 						again(t));
 		if (column->key_position > 0 && !b->not_null)
 			table_check(c, SOURCE_KEYS, "fail", t,

@@ -1,0 +1,267 @@
+-- backing.sql: what makes an ordinary PostgreSQL database look like SQL Server
+-- to tds_server.  Run once with psql.
+\set ON_ERROR_STOP 1
+CREATE SCHEMA mssql;
+CREATE SCHEMA sys;
+CREATE SCHEMA dbo;
+CREATE COLLATION mssql.latin1_general_100_cs_as (provider = icu, locale = 'en-u-kc-true-kf-lower');
+
+CREATE TABLE mssql.setting (name text PRIMARY KEY, value text NOT NULL);
+INSERT INTO mssql.setting VALUES
+	('database', 'BC'), ('version', '15.0.4000.1'), ('snapshot_isolation_state', '1'), ('is_read_committed_snapshot_on', '0'),
+	('delayed_durability', '0'), ('updateability', 'READ_WRITE'), ('database_guid', gen_random_uuid()::text),
+	('recovery_fork_guid', gen_random_uuid()::text), ('tempdb_create_date', to_char(now(), 'YYYY-MM-DD"T"HH24:MI:SS.MS')),
+	('change_tracking', '1'), ('retention_days', '7'), ('refuse', ''), ('deny', ''), ('row_policies', '0'), ('masked', '0');
+CREATE FUNCTION mssql.setting(n text) RETURNS text LANGUAGE sql STABLE AS 'SELECT value FROM mssql.setting WHERE name = n';
+
+-- A table of the backing database under the name SQL Server has it by.
+CREATE TABLE mssql.object (
+	object_id     int PRIMARY KEY GENERATED ALWAYS AS IDENTITY (START 1000001),
+	rel           regclass NOT NULL UNIQUE,
+	schema_name   text NOT NULL,
+	name          text NOT NULL,
+	tracked       boolean NOT NULL,
+	begin_version bigint NOT NULL DEFAULT 0,
+	min_valid     bigint NOT NULL DEFAULT 0,
+	types         jsonb NOT NULL,
+	writes        bigint NOT NULL DEFAULT 0,
+	UNIQUE (schema_name, name)
+);
+
+-- ---------------------------------------------------------------------------
+-- rowversion.  The advisory lock with the number is taken before the number is
+-- given out, so a reader that does not see the lock sees a lower counter.
+-- ---------------------------------------------------------------------------
+CREATE SEQUENCE mssql.rowversion START 2001;
+CREATE FUNCTION mssql.stamp() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	IF current_setting('mssql.first', true) IS DISTINCT FROM pg_current_xact_id()::text THEN
+		PERFORM pg_advisory_xact_lock_shared(7301, (SELECT last_value FROM mssql.rowversion)::int);
+		PERFORM set_config('mssql.first', pg_current_xact_id()::text, true);
+	END IF;
+	NEW.timestamp := nextval('mssql.rowversion');
+	RETURN NEW;
+END $$;
+CREATE FUNCTION mssql.dbts() RETURNS bytea LANGUAGE sql VOLATILE AS 'SELECT int8send(last_value) FROM mssql.rowversion';
+-- The counter first, the locks after: whoever locks in between takes a higher one.
+CREATE FUNCTION mssql.min_active_rowversion() RETURNS bytea LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+	last bigint;
+	open bigint;
+BEGIN
+	SELECT last_value INTO last FROM mssql.rowversion;
+	SELECT min(objid::bigint) INTO open FROM pg_locks WHERE locktype = 'advisory' AND classid = 7301 AND objsubid = 2;
+	RETURN int8send(least(last, open) + 1);
+END $$;
+
+-- ---------------------------------------------------------------------------
+-- Change tracking: keys as jsonb, versions given out in order of commit by a
+-- deferred trigger that holds one lock until the commit is visible.
+-- ---------------------------------------------------------------------------
+CREATE SEQUENCE mssql.ct_version;
+CREATE TABLE mssql.ct_current (version bigint NOT NULL);
+INSERT INTO mssql.ct_current VALUES (0);
+CREATE TABLE mssql.change (
+	id        bigint GENERATED ALWAYS AS IDENTITY,
+	xid       xid8 NOT NULL DEFAULT pg_current_xact_id(),
+	object_id int NOT NULL,
+	version   bigint,
+	op        "char" NOT NULL,
+	key       jsonb NOT NULL
+);
+CREATE INDEX ON mssql.change (object_id, version);
+CREATE INDEX ON mssql.change (xid) WHERE version IS NULL;
+CREATE TABLE mssql.pending (xid xid8 PRIMARY KEY);
+
+CREATE FUNCTION mssql.at_commit() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE v bigint;
+BEGIN
+	PERFORM pg_advisory_xact_lock(7302, 0);
+	UPDATE mssql.ct_current SET version = version + 1 RETURNING version INTO v;
+	UPDATE mssql.change SET version = v WHERE xid = NEW.xid AND version IS NULL;
+	DELETE FROM mssql.pending WHERE xid = NEW.xid;
+	RETURN NULL;
+END $$;
+CREATE CONSTRAINT TRIGGER at_commit AFTER INSERT ON mssql.pending DEFERRABLE INITIALLY DEFERRED
+	FOR EACH ROW EXECUTE FUNCTION mssql.at_commit();
+ALTER TABLE mssql.pending ENABLE ALWAYS TRIGGER at_commit;
+
+CREATE FUNCTION mssql.key_of(r jsonb, columns text[]) RETURNS jsonb LANGUAGE sql IMMUTABLE AS
+	'SELECT jsonb_object_agg(c, r->c) FROM unnest(columns) c';
+-- arguments: object id, key columns
+CREATE FUNCTION mssql.track() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+	o int := TG_ARGV[0]; cols text[] := TG_ARGV[1]; old_key jsonb; new_key jsonb;
+BEGIN
+	IF TG_OP <> 'INSERT' THEN old_key := mssql.key_of(to_jsonb(OLD), cols); END IF;
+	IF TG_OP <> 'DELETE' THEN new_key := mssql.key_of(to_jsonb(NEW), cols); END IF;
+	IF old_key IS NOT NULL AND old_key IS DISTINCT FROM new_key THEN
+		INSERT INTO mssql.change (object_id, op, key) VALUES (o, 'D', old_key);
+	END IF;
+	IF new_key IS NOT NULL THEN
+		INSERT INTO mssql.change (object_id, op, key) VALUES (o, CASE WHEN old_key = new_key THEN 'U' ELSE 'I' END, new_key);
+	END IF;
+	INSERT INTO mssql.pending VALUES (pg_current_xact_id()) ON CONFLICT DO NOTHING;
+	RETURN NULL;
+END $$;
+CREATE FUNCTION mssql.truncated() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE v bigint;
+BEGIN
+	PERFORM pg_advisory_xact_lock(7302, 0);
+	UPDATE mssql.ct_current SET version = version + 1 RETURNING version INTO v;
+	DELETE FROM mssql.change WHERE object_id = TG_ARGV[0]::int;
+	UPDATE mssql.object SET begin_version = v, min_valid = v WHERE object_id = TG_ARGV[0]::int;
+	RETURN NULL;
+END $$;
+-- a hint of writes, uncommitted ones too: a sequence per table
+CREATE FUNCTION mssql.count_write() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM nextval(format('mssql.writes_%s', TG_ARGV[0]));
+	RETURN NULL;
+END $$;
+
+CREATE FUNCTION mssql.keys(rel regclass) RETURNS text[] LANGUAGE sql STABLE AS $$
+	SELECT array_agg(a.attname::text ORDER BY k.n) FROM pg_index i, unnest(i.indkey::int2[]) WITH ORDINALITY k(att, n)
+	  JOIN pg_attribute a ON a.attnum = k.att WHERE i.indrelid = rel AND i.indisprimary AND a.attrelid = rel $$;
+
+CREATE FUNCTION mssql.register(rel regclass, sql_name text, tracked boolean DEFAULT true, sql_schema text DEFAULT 'dbo', types jsonb DEFAULT '{}')
+RETURNS int LANGUAGE plpgsql AS $$
+DECLARE o int;
+BEGIN
+	INSERT INTO mssql.object (rel, schema_name, name, tracked, types, begin_version, min_valid)
+	VALUES (rel, sql_schema, sql_name, tracked AND mssql.keys(rel) IS NOT NULL, types,
+	        (SELECT version FROM mssql.ct_current), (SELECT version FROM mssql.ct_current)) RETURNING object_id INTO o;
+	EXECUTE format('CREATE SEQUENCE mssql.writes_%s', o);
+	EXECUTE format('CREATE TRIGGER mssql_3 AFTER INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW EXECUTE FUNCTION mssql.count_write(%s)', rel, o);
+	IF EXISTS (SELECT FROM pg_attribute WHERE attrelid = rel AND attname = 'timestamp' AND NOT attisdropped) THEN
+		EXECUTE format('CREATE TRIGGER mssql_1 BEFORE INSERT OR UPDATE ON %s FOR EACH ROW EXECUTE FUNCTION mssql.stamp()', rel);
+		EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER mssql_1', rel);
+	END IF;
+	IF mssql.keys(rel) IS NOT NULL THEN
+		EXECUTE format('CREATE TRIGGER mssql_2 AFTER INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW EXECUTE FUNCTION mssql.track(%s, %L)', rel, o, mssql.keys(rel));
+		EXECUTE format('CREATE TRIGGER mssql_4 AFTER TRUNCATE ON %s FOR EACH STATEMENT EXECUTE FUNCTION mssql.truncated(%s)', rel, o);
+		IF NOT tracked THEN EXECUTE format('ALTER TABLE %s DISABLE TRIGGER mssql_2', rel); END IF;
+	END IF;
+	RETURN o;
+END $$;
+
+-- ---------------------------------------------------------------------------
+-- Functions of T-SQL
+-- ---------------------------------------------------------------------------
+CREATE FUNCTION mssql.concat(text, text) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT $1 || $2';
+CREATE OPERATOR mssql.+ (LEFTARG = text, RIGHTARG = text, FUNCTION = mssql.concat);
+CREATE FUNCTION mssql.object_id(n text) RETURNS int LANGUAGE sql STABLE AS $$
+	SELECT o.object_id FROM mssql.object o JOIN pg_class c ON c.oid = o.rel
+	 WHERE n IN (format('[%s].[%s]', replace(o.schema_name, ']', ']]'), replace(o.name, ']', ']]')), o.schema_name || '.' || o.name, o.name) $$;
+CREATE FUNCTION mssql.quotename(n text) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT '[' || replace(n, ']', ']]') || ']' $$;
+CREATE FUNCTION mssql.schema_name(int) RETURNS text LANGUAGE sql AS $$ SELECT 'dbo' $$;
+CREATE FUNCTION mssql.db_id() RETURNS int LANGUAGE sql AS 'SELECT 5';
+CREATE FUNCTION mssql.db_name() RETURNS text LANGUAGE sql STABLE AS $$ SELECT mssql.setting('database') $$;
+CREATE FUNCTION mssql.user_name() RETURNS text LANGUAGE sql STABLE AS $$ SELECT 'bcmig_reader' $$;
+CREATE FUNCTION mssql.sysutcdatetime() RETURNS timestamp LANGUAGE sql VOLATILE AS $$ SELECT clock_timestamp() AT TIME ZONE 'UTC' $$;
+CREATE FUNCTION mssql.datediff(part text, a timestamp, b timestamp) RETURNS bigint LANGUAGE sql AS $$
+	SELECT CASE upper(part) WHEN 'SECOND' THEN (extract(epoch FROM date_trunc('second', b)) - extract(epoch FROM date_trunc('second', a)))::bigint
+	                        WHEN 'MICROSECOND' THEN (extract(epoch FROM b - a) * 1000000)::bigint END $$;
+CREATE FUNCTION mssql.datediff(part text, a text, b timestamp) RETURNS bigint LANGUAGE sql AS $$ SELECT mssql.datediff(part, a::timestamp, b) $$;
+CREATE FUNCTION mssql.datepart(part text, a timestamp) RETURNS bigint LANGUAGE sql AS $$
+	SELECT CASE upper(part) WHEN 'MICROSECOND' THEN extract(microseconds FROM a)::bigint % 1000000 END $$;
+CREATE FUNCTION mssql.change_tracking_current_version() RETURNS bigint LANGUAGE sql VOLATILE AS
+	$$ SELECT version FROM mssql.ct_current WHERE mssql.setting('change_tracking') = '1' $$;
+CREATE FUNCTION mssql.hashbytes(kind text, v text) RETURNS bytea LANGUAGE sql IMMUTABLE AS $$
+	SELECT CASE WHEN kind = 'MD5' THEN decode(md5(convert_to(v, 'UTF8')), 'hex') ELSE sha256(convert_to(v, 'UTF8')) END $$;
+CREATE FUNCTION mssql.has_perms_by_name(text, text, text) RETURNS int LANGUAGE sql STABLE AS $$
+	SELECT CASE WHEN mssql.setting('deny') LIKE '%' || $3 || '%' AND ($3 <> 'SELECT' OR mssql.setting('deny') LIKE '%SELECT ' || $1 || '%') THEN 0
+	            WHEN $3 = 'SELECT' AND mssql.object_id($1) IS NULL THEN NULL ELSE 1 END $$;
+CREATE FUNCTION mssql.serverproperty(text) RETURNS text LANGUAGE sql STABLE AS $$ SELECT CASE $1 WHEN 'ProductVersion' THEN mssql.setting('version') END $$;
+CREATE FUNCTION mssql.databasepropertyex(text, text) RETURNS text LANGUAGE sql STABLE AS $$ SELECT CASE $2 WHEN 'Updateability' THEN mssql.setting('updateability') END $$;
+CREATE FUNCTION mssql.parsename(n text, part int) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT split_part(n, '.', array_length(string_to_array(n, '.'), 1) + 1 - part) $$;
+CREATE FUNCTION mssql.datalength(text) RETURNS bigint LANGUAGE sql IMMUTABLE AS 'SELECT char_length($1)::bigint * 2';
+CREATE FUNCTION mssql.datalength(bytea) RETURNS bigint LANGUAGE sql IMMUTABLE AS 'SELECT octet_length($1)::bigint';
+CREATE FUNCTION mssql.isnull(anycompatible, anycompatible) RETURNS anycompatible LANGUAGE sql IMMUTABLE AS 'SELECT coalesce($1, $2)';
+CREATE FUNCTION mssql.len(text) RETURNS int LANGUAGE sql IMMUTABLE AS $$ SELECT char_length(rtrim($1, ' ')) $$;
+
+-- CONVERT: by target type
+CREATE FUNCTION mssql.to_bigint(bytea) RETURNS bigint LANGUAGE sql IMMUTABLE AS $$ SELECT ('x' || lpad(encode(substr($1, greatest(1, octet_length($1) - 7)), 'hex'), 16, '0'))::bit(64)::bigint $$;
+CREATE FUNCTION mssql.to_bigint(numeric) RETURNS bigint LANGUAGE sql IMMUTABLE AS 'SELECT trunc($1)::bigint';
+CREATE FUNCTION mssql.to_bigint(text) RETURNS bigint LANGUAGE sql IMMUTABLE AS 'SELECT $1::bigint';
+CREATE FUNCTION mssql.to_text(text, int DEFAULT 0) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT $1';
+CREATE FUNCTION mssql.to_text(uuid, int DEFAULT 0) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT upper($1::text)';
+CREATE FUNCTION mssql.to_text(numeric, int DEFAULT 0) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT $1::text';
+CREATE FUNCTION mssql.to_text(bytea, int DEFAULT 0) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT CASE $2 WHEN 2 THEN upper(encode($1, 'hex')) WHEN 1 THEN '0x' || upper(encode($1, 'hex')) END $$;
+CREATE FUNCTION mssql.to_text(timestamp, int DEFAULT 0) RETURNS text LANGUAGE sql IMMUTABLE AS $$
+	SELECT CASE $2 WHEN 121 THEN to_char($1, 'YYYY-MM-DD HH24:MI:SS.MS') WHEN 126 THEN to_char($1, 'YYYY-MM-DD"T"HH24:MI:SS.MS') ELSE to_char($1, 'Mon DD YYYY HH12:MIAM') END $$;
+CREATE FUNCTION mssql.to_binary8(bytea) RETURNS bytea LANGUAGE sql IMMUTABLE AS 'SELECT substr($1, 1, 8)';
+
+-- ---------------------------------------------------------------------------
+-- Catalogue
+-- ---------------------------------------------------------------------------
+CREATE VIEW mssql.live AS SELECT o.* FROM mssql.object o JOIN pg_class c ON c.oid = o.rel;
+CREATE VIEW sys.objects AS SELECT object_id, name, 1 AS schema_id, 'U' AS type, 0 AS is_ms_shipped FROM mssql.live;
+CREATE VIEW sys.tables AS SELECT * FROM sys.objects;
+CREATE FUNCTION mssql.sql_type(o mssql.object, a pg_attribute) RETURNS text LANGUAGE sql STABLE AS $$
+	SELECT coalesce(o.types->>a.attname, CASE WHEN a.attname = 'timestamp' AND a.atttypid = 20 THEN 'timestamp'
+	  WHEN a.atttypid = 21 THEN 'tinyint' WHEN a.atttypid = 23 THEN 'int' WHEN a.atttypid = 20 THEN 'bigint'
+	  WHEN a.atttypid = 1700 THEN 'decimal' || coalesce(substring(format_type(a.atttypid, a.atttypmod) FROM '\(.*\)'), '(38,20)')
+	  WHEN a.atttypid = 1043 THEN 'nvarchar' || coalesce(substring(format_type(a.atttypid, a.atttypmod) FROM '\(.*\)'), '(max)')
+	  WHEN a.atttypid = 25 THEN 'nvarchar(max)' WHEN a.atttypid = 1042 THEN 'nchar' || substring(format_type(a.atttypid, a.atttypmod) FROM '\(.*\)')
+	  WHEN a.atttypid = 1114 THEN 'datetime' WHEN a.atttypid = 2950 THEN 'uniqueidentifier' WHEN a.atttypid = 17 THEN 'image'
+	  WHEN a.atttypid = 16 THEN 'bit' WHEN a.atttypid = 701 THEN 'float' WHEN a.atttypid = 700 THEN 'real' ELSE 'sql_variant' END) $$;
+CREATE TABLE sys.types (name text, system_type_id int, user_type_id int);
+INSERT INTO sys.types SELECT n, i, i FROM (VALUES ('tinyint', 48), ('smallint', 52), ('int', 56), ('bigint', 127), ('bit', 104), ('decimal', 106), ('numeric', 108),
+	('float', 62), ('real', 59), ('money', 60), ('datetime', 61), ('datetime2', 42), ('date', 40), ('time', 41), ('uniqueidentifier', 36), ('nvarchar', 231), ('varchar', 167),
+	('nchar', 239), ('char', 175), ('image', 34), ('text', 35), ('ntext', 99), ('varbinary', 165), ('binary', 173), ('timestamp', 189), ('sql_variant', 98), ('xml', 241)) t(n, i);
+CREATE VIEW sys.columns AS
+	SELECT o.object_id, a.attname::text AS name, a.attnum::int AS column_id, t.system_type_id, t.user_type_id,
+	       CASE WHEN x.t LIKE '%(max)' THEN -1 WHEN x.t LIKE 'n%char(%' THEN 2 * substring(x.t FROM '\d+')::int
+	            WHEN x.t ~ '^(var)?(char|binary)\(' THEN substring(x.t FROM '\((\d+)')::int ELSE 16 END AS max_length,
+	       CASE WHEN x.t LIKE 'decimal(%' THEN substring(x.t FROM '\((\d+)')::int ELSE 0 END AS precision,
+	       CASE WHEN x.t LIKE 'decimal(%' THEN substring(x.t FROM ',(\d+)')::int ELSE 3 END AS scale,
+	       CASE WHEN x.t LIKE '%char%' THEN 'Latin1_General_100_CS_AS' END AS collation_name,
+	       (NOT a.attnotnull)::int AS is_nullable, (a.attidentity <> '')::int AS is_identity, 0 AS is_computed, 0 AS is_masked,
+	       CASE WHEN a.atthasdef THEN o.object_id * 1000 + a.attnum ELSE 0 END AS default_object_id
+	  FROM mssql.object o JOIN pg_attribute a ON a.attrelid = o.rel AND a.attnum > 0 AND NOT a.attisdropped,
+	       LATERAL (SELECT mssql.sql_type(o, a) AS t) x JOIN sys.types t ON t.name = split_part(x.t, '(', 1);
+CREATE VIEW sys.default_constraints AS
+	SELECT o.object_id * 1000 + d.adnum AS object_id, o.object_id AS parent_object_id,
+	       '(' || regexp_replace(regexp_replace(pg_get_expr(d.adbin, d.adrelid), '::.*$', ''), '^''(.*)''$', '''\1''') || ')' AS definition
+	  FROM mssql.object o JOIN pg_attrdef d ON d.adrelid = o.rel;
+CREATE VIEW sys.indexes AS
+	SELECT o.object_id, i.indexrelid::int AS index_id, c.relname::text AS name, i.indisunique::int AS is_unique, i.indisprimary::int AS is_primary_key,
+	       0 AS is_disabled, (i.indpred IS NOT NULL)::int AS has_filter, CASE WHEN i.indisprimary THEN 1 ELSE 2 END AS type
+	  FROM mssql.object o JOIN pg_index i ON i.indrelid = o.rel JOIN pg_class c ON c.oid = i.indexrelid
+	 UNION ALL SELECT o.object_id, 0, NULL, 0, 0, 0, 0, 0 FROM mssql.live o WHERE NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = o.rel AND i.indisprimary);
+CREATE VIEW sys.index_columns AS
+	SELECT o.object_id, i.indexrelid::int AS index_id, k.att::int AS column_id, k.n::int AS key_ordinal
+	  FROM mssql.object o JOIN pg_index i ON i.indrelid = o.rel, unnest(i.indkey::int2[]) WITH ORDINALITY k(att, n);
+CREATE VIEW sys.partitions AS
+	SELECT object_id, 1 AS index_id, greatest(pg_stat_get_live_tuples(rel), 0) AS rows FROM mssql.live;
+CREATE VIEW sys.dm_db_partition_stats AS
+	SELECT object_id, 1 AS index_id, greatest(pg_stat_get_live_tuples(rel), 0) AS row_count, pg_total_relation_size(rel) / 8192 AS used_page_count FROM mssql.live;
+CREATE VIEW sys.change_tracking_tables AS
+	SELECT object_id, begin_version, min_valid AS min_valid_version FROM mssql.live WHERE tracked AND mssql.setting('change_tracking') = '1';
+CREATE VIEW sys.change_tracking_databases AS
+	SELECT 5 AS database_id, mssql.setting('retention_days')::int AS retention_period, 3 AS retention_period_units, 'DAYS' AS retention_period_units_desc,
+	       1 AS is_auto_cleanup_on WHERE mssql.setting('change_tracking') = '1';
+CREATE VIEW sys.databases AS
+	SELECT 5 AS database_id, mssql.setting('database') AS name, mssql.setting('snapshot_isolation_state')::int AS snapshot_isolation_state,
+	       CASE mssql.setting('snapshot_isolation_state') WHEN '1' THEN 'ON' ELSE 'OFF' END AS snapshot_isolation_state_desc,
+	       mssql.setting('is_read_committed_snapshot_on')::int AS is_read_committed_snapshot_on, mssql.setting('delayed_durability')::int AS delayed_durability,
+	       CASE mssql.setting('delayed_durability') WHEN '0' THEN 'DISABLED' ELSE 'FORCED' END AS delayed_durability_desc,
+	       '2020-01-01'::timestamp AS create_date
+	 UNION ALL SELECT 2, 'tempdb', 0, 'OFF', 0, 0, 'DISABLED', mssql.setting('tempdb_create_date')::timestamp;
+CREATE VIEW sys.database_recovery_status AS
+	SELECT 5 AS database_id, mssql.setting('database_guid')::uuid AS database_guid, mssql.setting('recovery_fork_guid')::uuid AS recovery_fork_guid;
+CREATE VIEW sys.security_policies AS SELECT 1 AS is_enabled FROM generate_series(1, mssql.setting('row_policies')::int);
+CREATE VIEW sys.masked_columns AS SELECT 1 AS is_masked FROM generate_series(1, mssql.setting('masked')::int);
+CREATE FUNCTION mssql.writes(o int) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE n bigint; BEGIN EXECUTE format('SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM mssql.writes_%s', o) INTO n; RETURN n; END $$;
+CREATE FUNCTION sys.dm_db_index_operational_stats(int, int, int, int) RETURNS TABLE (object_id int, index_id int, leaf_insert_count bigint,
+	leaf_update_count bigint, leaf_delete_count bigint, leaf_ghost_count bigint) LANGUAGE sql AS
+	'SELECT l.object_id, 1, mssql.writes(l.object_id), 0::bigint, 0::bigint, 0::bigint FROM mssql.live l';
+CREATE VIEW sys.dm_tran_database_transactions AS
+	SELECT pid AS transaction_id, 5 AS database_id, xact_start::timestamp AS database_transaction_begin_time FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid();
+CREATE VIEW sys.dm_tran_session_transactions AS SELECT pid AS transaction_id, pid AS session_id FROM pg_stat_activity;
+CREATE VIEW sys.dm_exec_sessions AS SELECT pid AS session_id, usename::text AS login_name, application_name AS program_name FROM pg_stat_activity;
+-- SUM has the type of what it sums
+CREATE AGGREGATE mssql.sum(bigint) (sfunc = int8pl, stype = bigint);
+CREATE AGGREGATE mssql.sum(int) (sfunc = int4pl, stype = int);

@@ -1,0 +1,109 @@
+"""The verdict of a T-SQL grammar made elsewhere: sqlfluff's."""
+import hashlib
+import os
+import re
+
+from translate import TOKEN
+
+# sqlfluff 1.4 does not know these forms of the language; what stands for them
+# has the same place in the grammar
+UNKNOWN = [
+    (re.compile(r'0[xX][0-9A-Fa-f]*'), '1'),
+    (re.compile(r'\bSET\s+(LOCK_TIMEOUT\s+\d+|TEXTSIZE\s+\d+|DEADLOCK_PRIORITY\s+\w+)\s*(;|$)', re.I), ''),
+]
+# of the shape of a statement names and values are no part, nor how many columns it has
+REPEATED = [
+    (re.compile(r'(, (?:t|p\d+)\.\[x\]){2,}'), ', t.[x], t.[x]'),
+    (re.compile(r'(, NULL){5,}'), ', NULL, NULL, NULL, NULL'),
+    (re.compile(r'(\([^()]*(?:\([^()]*\)[^()]*)*\))(, \1)+'), r'\1, \1'),
+]
+EXEC = re.compile(r"^\s*(?:/\*.*?\*/)?\s*EXEC\s*\(\s*N?'((?:[^']|'')*)'\s*\)\s*;?\s*$", re.S | re.I)
+
+
+def statements(sql):
+    """the statements of a batch, split at semicolons outside BEGIN ... END"""
+    start, depth, at = 0, 0, 0
+    for m in TOKEN.finditer(sql):
+        word = m.group().upper()
+        if m.lastgroup == 'word' and word in ('BEGIN', 'CASE'):
+            depth += 1
+        elif m.lastgroup == 'word' and word == 'END':
+            depth -= 1
+        elif word in ('(', ')') and m.lastgroup == 'op':
+            depth += 1 if word == '(' else -1
+        elif word == ';' and depth == 0:
+            yield sql[start:m.end()]
+            start = m.end()
+        at = m.end()
+    if sql[start:].strip():
+        yield sql[start:]
+    if at < len(sql):
+        raise ValueError(sql[at:at + 20])
+
+
+def shape(statement):
+    """names and values are no part of it, nor how many columns or rows of VALUES it has"""
+    out = []
+    for m in TOKEN.finditer(statement):
+        replacement = {'string': "N''", 'name': '[x]', 'number': '0', 'space': ' '}.get(m.lastgroup)
+        out.append(replacement or re.sub(r'^feed_\w+', 'feed_x', m.group()))
+    text = ''.join(out).strip()
+    for pattern, short in REPEATED:
+        text = pattern.sub(short, text)
+    return text
+
+
+class Grammar:
+    def __init__(self, cache):
+        self.cache = cache
+        self.linter = None
+        os.makedirs(cache, exist_ok=True)
+
+    def load(self):
+        """slow; done once, before the server forks"""
+        if self.linter is None:
+            from sqlfluff.core import FluffConfig, Linter
+            self.linter = Linter(config=FluffConfig(overrides={'dialect': 'tsql'}))
+            self.linter.parse_string('SELECT 1')
+
+    def accepts(self, sql):
+        """None, or what the grammar has against a batch"""
+        inner = EXEC.match(sql)
+        if inner:
+            return self.accepts(inner.group(1).replace("''", "'"))
+        for pattern, text in UNKNOWN:
+            sql = pattern.sub(text, sql)
+        try:
+            parts = list(statements(sql))
+        except ValueError as e:
+            return str(e)
+        for part in parts:
+            verdict = self._verdict(part.strip())
+            if verdict:
+                return verdict
+        return None
+
+    def _verdict(self, statement):
+        statement = shape(statement)
+        path = os.path.join(self.cache, hashlib.sha256(statement.encode()).hexdigest())
+        try:
+            with open(path) as f:
+                return f.read() or None
+        except FileNotFoundError:
+            pass
+        verdict = self._parse(statement)
+        with open(path + '.%d' % os.getpid(), 'w') as f:
+            f.write(verdict or '')
+        os.rename(path + '.%d' % os.getpid(), path)
+        return verdict
+
+    def _parse(self, sql):
+        self.load()
+        parsed = self.linter.parse_string(sql)
+        if parsed.violations:
+            return parsed.violations[0].desc()[:300]
+        if parsed.tree is None:
+            return 'nothing to parse'
+        for part in parsed.tree.recursive_crawl('unparsable'):
+            return part.raw[:300]
+        return None
