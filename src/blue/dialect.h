@@ -96,7 +96,7 @@ typedef struct BcmigDialect
 	 * incarnation hash, incarnation text, floor of the moved log; then a row
 	 * 'moved', schema, table per table (of BcmigWatched) that moved since the
 	 * poll whose mark was "previous" (NULL: since ever is not asked, only the
-	 * poll row).  Where blue can only hint at what moved: 'count', schema,
+	 * poll row); a row 'all' when each may have moved.  Where blue can only hint at what moved: 'count', schema,
 	 * table, a number that changes when the table is written to, be it not yet
 	 * committed.
 	 *

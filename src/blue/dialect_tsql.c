@@ -286,19 +286,24 @@ tsql_hinted(const char *capture)
 }
 
 /*
- * A mark: version:horizon:top of the poll.  A window needs the version only.
+ * What a poll leaves for the next one, and for windows, which need the version
+ * only; as text version:horizon:top:floors.
  */
-static bool
-read_mark(const char *mark, int64 *version, int64 *horizon, int64 *top)
+typedef struct Mark
 {
-	char	   *p;
+	int64		version;		/* of change tracking */
+	int64		horizon;
+	int64		top;
+	int64		floors;			/* sum of the minimum valid versions of all tables */
+} Mark;
 
-	if (mark == NULL || mark[0] == '\0')
-		return false;
-	*version = strtoll(mark, &p, 10);
-	*horizon = *p == ':' ? strtoll(p + 1, &p, 10) : 0;
-	*top = *p == ':' ? strtoll(p + 1, &p, 10) : 0;
-	return true;
+static bool
+read_mark(const char *text, Mark *mark)
+{
+	memset(mark, 0, sizeof(*mark));
+	return text != NULL &&
+		sscanf(text, INT64_FORMAT ":" INT64_FORMAT ":" INT64_FORMAT ":" INT64_FORMAT,
+			   &mark->version, &mark->horizon, &mark->top, &mark->floors) > 0;
 }
 
 /*
@@ -306,7 +311,7 @@ read_mark(const char *mark, int64 *version, int64 *horizon, int64 *top)
  * given out, a transaction that held the horizon has ended, or one with change
  * tracking has committed.
  *
- * Clock, top, version, horizon in this order, each a statement of its own.
+ * Clock, top, version, floors, horizon in this order, each a statement of its own.
  * Which tables moved: those with change tracking are asked only when the
  * version has moved; of others the write counters of their indexes are a hint.
  */
@@ -316,14 +321,11 @@ tsql_poll(const char *previous, List *watched, bool wait)
 	StringInfoData s;
 	StringInfoData hints;
 	ListCell   *lc;
-	int64		version = 0;
-	int64		horizon = 0;
-	int64		top = 0;
-	bool		known;
+	Mark		mark;
+	bool		known = read_mark(previous, &mark);
 
 	initStringInfo(&s);
 	initStringInfo(&hints);
-	known = read_mark(previous, &version, &horizon, &top);
 	appendStringInfo(&s, "DECLARE @begun datetime2(6) = SYSUTCDATETIME(); DECLARE @n int = %d;",
 					 known && wait ? 0 : WAIT_STEPS);
 	if (known && wait)
@@ -332,15 +334,16 @@ tsql_poll(const char *previous, List *watched, bool wait)
 						 " AND CONVERT(bigint, MIN_ACTIVE_ROWVERSION()) = " INT64_FORMAT
 						 " AND ISNULL(CHANGE_TRACKING_CURRENT_VERSION(), 0) = " INT64_FORMAT
 						 " BEGIN WAITFOR DELAY '00:00:00.020'; SET @n = @n + 1; END;",
-						 WAIT_STEPS, top - 1, horizon, version);
+						 WAIT_STEPS, mark.top - 1, mark.horizon, mark.version);
 	appendStringInfo(&s,
 					 " DECLARE @now datetime2(6) = SYSUTCDATETIME();"
 					 " DECLARE @clock bigint = CONVERT(bigint, DATEDIFF(SECOND, '20000101', @now)) * 1000000 + 946684800000000 + DATEPART(MICROSECOND, @now);"
 					 " DECLARE @top bigint = CONVERT(bigint, @@DBTS) + 1;"
 					 " DECLARE @v bigint = ISNULL(CHANGE_TRACKING_CURRENT_VERSION(), 0);"
+					 " DECLARE @f bigint = ISNULL((SELECT SUM(r.min_valid_version) FROM sys.change_tracking_tables AS r), 0);"
 					 " DECLARE @h bigint = CONVERT(bigint, MIN_ACTIVE_ROWVERSION());"
 					 " DECLARE @p bigint = %s; " DECLARE_INCARNATION,
-					 known ? psprintf(INT64_FORMAT, version) : "NULL");
+					 known ? psprintf(INT64_FORMAT, mark.version) : "NULL");
 	appendStringInfoString(&s,
 						   "DECLARE @moved TABLE (s sysname, t sysname);");
 	if (known)
@@ -374,10 +377,13 @@ tsql_poll(const char *previous, List *watched, bool wait)
 	}
 	appendStringInfoString(&s,
 						   " SELECT N'poll', CONVERT(nvarchar(400), @clock), CONVERT(nvarchar(400), @h), CONVERT(nvarchar(20), @top),"
-						   " CONVERT(nvarchar(20), @v) + N':' + CONVERT(nvarchar(20), @h) + N':' + CONVERT(nvarchar(20), @top),"
+						   " CONVERT(nvarchar(20), @v) + N':' + CONVERT(nvarchar(20), @h) + N':' + CONVERT(nvarchar(20), @top) + N':' + CONVERT(nvarchar(20), @f),"
 						   " CONVERT(nvarchar(20), @i), @inc, CONVERT(nvarchar(20), NULL)"
 						   " UNION ALL SELECT N'waited', CONVERT(nvarchar(20), DATEDIFF(MICROSECOND, @begun, @now)), NULL, NULL, NULL, NULL, NULL, NULL"
 						   " UNION ALL SELECT N'moved', m.s, m.t, NULL, NULL, NULL, NULL, NULL FROM @moved AS m");
+	/* TRUNCATE leaves no change, it raises the table's minimum valid version */
+	if (known)
+		appendStringInfo(&s, " UNION ALL SELECT N'all', NULL, NULL, NULL, NULL, NULL, NULL, NULL WHERE @f <> " INT64_FORMAT, mark.floors);
 	if (hints.len > 0)
 		appendStringInfo(&s,
 						 " UNION ALL SELECT N'count', w.s, w.t, CONVERT(nvarchar(20), SUM(x.leaf_insert_count + x.leaf_update_count + x.leaf_delete_count + x.leaf_ghost_count)),"
@@ -462,10 +468,11 @@ static char *
 tsql_window(const BcmigTableInfo *table, int64 position, const char *seen)
 {
 	StringInfoData s;
-	int64		mark = 0;
-	int64		unused;
+	Mark		last;
+	int64		mark;
 
-	(void) read_mark(seen, &mark, &unused, &unused);
+	(void) read_mark(seen, &last);
+	mark = last.version;
 	initStringInfo(&s);
 	if (strcmp(table->capture, "change_tracking") == 0)
 	{

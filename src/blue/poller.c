@@ -192,6 +192,8 @@ ask_blue(MemoryContext context, const char *previous)
 
 		if (strcmp(row[0], "moved") == 0 && row[1] && row[2])
 			poll->moved[poll->nmoved++] = bcmig_source_hash(row[1], row[2]);
+		else if (strcmp(row[0], "all") == 0)
+			poll->all_moved = true;
 		else if (strcmp(row[0], "waited") == 0 && row[1])
 			poll->waited = pg_strtoint64(row[1]);
 		else if (strcmp(row[0], "count") == 0 && row[1] && row[2] && row[3])
@@ -448,7 +450,7 @@ poll_loop(MemoryContext context)
 		else
 			take_hints(poll, false);
 
-		all_moved = previous == NULL;
+		all_moved = previous == NULL || poll->all_moved;
 		if (poll->floor > previous_horizon)
 			all_moved = true;
 		if (stored_incarnation != poll->incarnation || poll->horizon < previous_horizon)

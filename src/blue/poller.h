@@ -20,6 +20,7 @@ typedef struct BcmigPoll
 	char	   *incarnation_text;
 	int64		floor;
 	int64		waited;			/* microseconds blue waited before it read its clock */
+	bool		all_moved;
 	int			nmoved;
 	uint64	   *moved;			/* bcmig_source_hash of each moved table */
 	int			ncounts;
