@@ -52,6 +52,7 @@ INSERT INTO bcmig.option (name, scope, kind, unit, default_value, min_value, max
  ('priority',           '{table}',      'integer',  NULL,   '5',      1, 9,       NULL, 'Order in which tables get workers: 1 first.'),
  ('parallel',           '{sync,table}', 'integer',  'processes', 'auto', 1, 64,   '{auto}', 'Most workers that copy one table at a time.'),
  ('enabled',            '{table}',      'boolean',  NULL,   'true', NULL, NULL,   NULL, 'false leaves the table out of copying and streaming; its rows stay.'),
+ ('naming',             '{company}',    'enum',     NULL,   'snake', NULL, NULL,  '{snake,source}', 'Names on green: snake_case without blanks and app ids, or as blue spells them.'),
  ('connect_timeout',    '{environment}', 'interval', 'ms',  '10s', 1000, 600000,  NULL, 'How long a one-off question to blue (check, discovery, preflight) may take to be answered.');
 
 -- ---------------------------------------------------------------------------
@@ -348,6 +349,22 @@ COMMENT ON FUNCTION bcmig_drop_sync(text, boolean, boolean) IS 'configuration: f
 CREATE FUNCTION bcmig_add_table(sync text, source_table text, target text DEFAULT NULL, options jsonb DEFAULT '{}')
     RETURNS text AS 'MODULE_PATHNAME' LANGUAGE C;
 COMMENT ON FUNCTION bcmig_add_table(text, text, text, jsonb) IS 'configuration: add a table, named as blue spells it; makes the green table unless target names one that exists. Returns the target.';
+
+CREATE FUNCTION bcmig_companies(environment text)
+    RETURNS TABLE (company text, tables bigint, rows bigint, bytes bigint, suggested_schema text)
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_companies(text) IS 'report: the companies of a Business Central blue on SQL Server, with the number of their tables (companions counted), rows (estimate) and bytes.';
+
+CREATE FUNCTION bcmig_discover(environment text, company text DEFAULT NULL)
+    RETURNS TABLE (company text, source_schema text, source_table text, al_table text, app_id text, shape text, companion_of text,
+                   rows bigint, bytes bigint, key_columns text[], latency text, left_out text)
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_discover(text, text) IS 'report: every table of a Business Central blue on SQL Server: what its name means (shape: base, companion, app_companion, shared, platform, orphan), how long changes of it take and why, and why it is left out of a migration, if it is.';
+
+CREATE FUNCTION bcmig_add_company(sync text, company text, target_schema text DEFAULT NULL, options jsonb DEFAULT '{}')
+    RETURNS TABLE (source_table text, target text, capture text, rows bigint)
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_add_company(text, text, text, jsonb) IS 'configuration: add all tables of a company, a record with its companions as one green table, in a schema that is made when missing (default: the company''s name in snake_case). In one transaction: each table needs about ten locks of max_locks_per_transaction. Returns a row per table.';
 
 CREATE FUNCTION bcmig_alter_table(sync text, target text, options jsonb)
     RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C;

@@ -263,6 +263,38 @@ bcmig_tsql_describe(const char *schema, const char *table)
 	return bcmig_tsql_batch(NULL, "describe", s.data);
 }
 
+/* ---- inventory ---- */
+
+char *
+bcmig_tsql_inventory(void)
+{
+	return bcmig_tsql_batch(NULL, "inventory",
+							DECLARE_ANSWER
+							" INSERT INTO @r SELECT 1, SCHEMA_NAME(o.schema_id) + N'.' + o.name, 0, N'table', SCHEMA_NAME(o.schema_id), o.name,"
+							" (SELECT CONVERT(nvarchar(20), SUM(p.rows)) FROM sys.partitions AS p WHERE p.object_id = o.object_id AND p.index_id IN (0, 1)),"
+							" CASE WHEN EXISTS (SELECT 1 FROM sys.change_tracking_tables AS t WHERE t.object_id = o.object_id) THEN N'change_tracking'"
+							" WHEN EXISTS (SELECT 1 FROM sys.columns AS c WHERE c.object_id = o.object_id AND c.system_type_id = 189) THEN N'rowversion' END,"
+							" CASE WHEN EXISTS (SELECT 1 FROM sys.columns AS c WHERE c.object_id = o.object_id AND c.name = N'$systemId') THEN N'1' ELSE N'0' END,"
+							" NULL, NULL FROM sys.tables AS o WHERE o.is_ms_shipped = 0;"
+							" INSERT INTO @r SELECT 1, SCHEMA_NAME(o.schema_id) + N'.' + o.name, x.key_ordinal, N'key', c.name, NULL, NULL, NULL, NULL, NULL, NULL"
+							" FROM sys.tables AS o JOIN sys.indexes AS i ON i.object_id = o.object_id AND i.is_primary_key = 1"
+							" JOIN sys.index_columns AS x ON x.object_id = i.object_id AND x.index_id = i.index_id AND x.key_ordinal > 0"
+							" JOIN sys.columns AS c ON c.object_id = x.object_id AND c.column_id = x.column_id WHERE o.is_ms_shipped = 0;"
+							" IF HAS_PERMS_BY_NAME(DB_NAME(), N'DATABASE', N'VIEW DATABASE STATE') = 1"
+							" INSERT INTO @r SELECT 1, SCHEMA_NAME(o.schema_id) + N'.' + o.name, 1000, N'bytes',"
+							" (SELECT CONVERT(nvarchar(20), SUM(s.used_page_count) * 8192) FROM sys.dm_db_partition_stats AS s WHERE s.object_id = o.object_id),"
+							" NULL, NULL, NULL, NULL, NULL, NULL FROM sys.tables AS o WHERE o.is_ms_shipped = 0;"
+							SELECT_ANSWER);
+}
+
+char *
+bcmig_tsql_companies(bool has_properties)
+{
+	return bcmig_tsql_batch(NULL, "companies",
+							psprintf("SELECT N'company', c.[Name], NULL, NULL, NULL, NULL, NULL, NULL FROM [dbo].[Company] AS c%s",
+									 has_properties ? " UNION ALL SELECT N'chars', p.[invalididentifierchars], NULL, NULL, NULL, NULL, NULL, NULL FROM [dbo].[$ndo$dbproperty] AS p" : ""));
+}
+
 /* ---- preflight ---- */
 
 /* one row; all but name and bad are T-SQL expressions */

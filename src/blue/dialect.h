@@ -158,6 +158,15 @@ typedef struct BcmigDialect
 	 * describe_postgres.c lists them.
 	 */
 	char	   *(*describe) (const char *schema, const char *table);
+
+	/*
+	 * All tables: "table", schema, name, rows, capture, has $systemId 1/0; then
+	 * of each "key", column in order; "bytes", size.  And Business Central's
+	 * companies: "company", name; "chars", those BC maps to _ (when table
+	 * $ndo$dbproperty is there).  NULL: not for this kind of blue.
+	 */
+	char	   *(*inventory) (void);
+	char	   *(*companies) (bool has_properties);
 	char	   *(*preflight) (void);
 
 	/*
@@ -175,6 +184,8 @@ extern char *bcmig_tsql_identifier(const char *name);
 extern char *bcmig_tsql_string(const char *value);
 extern char *bcmig_tsql_batch(const BcmigTableInfo *table, const char *purpose, const char *sql);
 extern char *bcmig_tsql_describe(const char *schema, const char *table);
+extern char *bcmig_tsql_inventory(void);
+extern char *bcmig_tsql_companies(bool has_properties);
 extern char *bcmig_tsql_preflight(void);
 extern char *bcmig_tsql_script(const char *kind, const char *login, List *tables);
 extern char *bcmig_tsql_green_type(const char *native);

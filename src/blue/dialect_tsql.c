@@ -744,6 +744,8 @@ const BcmigDialect bcmig_dialect_tsql = {
 	.chunk_bound = tsql_chunk_bound,
 	.table_size = tsql_table_size,
 	.describe = bcmig_tsql_describe,
+	.inventory = bcmig_tsql_inventory,
+	.companies = bcmig_tsql_companies,
 	.preflight = bcmig_tsql_preflight,
 	.script = bcmig_tsql_script,
 };

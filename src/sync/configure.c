@@ -418,8 +418,8 @@ check_source_is_free(const BcmigNewTable *new)
 }
 
 /* options of a table from an argument, merged into "base"; in the caller's memory context */
-static Jsonb *
-table_options(Jsonb *base, Jsonb *change)
+Jsonb *
+bcmig_table_options(Jsonb *base, Jsonb *change)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	BcmigCatalogScope scope;
@@ -434,6 +434,29 @@ table_options(Jsonb *base, Jsonb *change)
 }
 
 /*
+ * The rest of adding a table blue has described; returns the target.
+ */
+char *
+bcmig_add_described(BcmigNewTable *new)
+{
+	check_source_is_free(new);
+	bcmig_choose_capture(new);
+	bcmig_choose_columns(new);
+	if (OidIsValid(new->target))
+	{
+		bcmig_check_target(new);
+		new->indexes = "[]";	/* its owner's business */
+	}
+	else
+	{
+		bcmig_make_target(new);
+		bcmig_choose_indexes(new);
+	}
+	store_table(new, !OidIsValid(new->target));
+	return pstrdup(quote_qualified_identifier(new->target_schema, new->target_table));
+}
+
+/*
  * bcmig_add_table(sync, source_table, target, options) returns the target
  */
 Datum
@@ -444,26 +467,12 @@ bcmig_add_table(PG_FUNCTION_ARGS)
 
 	new.sync = bcmig_load_sync(bcmig_arg_text(fcinfo, 0, "sync"));
 	new.source_table = bcmig_arg_text(fcinfo, 1, "source_table");
-	new.options = table_options(NULL, bcmig_arg_options(fcinfo, 3));
+	new.options = bcmig_table_options(NULL, bcmig_arg_options(fcinfo, 3));
 
 	/* what can be said without blue comes first */
 	bcmig_find_target(&new, target);
 	bcmig_describe_source(&new);
-	check_source_is_free(&new);
-	bcmig_choose_capture(&new);
-	bcmig_choose_columns(&new);
-	if (OidIsValid(new.target))
-	{
-		bcmig_check_target(&new);
-		new.indexes = "[]";		/* its owner's business */
-	}
-	else
-	{
-		bcmig_make_target(&new);
-		bcmig_choose_indexes(&new);
-	}
-	store_table(&new, !OidIsValid(new.target));
-	PG_RETURN_TEXT_P(cstring_to_text(quote_qualified_identifier(new.target_schema, new.target_table)));
+	PG_RETURN_TEXT_P(cstring_to_text(bcmig_add_described(&new)));
 }
 
 static bool
@@ -535,7 +544,7 @@ bcmig_alter_table(PG_FUNCTION_ARGS)
 	options = DatumGetJsonbPCopy(stored);
 	bcmig_catalog_end(&scope);
 
-	options = table_options(options, change);
+	options = bcmig_table_options(options, change);
 	for (int i = 0; i < lengthof(fixed); i++)
 	{
 		if (has_key(change, fixed[i]))

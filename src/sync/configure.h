@@ -9,6 +9,7 @@
 #define BCMIG_CONFIGURE_H
 
 #include "catalog.h"
+#include "dialect.h"
 #include "source.h"
 #include "utils/jsonb.h"
 
@@ -44,6 +45,7 @@ typedef struct BcmigNewTable
 	BcmigColumn *columns;
 	BcmigBlueColumn **blue_columns;
 	int			nkeys;
+	bool		snake;			/* target columns in snake_case */
 	char	   *target_schema;
 	char	   *target_table;
 	Oid			target;			/* InvalidOid = to be made */
@@ -54,7 +56,13 @@ typedef struct BcmigNewTable
 extern BcmigSync *bcmig_load_sync(const char *name);
 extern int	bcmig_find_table(const BcmigSync *sync, const char *target, char **name);
 
+/* a described table: chooses capture and columns, makes or checks the target, stores it all */
+extern char *bcmig_add_described(BcmigNewTable *new);
+extern Jsonb *bcmig_table_options(Jsonb *base, Jsonb *change);
+
 /* source_table.c */
+extern List *bcmig_describe_statements(BcmigNewTable *new, const BcmigDialect *dialect);
+extern void bcmig_take_descriptions(BcmigNewTable *new, const BcmigDialect *dialect, List *described);
 extern void bcmig_describe_source(BcmigNewTable *new);
 extern void bcmig_choose_capture(BcmigNewTable *new);
 extern void bcmig_choose_columns(BcmigNewTable *new);

@@ -14,6 +14,7 @@
 #include "configure.h"
 
 #include "ask.h"
+#include "bc_names.h"
 #include "catalog/pg_type.h"
 #include "dialect.h"
 #include "options.h"
@@ -161,19 +162,15 @@ check_companions(BcmigNewTable *new)
 }
 
 /*
- * Ask blue.  new->options must be set; fills source_schema, blue and companions.
+ * The questions that describe a table and its companions.  new->options must
+ * be set; fills source_schema and the companions' names.
  */
-void
-bcmig_describe_source(BcmigNewTable *new)
+List *
+bcmig_describe_statements(BcmigNewTable *new, const BcmigDialect *dialect)
 {
-	BcmigEnvironment *env = bcmig_load_environment(NULL, new->sync->environment_id);
-	const BcmigDialect *dialect = bcmig_dialect_of_server(env->serverid);
 	BcmigCatalogScope scope;
 	MemoryContext caller = CurrentMemoryContext;
 	List	   *statements;
-	List	   *rows;
-	List	   *described;
-	ListCell   *lc;
 
 	if (new->source_schema == NULL)
 	{
@@ -190,9 +187,33 @@ bcmig_describe_source(BcmigNewTable *new)
 	statements = list_make1(dialect->describe(new->source_schema, new->source_table));
 	for (int i = 0; i < new->ncompanions; i++)
 		statements = lappend(statements, dialect->describe(new->companions[i].schema, new->companions[i].table));
-	rows = bcmig_ask(env->serverid, new->sync->owner, statements,
-					 bcmig_ask_timeout(env, list_length(statements)));
-	described = bcmig_read_descriptions(rows);
+	return statements;
+}
+
+/*
+ * Ask blue about one table.
+ */
+void
+bcmig_describe_source(BcmigNewTable *new)
+{
+	BcmigEnvironment *env = bcmig_load_environment(NULL, new->sync->environment_id);
+	const BcmigDialect *dialect = bcmig_dialect_of_server(env->serverid);
+	List	   *statements = bcmig_describe_statements(new, dialect);
+
+	bcmig_take_descriptions(new, dialect,
+							bcmig_read_descriptions(bcmig_ask(env->serverid, new->sync->owner, statements,
+															  bcmig_ask_timeout(env, list_length(statements)))));
+}
+
+/*
+ * The answers (BcmigBlueTable, the table's own first): fills blue and
+ * companions; ERROR when the table cannot be synced.
+ */
+void
+bcmig_take_descriptions(BcmigNewTable *new, const BcmigDialect *dialect, List *described)
+{
+	ListCell   *lc;
+
 	foreach(lc, described)
 		take_types(lfirst(lc), dialect);
 	new->blue = linitial(described);
@@ -389,7 +410,7 @@ add_column(BcmigNewTable *new, BcmigBlueColumn *b, int part, List **taken)
 	c->part = part;
 	c->native_type = b->native;
 	c->source_type = green_type(b->type);
-	c->target = bcmig_green_name(b->name, *taken);
+	c->target = bcmig_green_name(new->snake ? bcmig_snake(b->name) : b->name, *taken);
 	c->target_type = c->source_type;
 	c->key_position = part == 0 ? b->key_position : 0;
 	c->row_identity = part == 0 && strcmp(b->name, ROW_IDENTITY) == 0;
