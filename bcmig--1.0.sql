@@ -425,6 +425,7 @@ REVOKE ALL ON FUNCTION
     bcmig_add_environment(text, text, text, text, jsonb), bcmig_alter_environment(text, jsonb),
     bcmig_remove_environment(text), bcmig_check_environment(text), bcmig_blue_script(text, text),
     bcmig_create_sync(text, text, jsonb), bcmig_alter_sync(text, jsonb), bcmig_drop_sync(text, boolean, boolean),
+    bcmig_companies(text), bcmig_discover(text, text), bcmig_add_company(text, text, text, jsonb),
     bcmig_add_table(text, text, text, jsonb), bcmig_alter_table(text, text, jsonb), bcmig_remove_table(text, text),
     bcmig_preflight(text), bcmig_estimate(text), bcmig_start_sync(text, boolean), bcmig_stop_sync(text),
     bcmig_sync_now(text, text), bcmig_sweep_deletes(text, text), bcmig_resync_table(text, text),
