@@ -87,7 +87,10 @@ config_invalidated(Datum arg, Oid relid)
 }
 
 /*
- * Tables of running syncs of this blue and owner.  In a transaction.
+ * Tables of the syncs of this blue and owner.  In a transaction.  Without
+ * suspended ones: blue may not have the table any more, and a poll that names
+ * it would fail.  Suspending does not make the list stale; the poll that fails
+ * ends the process, and the next one loads it anew.
  */
 static void
 load_watched(void)
@@ -100,10 +103,10 @@ load_watched(void)
 	bcmig_catalog_begin(&scope);
 	bcmig_sql("SELECT coalesce(p.source_schema, t.source_schema), coalesce(p.source_table, t.source_table), t.capture, "
 			  " t.source_schema, t.source_table "
-			  "FROM bcmig.sync_table t JOIN bcmig.sync y USING (sync_id), "
+			  "FROM bcmig.sync_table t JOIN bcmig.sync y USING (sync_id) JOIN bcmig.table_state s USING (table_id), "
 			  " LATERAL (SELECT NULL::text AS source_schema, NULL::text AS source_table "
 			  "  UNION ALL SELECT source_schema, source_table FROM bcmig.companion c WHERE c.table_id = t.table_id) p "
-			  "WHERE y.environment_id = $1 AND y.owner::oid = $2 AND t.capture <> 'snapshot' ORDER BY 1, 2",
+			  "WHERE y.environment_id = $1 AND y.owner::oid = $2 AND t.capture <> 'snapshot' AND s.state <> 'suspended' ORDER BY 1, 2",
 			  "io", bcmig_slot->environment_id, bcmig_slot->owner);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{

@@ -12,16 +12,24 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-our @EXPORT = qw(new_sql_server connect_sql_server sql_setting);
+our @EXPORT = qw(new_sql_server connect_sql_server sql_setting freetds_timeout);
 
 my $source = $ENV{BCMIG_SOURCE} // '.';
 
 # Statements are judged by a grammar, which takes seconds for a shape it has not
 # seen: nothing may time out meanwhile.
 my $conf = abs_path(PostgreSQL::Test::Utils::tempdir()) . '/freetds.conf';
-PostgreSQL::Test::Utils::append_to_file($conf,
-	"[global]\ntds version = 7.4\nclient charset = UTF-8\ntext size = 2147483647\ntimeout = 60\nconnect timeout = 10\n");
+freetds_timeout(60);
 $ENV{FREETDSCONF} = $conf;
+
+# FreeTDS reads the file for every connection.
+sub freetds_timeout
+{
+	my ($seconds) = @_;
+	open(my $fh, '>', $conf) or die "$conf: $!";
+	print $fh "[global]\ntds version = 7.4\nclient charset = UTF-8\ntext size = 2147483647\ntimeout = $seconds\nconnect timeout = 10\n";
+	close $fh;
+}
 
 # Returns { node, port, handle }.  Write to node's database postgres.
 sub new_sql_server
