@@ -421,11 +421,20 @@ CREATE FUNCTION bcmig_discard_quarantine(sync text, ids bigint[])
     RETURNS bigint AS 'MODULE_PATHNAME' LANGUAGE C;
 COMMENT ON FUNCTION bcmig_discard_quarantine(text, bigint[]) IS 'configuration: give quarantined rows up, by id; their images go to the audit log. Returns how many.';
 
+-- values of Business Central
+CREATE FUNCTION bcmig_blob(bytea)
+    RETURNS bytea AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION bcmig_blob(bytea) IS 'report: what a blob of Business Central holds: inflated when it is compressed (02457D5B and a raw deflate stream), else its bytes. A damaged one is an error (XX001) with the offset.';
+
+CREATE FUNCTION bcmig_is_closing_date(timestamp)
+    RETURNS boolean AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION bcmig_is_closing_date(timestamp) IS 'report: is this value of a Date a closing date (23:59:59 of its day), which ends a year in Business Central?';
+
 REVOKE ALL ON FUNCTION
     bcmig_add_environment(text, text, text, text, jsonb), bcmig_alter_environment(text, jsonb),
     bcmig_remove_environment(text), bcmig_check_environment(text), bcmig_blue_script(text, text),
     bcmig_create_sync(text, text, jsonb), bcmig_alter_sync(text, jsonb), bcmig_drop_sync(text, boolean, boolean),
-    bcmig_companies(text), bcmig_discover(text, text), bcmig_add_company(text, text, text, jsonb),
+    bcmig_blob(bytea), bcmig_is_closing_date(timestamp), bcmig_companies(text), bcmig_discover(text, text), bcmig_add_company(text, text, text, jsonb),
     bcmig_add_table(text, text, text, jsonb), bcmig_alter_table(text, text, jsonb), bcmig_remove_table(text, text),
     bcmig_preflight(text), bcmig_estimate(text), bcmig_start_sync(text, boolean), bcmig_stop_sync(text),
     bcmig_sync_now(text, text), bcmig_sweep_deletes(text, text), bcmig_resync_table(text, text),

@@ -107,6 +107,12 @@ typedef struct BcmigDialect
 	bool		can_wait;
 	char	   *(*poll) (const char *previous, List *watched, bool wait);
 
+	/*
+	 * More statements (List of char *) for rows 'moved' between two marks, run
+	 * after the poll that left "current"; NULL: the poll says it all.
+	 */
+	List	   *(*moved) (const char *previous, const char *current, List *watched);
+
 	/* are moves of tables captured this way only hinted at? */
 	bool		(*hinted) (const char *capture);
 

@@ -33,6 +33,7 @@
 #define ident	bcmig_tsql_identifier
 
 #define WAIT_STEPS	48			/* of 20 ms */
+#define MOVED_TABLES	200		/* asked in one statement */
 
 /* readers do not wait for writers where the database allows it */
 #define SNAPSHOT_WHERE_ALLOWED \
@@ -312,8 +313,8 @@ read_mark(const char *text, Mark *mark)
  * tracking has committed.
  *
  * Clock, top, version, floors, horizon in this order, each a statement of its own.
- * Which tables moved: those with change tracking are asked only when the
- * version has moved; of others the write counters of their indexes are a hint.
+ * Which tables moved is asked by tsql_moved(); of tables without change tracking
+ * the write counters of their indexes are a hint.
  */
 static char *
 tsql_poll(const char *previous, List *watched, bool wait)
@@ -342,29 +343,7 @@ tsql_poll(const char *previous, List *watched, bool wait)
 					 " DECLARE @v bigint = ISNULL(CHANGE_TRACKING_CURRENT_VERSION(), 0);"
 					 " DECLARE @f bigint = ISNULL((SELECT SUM(r.min_valid_version) FROM sys.change_tracking_tables AS r), 0);"
 					 " DECLARE @h bigint = CONVERT(bigint, MIN_ACTIVE_ROWVERSION());"
-					 " DECLARE @p bigint = %s; " DECLARE_INCARNATION,
-					 known ? psprintf(INT64_FORMAT, mark.version) : "NULL");
-	appendStringInfoString(&s,
-						   "DECLARE @moved TABLE (s sysname, t sysname);");
-	if (known)
-	{
-		bool		first = true;
-
-		foreach(lc, watched)
-		{
-			BcmigWatched *w = (BcmigWatched *) lfirst(lc);
-
-			if (strcmp(w->capture, "change_tracking") != 0)
-				continue;
-			appendStringInfo(&s, "%sSELECT %s, %s WHERE EXISTS (SELECT 1 FROM CHANGETABLE(CHANGES %s.%s, @p) AS c)",
-							 first ? " IF @v > @p INSERT INTO @moved (s, t) " : " UNION ALL ",
-							 bcmig_tsql_string(w->base_schema), bcmig_tsql_string(w->base_table),
-							 ident(w->schema), ident(w->table));
-			first = false;
-		}
-		if (!first)
-			appendStringInfoChar(&s, ';');
-	}
+					 " " DECLARE_INCARNATION);
 	foreach(lc, watched)
 	{
 		BcmigWatched *w = (BcmigWatched *) lfirst(lc);
@@ -379,8 +358,7 @@ tsql_poll(const char *previous, List *watched, bool wait)
 						   " SELECT N'poll', CONVERT(nvarchar(400), @clock), CONVERT(nvarchar(400), @h), CONVERT(nvarchar(20), @top),"
 						   " CONVERT(nvarchar(20), @v) + N':' + CONVERT(nvarchar(20), @h) + N':' + CONVERT(nvarchar(20), @top) + N':' + CONVERT(nvarchar(20), @f),"
 						   " CONVERT(nvarchar(20), @i), @inc, CONVERT(nvarchar(20), NULL)"
-						   " UNION ALL SELECT N'waited', CONVERT(nvarchar(20), DATEDIFF(MICROSECOND, @begun, @now)), NULL, NULL, NULL, NULL, NULL, NULL"
-						   " UNION ALL SELECT N'moved', m.s, m.t, NULL, NULL, NULL, NULL, NULL FROM @moved AS m");
+						   " UNION ALL SELECT N'waited', CONVERT(nvarchar(20), DATEDIFF(MICROSECOND, @begun, @now)), NULL, NULL, NULL, NULL, NULL, NULL");
 	/* TRUNCATE leaves no change, it raises the table's minimum valid version */
 	if (known)
 		appendStringInfo(&s, " UNION ALL SELECT N'all', NULL, NULL, NULL, NULL, NULL, NULL, NULL WHERE @f <> " INT64_FORMAT, mark.floors);
@@ -393,6 +371,44 @@ tsql_poll(const char *previous, List *watched, bool wait)
 						 " WHERE HAS_PERMS_BY_NAME(DB_NAME(), N'DATABASE', N'VIEW DATABASE STATE') = 1 GROUP BY w.s, w.t",
 						 hints.data);
 	return bcmig_tsql_batch(NULL, "poll", s.data);
+}
+
+/*
+ * Tables with changes above the version of the previous poll; asked only when
+ * the version has moved, so an idle blue of thousands of tables is asked little.
+ */
+static List *
+tsql_moved(const char *previous, const char *current, List *watched)
+{
+	Mark		before;
+	Mark		now;
+	List	   *statements = NIL;
+	StringInfoData s;
+	int			n = 0;
+	ListCell   *lc;
+
+	if (!read_mark(previous, &before) || !read_mark(current, &now) || before.version == now.version)
+		return NIL;
+	initStringInfo(&s);
+	foreach(lc, watched)
+	{
+		BcmigWatched *w = (BcmigWatched *) lfirst(lc);
+
+		if (strcmp(w->capture, "change_tracking") == 0)
+		{
+			appendStringInfo(&s, "%sSELECT N'moved', %s, %s, NULL, NULL, NULL, NULL, NULL WHERE EXISTS (SELECT 1 FROM CHANGETABLE(CHANGES %s.%s, " INT64_FORMAT ") AS c)",
+							 n > 0 ? " UNION ALL " : "", bcmig_tsql_string(w->base_schema), bcmig_tsql_string(w->base_table),
+							 ident(w->schema), ident(w->table), before.version);
+			n++;
+		}
+		if (n == MOVED_TABLES || (n > 0 && lnext(watched, lc) == NULL))
+		{
+			statements = lappend(statements, bcmig_tsql_batch(NULL, "moved", s.data));
+			resetStringInfo(&s);
+			n = 0;
+		}
+	}
+	return statements;
 }
 
 static char *
@@ -733,6 +749,7 @@ const BcmigDialect bcmig_dialect_tsql = {
 	.constant = bcmig_tsql_constant,
 	.can_wait = true,
 	.poll = tsql_poll,
+	.moved = tsql_moved,
 	.hinted = tsql_hinted,
 	.blocker = tsql_blocker,
 	.expire = tsql_expire,

@@ -168,6 +168,11 @@ ask_blue(MemoryContext context, const char *previous)
 		load_watched();
 	oldcontext = MemoryContextSwitchTo(context);
 	rows = bcmig_remote_texts(feed, dialect->poll(previous, watched, waits()));
+	if (dialect->moved != NULL && rows != NIL)
+	{
+		foreach(lc, dialect->moved(previous, ((char **) linitial(rows))[4], watched))
+			rows = list_concat(rows, bcmig_remote_texts(feed, lfirst(lc)));
+	}
 	poll = palloc0(sizeof(BcmigPoll));
 	poll->moved = palloc(sizeof(uint64) * Max(list_length(rows) + list_length(watched), 1));
 	poll->counts = palloc(sizeof(BcmigCount) * Max(list_length(rows), 1));

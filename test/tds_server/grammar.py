@@ -50,7 +50,12 @@ def shape(statement):
     text = ''.join(out).strip()
     for pattern, short in REPEATED:
         text = pattern.sub(short, text)
-    return text
+    # the same question about many tables
+    branches = []
+    for branch in text.split(' UNION ALL '):
+        if branches[-2:] != [branch, branch]:
+            branches.append(branch)
+    return ' UNION ALL '.join(branches)
 
 
 class Grammar:
