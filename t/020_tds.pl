@@ -104,6 +104,16 @@ $green->safe_psql('postgres', q{ALTER USER MAPPING FOR CURRENT_USER SERVER blue 
 unlike(slurp_file($green->logfile) =~ s/.*(?:statement:|STATEMENT:).*//gr, qr/wrong-pass-word|'secret'/, 'no password in the log');
 wait_sync($green, 's', 'caught_up', '170 s');
 
+# changes that were cleaned up while nobody read them: the table is read again
+$green->safe_psql('postgres', q{SELECT bcmig_stop_sync('s')});
+ok($green->poll_query_until('postgres', q{SELECT state = 'stopped' FROM bcmig.sync_status}), 'stopped');
+$blue->safe_psql('postgres', q{UPDATE customer SET "Name" = 'expired' WHERE "Blocked" = 1; DELETE FROM customer WHERE "No_" = 'C7';
+	UPDATE mssql.object SET min_valid = (SELECT version FROM mssql.ct_current) WHERE rel = 'customer'::regclass; DELETE FROM mssql.change WHERE object_id = mssql.object_id((SELECT name FROM mssql.object WHERE rel = 'customer'::regclass))});
+start_sync($green, 's');
+ok($green->poll_query_until('postgres', q{SELECT count(*) > 0 FROM bcmig.timeline WHERE target = 'public.customer' AND event = 'resync' AND detail LIKE '%have expired%'}), 'expired changes: resync');
+wait_sync($green, 's', 'caught_up', '170 s');
+equal('expired', 'customer');
+
 # another fork of the database is another history
 sql_setting($server, 'recovery_fork_guid', '11111111-2222-3333-4444-555555555555');
 ok($green->poll_query_until('postgres', q{SELECT count(DISTINCT target) >= 3 FROM bcmig.timeline WHERE event = 'resync' AND detail LIKE '%another database or history%'}), 'another recovery fork: all tables are read again');

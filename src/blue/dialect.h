@@ -209,6 +209,10 @@ extern char *bcmig_postgres_describe(const char *schema, const char *table);
 extern char *bcmig_postgres_preflight(void);
 extern char *bcmig_postgres_script(const char *kind, const char *login, List *tables);
 
+/* dialect.c: parts of statements */
+extern char *bcmig_nulls(int n);
+extern char **bcmig_bound_values(const BcmigTableInfo *table, Datum bound);
+
 /* the dialect of a foreign server; ERROR when its wrapper is none of ours */
 extern const BcmigDialect *bcmig_dialect_of_server(Oid serverid);
 

@@ -190,17 +190,6 @@ key_differs(const BcmigTableInfo *table)
 	return s.data;
 }
 
-static char *
-nulls(int n)
-{
-	StringInfoData s;
-
-	initStringInfo(&s);
-	for (int i = 0; i < n; i++)
-		appendStringInfoString(&s, ", NULL");
-	return s.data;
-}
-
 /* what the snapshot "seen" does not show; nothing when there is none */
 static char *
 not_seen(const char *column, const char *seen)
@@ -266,12 +255,12 @@ pg_expire(void)
 static void
 append_signs(StringInfo s, const BcmigTableInfo *table)
 {
-	appendStringInfo(s, " UNION ALL SELECT 'I', bcmig_blue.incarnation_hash()%s", nulls(table->ncolumns));
+	appendStringInfo(s, " UNION ALL SELECT 'I', bcmig_blue.incarnation_hash()%s", bcmig_nulls(table->ncolumns));
 	if (strcmp(table->capture, "snapshot") != 0)
 		appendStringInfo(s,
 						 " UNION ALL SELECT b.op, CASE b.op WHEN 'B' THEN r.begin_version ELSE r.min_valid END%s"
 						 " FROM bcmig_blue.tracked r, (VALUES ('B'), ('M')) b(op) WHERE r.relid = %s::pg_catalog.regclass",
-						 nulls(table->ncolumns), quote_literal_cstr(source_name(table)));
+						 bcmig_nulls(table->ncolumns), quote_literal_cstr(source_name(table)));
 }
 
 /*
@@ -342,7 +331,7 @@ pg_window(const BcmigTableInfo *table, int64 position, const char *seen)
 	appendStringInfo(&s,
 					 " UNION ALL (SELECT 'X', m.xid%s FROM bcmig_blue.moved m WHERE m.relid = %s::pg_catalog.regclass"
 					 " AND m.xid >= " INT64_FORMAT "%s ORDER BY m.xid DESC LIMIT %d)",
-					 nulls(table->ncolumns), quote_literal_cstr(source_name(table)), position,
+					 bcmig_nulls(table->ncolumns), quote_literal_cstr(source_name(table)), position,
 					 not_seen("m.xid", seen), BCMIG_TRACES);
 	return s.data;
 }
@@ -362,21 +351,15 @@ pg_lost_traces(const BcmigTableInfo *table, const char *traces)
 static void
 append_bound(StringInfo s, const BcmigTableInfo *table, const char *op, Datum bound)
 {
-	Datum	   *values;
-	bool	   *isnull;
-	int			n;
+	char	  **values;
 
 	if (bound == (Datum) 0)
 		return;
-	deconstruct_array(DatumGetArrayTypeP(bound), TEXTOID, -1, false, TYPALIGN_INT,
-					  &values, &isnull, &n);
-	if (n != table->nkeys)
-		elog(ERROR, "a bound of table %s has %d values, its key %d columns",
-			 table->target_name, n, table->nkeys);
+	values = bcmig_bound_values(table, bound);
 	appendStringInfo(s, " AND (%s) %s (", key_columns(table, "t."), op);
-	for (int i = 0; i < n; i++)
+	for (int i = 0; i < table->nkeys; i++)
 		appendStringInfo(s, "%s%s", i ? ", " : "",
-						 literal(&table->columns[table->keys[i]], TextDatumGetCString(values[i])));
+						 literal(&table->columns[table->keys[i]], values[i]));
 	appendStringInfoChar(s, ')');
 }
 

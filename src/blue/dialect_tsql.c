@@ -220,17 +220,6 @@ feed_columns(const BcmigTableInfo *table, bool rows, const char *keys)
 	return s.data;
 }
 
-static char *
-nulls(int n)
-{
-	StringInfoData s;
-
-	initStringInfo(&s);
-	for (int i = 0; i < n; i++)
-		appendStringInfoString(&s, ", NULL");
-	return s.data;
-}
-
 /* object ids of base and companions */
 static char *
 object_ids(const BcmigTableInfo *table)
@@ -254,11 +243,11 @@ object_ids(const BcmigTableInfo *table)
 static void
 append_signs(StringInfo s, const BcmigTableInfo *table, int64 mark)
 {
-	appendStringInfo(s, " UNION ALL SELECT N'I', @i%s", nulls(table->ncolumns));
+	appendStringInfo(s, " UNION ALL SELECT N'I', @i%s", bcmig_nulls(table->ncolumns));
 	if (strcmp(table->capture, "change_tracking") == 0)
 	{
 		char	   *from = psprintf("%s FROM sys.change_tracking_tables AS r WHERE r.object_id IN (%s) HAVING COUNT(*) = %d",
-									nulls(table->ncolumns), object_ids(table), table->ncompanions + 1);
+									bcmig_nulls(table->ncolumns), object_ids(table), table->ncompanions + 1);
 
 		if (mark >= 0)
 			appendStringInfo(s, " UNION ALL SELECT N'M', CASE WHEN MAX(r.min_valid_version) > " INT64_FORMAT
@@ -268,7 +257,7 @@ append_signs(StringInfo s, const BcmigTableInfo *table, int64 mark)
 	}
 	else if (strcmp(table->capture, "rowversion") == 0)
 		appendStringInfo(s, " UNION ALL SELECT N'B', SUM(CONVERT(bigint, r.object_id))%s FROM sys.objects AS r WHERE r.object_id IN (%s) HAVING COUNT(*) = %d",
-						 nulls(table->ncolumns), object_ids(table), table->ncompanions + 1);
+						 bcmig_nulls(table->ncolumns), object_ids(table), table->ncompanions + 1);
 	appendStringInfoString(s, " OPTION (MAXDOP 1)");
 }
 
@@ -503,7 +492,7 @@ tsql_window(const BcmigTableInfo *table, int64 position, const char *seen)
 			appendStringInfo(&newest, "%sSELECT MAX(x.SYS_CHANGE_VERSION) AS m FROM CHANGETABLE(CHANGES %s, " INT64_FORMAT ") AS x",
 							 i ? " UNION ALL " : "", part_name(table, i), mark);
 		appendStringInfo(&s, " UNION ALL SELECT N'X', MAX(v.m)%s FROM (%s) AS v HAVING MAX(v.m) IS NOT NULL",
-						 nulls(table->ncolumns), newest.data);
+						 bcmig_nulls(table->ncolumns), newest.data);
 		append_signs(&s, table, mark);
 	}
 	else
@@ -547,33 +536,27 @@ tsql_lost_traces(const BcmigTableInfo *table, const char *traces)
 static void
 append_bound(StringInfo s, const BcmigTableInfo *table, char op, const char *last, Datum bound)
 {
-	Datum	   *values;
-	bool	   *isnull;
-	int			n;
+	char	  **values;
 
 	if (bound == (Datum) 0)
 		return;
-	deconstruct_array(DatumGetArrayTypeP(bound), TEXTOID, -1, false, TYPALIGN_INT,
-					  &values, &isnull, &n);
-	if (n != table->nkeys)
-		elog(ERROR, "a bound of table %s has %d values, its key %d columns",
-			 table->target_name, n, table->nkeys);
-	if (n > 1)
+	values = bcmig_bound_values(table, bound);
+	if (table->nkeys > 1)
 		appendStringInfo(s, " AND t.%s %c= %s", ident(table->columns[table->keys[0]].source), op,
-						 literal(&table->columns[table->keys[0]], TextDatumGetCString(values[0])));
+						 literal(&table->columns[table->keys[0]], values[0]));
 	appendStringInfoString(s, " AND (");
-	for (int i = 0; i < n; i++)
+	for (int i = 0; i < table->nkeys; i++)
 	{
 		const BcmigColumn *c = &table->columns[table->keys[i]];
 		char	   *name = ident(c->source);
-		char	   *value = literal(c, TextDatumGetCString(values[i]));
+		char	   *value = literal(c, values[i]);
 
-		if (i < n - 1)
+		if (i < table->nkeys - 1)
 			appendStringInfo(s, "t.%s %c %s OR (t.%s = %s AND (", name, op, value, name, value);
 		else
 			appendStringInfo(s, "t.%s %s %s", name, last, value);
 	}
-	for (int i = 0; i < n - 1; i++)
+	for (int i = 0; i < table->nkeys - 1; i++)
 		appendStringInfoString(s, "))");
 	appendStringInfoChar(s, ')');
 }

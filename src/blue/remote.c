@@ -50,27 +50,6 @@ typedef struct FeedPlan
 
 static HTAB *feed_plans = NULL;
 
-const BcmigDialect *
-bcmig_dialect_of_server(Oid serverid)
-{
-	static const BcmigDialect *const dialects[] = {&bcmig_dialect_postgres, &bcmig_dialect_tsql};
-	ForeignServer *server = GetForeignServer(serverid);
-	ForeignDataWrapper *fdw = GetForeignDataWrapper(server->fdwid);
-
-	for (int i = 0; i < lengthof(dialects); i++)
-	{
-		if (strcmp(fdw->fdwname, dialects[i]->fdw) == 0)
-			return dialects[i];
-	}
-	ereport(ERROR,
-			(errcode(ERRCODE_BM_UNSUITABLE),
-			 errmsg("server \"%s\" uses foreign data wrapper \"%s\"",
-					server->servername, fdw->fdwname),
-			 errdetail("bcmig reads a blue through tds_fdw (SQL Server) or postgres_fdw."),
-			 errhint("CREATE SERVER ... FOREIGN DATA WRAPPER tds_fdw ...;")));
-	return NULL;				/* keep compiler quiet */
-}
-
 /*
  * The kept plan of a feed, planned on first use.  Inside SPI, as catalogue
  * owner.

@@ -93,14 +93,14 @@ broken_feed(const BcmigTableInfo *table, const BcmigStored *stored, const BcmigS
 		ereport(ERROR,
 				(errcode(ERRCODE_BM_BLUE),
 				 errmsg("%s is no longer tracked on blue", table->target_name),
-				 errhint("On blue: SELECT bcmig_blue.track(...); here: SELECT bcmig_resync_table(%s, %s);",
-						 quote_literal_cstr(table->sync_name), quote_literal_cstr(table->target_name))));
+				 errhint("Run what SELECT bcmig_blue_script('tracking', %s) prints on blue, then SELECT bcmig_resync_table(%s, %s);",
+						 quote_literal_cstr(table->sync_name), quote_literal_cstr(table->sync_name),
+						 quote_literal_cstr(table->target_name))));
 	if (signs->begin_changed ||
 		(stored->begin_version != NULL && pg_strtoint64(stored->begin_version) != signs->begin))
 		return pstrdup("the source table was truncated or its tracking begun anew");
 	if (signs->has_min_valid && signs->min_valid > stored->position)
-		return psprintf("changes below " INT64_FORMAT " have expired on blue, the position is " INT64_FORMAT,
-						signs->min_valid, stored->position);
+		return pstrdup("changes since the last window have expired on blue");
 	return NULL;
 }
 
