@@ -6,10 +6,12 @@ PGFILEDESC = "bcmig - moves a live Business Central database into PostgreSQL"
 OBJS = $(patsubst %.c,%.o,$(wildcard src/*.c src/*/*.c))
 
 PG_CONFIG ?= pg_config
+XML2_CFLAGS := $(shell pkg-config --cflags libxml-2.0 2>/dev/null || xml2-config --cflags 2>/dev/null)
+XML2_LIBS := $(shell pkg-config --libs libxml-2.0 2>/dev/null || xml2-config --libs 2>/dev/null || echo -lxml2)
 PG_CPPFLAGS = -I$(srcdir)/src -I$(srcdir)/src/blue -I$(srcdir)/src/sync -I$(srcdir)/src/report
+PG_CPPFLAGS += $(XML2_CFLAGS)
+SHLIB_LINK = $(XML2_LIBS) -lz
 PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers -Werror -fvisibility=hidden
-
-SHLIB_LINK = -lz
 
 # PGXS may not be there yet: test and demo install it
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
@@ -21,7 +23,13 @@ all install:
 	@echo "pg_config was not found: apt-get install postgresql-server-dev-15, or set PG_CONFIG"; exit 1
 endif
 
-$(OBJS): $(wildcard src/*.h src/*/*.h)
+$(OBJS): $(wildcard src/*.h src/*/*.h) | headers
+
+# one clear word instead of the compiler's many
+.PHONY: headers
+headers:
+	@printf '#include <zlib.h>\n#include <libxml/xmlreader.h>\n' | $(CC) $(XML2_CFLAGS) -E - >/dev/null 2>&1 || \
+		{ echo "zlib.h or libxml/xmlreader.h was not found: apt-get install zlib1g-dev libxml2-dev"; exit 1; }
 
 include $(srcdir)/demo/demo.mk
 include $(srcdir)/test/test.mk

@@ -421,26 +421,50 @@ CREATE FUNCTION bcmig_discard_quarantine(sync text, ids bigint[])
     RETURNS bigint AS 'MODULE_PATHNAME' LANGUAGE C;
 COMMENT ON FUNCTION bcmig_discard_quarantine(text, bigint[]) IS 'configuration: give quarantined rows up, by id; their images go to the audit log. Returns how many.';
 
--- values of Business Central
-CREATE FUNCTION bcmig_blob(bytea)
-    RETURNS bytea AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION bcmig_blob(bytea) IS 'report: what a blob of Business Central holds: inflated when it is compressed (02457D5B and a raw deflate stream), else its bytes. A damaged one is an error (XX001) with the offset.';
-
-CREATE FUNCTION bcmig_is_closing_date(timestamp)
-    RETURNS boolean AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION bcmig_is_closing_date(timestamp) IS 'report: is this value of a Date a closing date (23:59:59 of its day), which ends a year in Business Central?';
-
 REVOKE ALL ON FUNCTION
     bcmig_add_environment(text, text, text, text, jsonb), bcmig_alter_environment(text, jsonb),
     bcmig_remove_environment(text), bcmig_check_environment(text), bcmig_blue_script(text, text),
     bcmig_create_sync(text, text, jsonb), bcmig_alter_sync(text, jsonb), bcmig_drop_sync(text, boolean, boolean),
-    bcmig_blob(bytea), bcmig_is_closing_date(timestamp), bcmig_companies(text), bcmig_discover(text, text), bcmig_add_company(text, text, text, jsonb),
+    bcmig_companies(text), bcmig_discover(text, text), bcmig_add_company(text, text, text, jsonb),
     bcmig_add_table(text, text, text, jsonb), bcmig_alter_table(text, text, jsonb), bcmig_remove_table(text, text),
     bcmig_preflight(text), bcmig_estimate(text), bcmig_start_sync(text, boolean), bcmig_stop_sync(text),
     bcmig_sync_now(text, text), bcmig_sweep_deletes(text, text), bcmig_resync_table(text, text),
     bcmig_suspend_table(text, text), bcmig_resume_table(text, text),
     bcmig_retry_quarantine(text, bigint[]), bcmig_discard_quarantine(text, bigint[])
     FROM PUBLIC;
+
+-- ---------------------------------------------------------------------------
+-- Values and metadata of Business Central
+-- ---------------------------------------------------------------------------
+CREATE FUNCTION bcmig_blob(stored bytea) RETURNS bytea
+    AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION bcmig_blob(bytea) IS 'report: the content of a BC field of type BLOB: inflated where it begins with 02 45 7D 5B, else as it is; empty stays empty. Damaged = an error (BM016) that says at which byte; content beyond 1 GB = an error (54000).';
+
+CREATE FUNCTION bcmig_is_closing_date(value timestamp) RETURNS boolean
+    AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION bcmig_is_closing_date(timestamp) IS 'report: true when a value of an AL Date field is a closing date: 23:59:59.000 of a day from 1754-01-01 on. Meaningless for DateTime and Time fields.';
+
+CREATE FUNCTION bcmig.al_table(metadata bytea)
+    RETURNS TABLE (field_no integer, name text, al_type text, length integer, class text, option_names text[], option_ordinals integer[],
+                   enum_id integer, app_id text, enabled boolean, obsolete text)
+    AS 'MODULE_PATHNAME', 'bcmig_al_table' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE ROWS 100;
+COMMENT ON FUNCTION bcmig.al_table(bytea) IS 'engine: fields of a table, or those a table extension adds, from column Metadata of [Application Object Metadata] as it is stored. length in characters, NULL where the type has none; names and ordinals of options go in pairs, NULL where the document has none (an Enum: bcmig.al_enum). Unreadable = an error (BM016).';
+
+CREATE FUNCTION bcmig.al_keys(metadata bytea)
+    RETURNS TABLE (key_no integer, name text, field_nos integer[], field_names text[], enabled boolean, clustered boolean, sql_index boolean)
+    AS 'MODULE_PATHNAME', 'bcmig_al_keys' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE ROWS 10;
+COMMENT ON FUNCTION bcmig.al_keys(bytea) IS 'engine: keys of a table, the primary key first, from column Metadata of [Application Object Metadata] as it is stored. sql_index: blue keeps an index for it; a field name is NULL where the document does not have that field. Unreadable = an error (BM016).';
+
+CREATE FUNCTION bcmig.al_enum(metadata bytea) RETURNS TABLE (ordinal integer, name text)
+    AS 'MODULE_PATHNAME', 'bcmig_al_enum' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE ROWS 10;
+COMMENT ON FUNCTION bcmig.al_enum(bytea) IS 'engine: values of an enum, or those an enum extension adds, from column Metadata of [Application Object Metadata] as it is stored. Unreadable = an error (BM016).';
+
+CREATE FUNCTION bcmig.al_identifier(name text, invalid_chars text) RETURNS text
+    AS 'MODULE_PATHNAME', 'bcmig_al_identifier' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION bcmig.al_identifier(text, text) IS 'engine: an AL name as blue''s SQL spells it: each character that is in invalid_chars ([$ndo$dbproperty].invalididentifierchars) is an underscore.';
+
+REVOKE ALL ON FUNCTION bcmig_blob(bytea), bcmig_is_closing_date(timestamp), bcmig.al_table(bytea), bcmig.al_keys(bytea),
+    bcmig.al_enum(bytea), bcmig.al_identifier(text, text) FROM PUBLIC;
 
 -- ---------------------------------------------------------------------------
 -- What is alive, and the views

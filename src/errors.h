@@ -41,5 +41,7 @@
 #define ERRCODE_BM_INCARNATION			BCMIG_ERRCODE('0', '1', '4')
 /* a value cannot be represented exactly in the target column */
 #define ERRCODE_BM_INEXACT				BCMIG_ERRCODE('0', '1', '5')
+/* a compressed BLOB or a metadata document of BC that cannot be read */
+#define ERRCODE_BM_DAMAGED				BCMIG_ERRCODE('0', '1', '6')
 
 #endif							/* BCMIG_ERRORS_H */

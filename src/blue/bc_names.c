@@ -61,17 +61,38 @@ static const struct
 	{"Scheduled Task", "jobs: must not run twice"},
 };
 
+static bool
+is_one_of(const char *c, int len, const char *chars)
+{
+	for (; *chars; chars += pg_mblen(chars))
+	{
+		if (pg_mblen(chars) == len && memcmp(c, chars, len) == 0)
+			return true;
+	}
+	return false;
+}
+
 char *
 bcmig_mapped_name(const char *name, const char *invalid_chars)
 {
-	char	   *copy = pstrdup(name);
+	char	   *result = palloc(strlen(name) + 1);
+	char	   *out = result;
 
-	for (char *p = copy; *p; p++)
+	while (*name)
 	{
-		if (strchr(invalid_chars, *p) != NULL)
-			*p = '_';
+		int			len = pg_mblen(name);
+
+		if (is_one_of(name, len, invalid_chars))
+			*out++ = '_';
+		else
+		{
+			memcpy(out, name, len);
+			out += len;
+		}
+		name += len;
 	}
-	return copy;
+	*out = '\0';
+	return result;
 }
 
 static bool

@@ -1,12 +1,15 @@
 /*-------------------------------------------------------------------------
  *
  * bc_types.c
- *	  Values of Business Central for people to read: compressed blobs, closing
- *	  dates.
+ *	  Values as Business Central stores them: BLOBs, closing dates.
  *
- * A blob of a field with Compressed = true is 02 45 7D 5B and a raw deflate
- * stream without header and trailer; any other blob is its bytes.  Copies keep
- * the container as it is; these functions are for whoever reads green.
+ * Green holds what blue holds, bit for bit; these functions are for those who
+ * read it.
+ *
+ * A field of AL type BLOB with Compressed = true (the default) begins with four
+ * bytes of magic, a raw deflate stream follows to the end: no zlib header, no
+ * checksum, no length.  So damage is found only where the stream stops making
+ * sense, and the length of the content only by inflating it.
  *
  *-------------------------------------------------------------------------
  */
@@ -14,112 +17,140 @@
 
 #include <zlib.h>
 
-#include "bcmig.h"
+#include "bc_types.h"
+
+#include "compat.h"
 #include "errors.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "utils/datetime.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
+
+#define MAGIC			"\x02\x45\x7D\x5B"
+#define MAGIC_LENGTH	4
+
+/* most bytes inflated between two checks for interrupts */
+#define PIECE			(1024 * 1024)
+
+/* bytes a bytea may hold */
+#define BYTEA_LIMIT		(MaxAllocSize - VARHDRSZ)
 
 BCMIG_FUNCTION(bcmig_blob);
 BCMIG_FUNCTION(bcmig_is_closing_date);
 
-#define MAGIC_LENGTH	4
-#define STEP			65536	/* bytes inflated between two looks for interrupts */
-
-static const unsigned char magic[MAGIC_LENGTH] = {0x02, 0x45, 0x7D, 0x5B};
-
+/* zlib's memory goes with the memory context: an ERROR leaks nothing */
 static voidpf
-allocate(voidpf opaque, uInt items, uInt size)
+zlib_alloc(voidpf opaque, uInt items, uInt size)
 {
-	return palloc((Size) items * size);
+	return palloc_extended((Size) items * size, MCXT_ALLOC_NO_OOM);
 }
 
 static void
-release(voidpf opaque, voidpf address)
+zlib_free(voidpf opaque, voidpf address)
 {
 	pfree(address);
 }
 
-static void
-damaged(const z_stream *z, const char *what)
+/* the first byte of a BLOB has offset 0 */
+static void pg_attribute_noreturn()
+damaged(const z_stream *z, const char *detail)
 {
 	ereport(ERROR,
-			(errcode(ERRCODE_DATA_CORRUPTED),
-			 errmsg("compressed blob is damaged at byte %lu: %s", MAGIC_LENGTH + z->total_in, what),
-			 errhint("SELECT the column itself for its bytes; compare them with blue's.")));
+			(errcode(ERRCODE_BM_DAMAGED),
+			 errmsg("compressed BLOB is damaged at byte offset %lu", MAGIC_LENGTH + z->total_in),
+			 errdetail("%s", detail),
+			 errhint("Compare it with the same value on blue.")));
+}
+
+bytea *
+bcmig_inflate(bytea *stored, Size limit)
+{
+	Size		len = VARSIZE_ANY_EXHDR(stored);
+	Size		size;
+	bytea	   *result;
+	z_stream	z = {0};
+	int			rc;
+
+	if (len < MAGIC_LENGTH || memcmp(VARDATA_ANY(stored), MAGIC, MAGIC_LENGTH) != 0)
+		return stored;
+
+	limit = Min(limit, BYTEA_LIMIT);
+	size = Min(Max(4 * len, 256), limit);
+	result = palloc(VARHDRSZ + size);
+	z.zalloc = zlib_alloc;
+	z.zfree = zlib_free;
+	z.next_in = (Bytef *) VARDATA_ANY(stored) + MAGIC_LENGTH;
+	z.avail_in = len - MAGIC_LENGTH;
+	rc = inflateInit2(&z, -MAX_WBITS);
+	while (rc == Z_OK)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (z.total_out == size && size < limit)
+		{
+			size = Min(2 * size, limit);
+			result = repalloc(result, VARHDRSZ + size);
+		}
+		if (z.total_out < size)
+		{
+			z.next_out = (Bytef *) VARDATA(result) + z.total_out;
+			z.avail_out = Min(size - z.total_out, PIECE);
+			rc = inflate(&z, Z_NO_FLUSH);
+		}
+		else
+		{
+			Bytef		beyond;
+
+			/* full: the stream must end here */
+			z.next_out = &beyond;
+			z.avail_out = 1;
+			rc = inflate(&z, Z_NO_FLUSH);
+			if (z.avail_out == 0)
+				ereport(ERROR,
+						(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+						 errmsg("compressed BLOB of %zu bytes holds more than %zu bytes", len, limit),
+						 errdetail("The limit was reached at byte offset %lu.", MAGIC_LENGTH + z.total_in)));
+		}
+	}
+	if (rc == Z_MEM_ERROR)
+		ereport(ERROR,
+				(errcode(ERRCODE_OUT_OF_MEMORY),
+				 errmsg("out of memory"),
+				 errdetail("A BLOB could not be inflated.")));
+	if (rc == Z_BUF_ERROR)
+		damaged(&z, "It ends before its deflate stream does.");
+	if (rc != Z_STREAM_END)
+		damaged(&z, z.msg ? z.msg : "It is no deflate stream.");
+	if (z.avail_in > 0)
+		damaged(&z, "More bytes follow the end of its deflate stream.");
+	SET_VARSIZE(result, VARHDRSZ + z.total_out);
+	inflateEnd(&z);
+	return result;
 }
 
 /*
- * bcmig_blob(bytea): what a blob holds.  zlib's memory is palloc'd, so an
- * error leaves nothing behind.
+ * SQL: bcmig_blob(stored bytea)
  */
 Datum
 bcmig_blob(PG_FUNCTION_ARGS)
 {
-	bytea	   *source = PG_GETARG_BYTEA_PP(0);
-	Size		length = VARSIZE_ANY_EXHDR(source);
-	unsigned char *bytes = (unsigned char *) VARDATA_ANY(source);
-	Size		room;
-	Size		used = 0;
-	bytea	   *result;
-	z_stream	z = {0};
-	int			rc = Z_OK;
-
-	if (length < MAGIC_LENGTH || memcmp(bytes, magic, MAGIC_LENGTH) != 0)
-		PG_RETURN_BYTEA_P(source);
-
-	z.zalloc = allocate;
-	z.zfree = release;
-	if (inflateInit2(&z, -MAX_WBITS) != Z_OK)
-		elog(ERROR, "inflateInit2 failed: %s", z.msg ? z.msg : "no message");
-	z.next_in = bytes + MAGIC_LENGTH;
-	z.avail_in = length - MAGIC_LENGTH;
-
-	room = Min(Max(length * 4, 1024), (Size) MaxAllocSize - VARHDRSZ);
-	result = palloc(room + VARHDRSZ);
-	while (rc != Z_STREAM_END)
-	{
-		CHECK_FOR_INTERRUPTS();
-		if (used == room)
-		{
-			if (room >= MaxAllocSize - VARHDRSZ)
-				ereport(ERROR,
-						(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-						 errmsg("a compressed blob of %zu bytes holds more than %zu bytes", length, room)));
-			room = Min(room * 2, (Size) MaxAllocSize - VARHDRSZ);
-			result = repalloc(result, room + VARHDRSZ);
-		}
-		z.next_out = (unsigned char *) VARDATA(result) + used;
-		z.avail_out = Min(room - used, STEP);
-		rc = inflate(&z, Z_NO_FLUSH);
-		used = z.next_out - (unsigned char *) VARDATA(result);
-		if (rc == Z_BUF_ERROR || (rc == Z_OK && z.avail_in == 0 && z.avail_out > 0))
-			damaged(&z, "it ends too early");
-		if (rc != Z_OK && rc != Z_STREAM_END)
-			damaged(&z, z.msg ? z.msg : "it is no deflate stream");
-	}
-	if (z.avail_in > 0)
-		damaged(&z, "more bytes follow its end");
-	inflateEnd(&z);
-	SET_VARSIZE(result, used + VARHDRSZ);
-	PG_RETURN_BYTEA_P(result);
+	PG_RETURN_BYTEA_P(bcmig_inflate(PG_GETARG_BYTEA_PP(0), BYTEA_LIMIT));
 }
 
 /*
- * bcmig_is_closing_date(timestamp): 23:59:59 on a Date means the closing date,
- * which sorts after the day and before the next one.
+ * SQL: bcmig_is_closing_date(value timestamp)
+ *
+ * A closing date is the moment after a day's normal entries.  BC writes it as
+ * 23:59:59.000 of the day; a blank date is 1753-01-01 00:00:00, no real date is
+ * before 1754-01-01.
  */
 Datum
 bcmig_is_closing_date(PG_FUNCTION_ARGS)
 {
-	Timestamp	at = PG_GETARG_TIMESTAMP(0);
-	int64		of_day;
+	Timestamp	value = PG_GETARG_TIMESTAMP(0);
+	Timestamp	first_day = (Timestamp) (date2j(1754, 1, 1) - POSTGRES_EPOCH_JDATE) * USECS_PER_DAY;
 
-	if (TIMESTAMP_NOT_FINITE(at))
+	if (TIMESTAMP_NOT_FINITE(value) || value < first_day)
 		PG_RETURN_BOOL(false);
-	of_day = at % USECS_PER_DAY;
-	if (of_day < 0)
-		of_day += USECS_PER_DAY;
-	PG_RETURN_BOOL(of_day == USECS_PER_DAY - USECS_PER_SEC);
+	PG_RETURN_BOOL((value - first_day) % USECS_PER_DAY == USECS_PER_DAY - USECS_PER_SEC);
 }
