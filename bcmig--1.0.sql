@@ -97,6 +97,8 @@ CREATE TABLE bcmig.sync_table (
     version_column text,
     indexes       jsonb NOT NULL DEFAULT '[]',
     made_target   boolean NOT NULL,
+    company       text,
+    al_table      text,
     options       jsonb NOT NULL DEFAULT '{}',
     created_at    timestamptz NOT NULL DEFAULT now(),
     UNIQUE (target_schema, target_table),
@@ -108,6 +110,8 @@ COMMENT ON COLUMN bcmig.sync_table.capture IS 'how changes are seen, resolved fr
 COMMENT ON COLUMN bcmig.sync_table.version_column IS 'blue''s column that holds the row version, where there is one; not among column_map';
 COMMENT ON COLUMN bcmig.sync_table.indexes IS 'secondary indexes to build on green: [{"name","columns":[...],"unique":bool}], target spelling; unique ones are built deferrable after the first catch-up';
 COMMENT ON COLUMN bcmig.sync_table.made_target IS 'bcmig created the green table';
+COMMENT ON COLUMN bcmig.sync_table.company IS 'company it was added with, as table Company spells it; NULL = shared, or added by itself';
+COMMENT ON COLUMN bcmig.sync_table.al_table IS 'name of the table in Business Central, as blue''s SQL spells it: without company and app; NULL = added by itself';
 
 CREATE TABLE bcmig.companion (
     table_id      integer NOT NULL REFERENCES bcmig.sync_table ON DELETE CASCADE,
@@ -133,6 +137,10 @@ CREATE TABLE bcmig.column_map (
     target_type   text NOT NULL,
     key_position  integer,
     row_identity  boolean NOT NULL DEFAULT false,
+    not_null      boolean NOT NULL DEFAULT false,
+    default_value text,
+    al_type       text,
+    type_source   text NOT NULL DEFAULT 'sql' CHECK (type_source IN ('metadata', 'sql')),
     PRIMARY KEY (table_id, ordinal),
     UNIQUE (table_id, part, source_column),
     UNIQUE (table_id, target_column)
@@ -143,6 +151,23 @@ COMMENT ON COLUMN bcmig.column_map.key_position IS 'place in the key, from 1; NU
 COMMENT ON COLUMN bcmig.column_map.row_identity IS 'the $systemId column: stays the same when the key of a row is renamed';
 COMMENT ON COLUMN bcmig.column_map.source_type IS 'type of the feed column';
 COMMENT ON COLUMN bcmig.column_map.native_type IS 'type as blue spells it';
+COMMENT ON COLUMN bcmig.column_map.not_null IS 'NOT NULL on blue';
+COMMENT ON COLUMN bcmig.column_map.default_value IS 'blue''s default where that is a constant';
+COMMENT ON COLUMN bcmig.column_map.al_type IS 'AL type of the field: Code, Text, Date, Time, DateTime, Boolean, Option, Enum, Decimal, ...; NULL = not known, or not of Business Central';
+COMMENT ON COLUMN bcmig.column_map.type_source IS 'where al_type comes from: metadata = Business Central''s own description of the table, sql = what the SQL type lets one guess';
+
+CREATE TABLE bcmig.enum_value (
+    table_id      integer NOT NULL,
+    ordinal       integer NOT NULL,
+    value         integer NOT NULL,
+    name          text NOT NULL,
+    PRIMARY KEY (table_id, ordinal, value),
+    FOREIGN KEY (table_id, ordinal) REFERENCES bcmig.column_map ON UPDATE CASCADE ON DELETE CASCADE
+);
+COMMENT ON TABLE bcmig.enum_value IS 'Names of the values of Option and Enum columns, from Business Central''s own description.';
+COMMENT ON COLUMN bcmig.enum_value.ordinal IS 'of the column in column_map';
+COMMENT ON COLUMN bcmig.enum_value.value IS 'the number that is stored';
+COMMENT ON COLUMN bcmig.enum_value.name IS 'its name in AL; may be blank';
 
 -- ---------------------------------------------------------------------------
 -- Progress: written by the engine only
@@ -615,6 +640,7 @@ SELECT pg_extension_config_dump('bcmig.sync', '');
 SELECT pg_extension_config_dump('bcmig.sync_table', '');
 SELECT pg_extension_config_dump('bcmig.companion', '');
 SELECT pg_extension_config_dump('bcmig.column_map', '');
+SELECT pg_extension_config_dump('bcmig.enum_value', '');
 SELECT pg_extension_config_dump('bcmig.blue_position', '');
 SELECT pg_extension_config_dump('bcmig.sync_state', '');
 SELECT pg_extension_config_dump('bcmig.table_state', '');

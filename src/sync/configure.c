@@ -373,9 +373,11 @@ store_table(BcmigNewTable *new, bool made_target)
 		BcmigColumn *c = &new->columns[i];
 
 		bcmig_sql("INSERT INTO bcmig.column_map (table_id, ordinal, source_column, source_type, target_column, "
-				  " target_type, key_position, row_identity, native_type, part) VALUES ($1, $2, $3, $4, $5, $6, nullif($7, 0), $8, $9, $10)",
-				  "iittttibti", table_id, i + 1, c->source, c->source_type, c->target, c->target_type,
-				  c->key_position, (int) c->row_identity, c->native_type, c->part);
+				  " target_type, key_position, row_identity, native_type, part, not_null, default_value) "
+				  "VALUES ($1, $2, $3, $4, $5, $6, nullif($7, 0), $8, $9, $10, $11, $12)",
+				  "iittttibtibt", table_id, i + 1, c->source, c->source_type, c->target, c->target_type,
+				  c->key_position, (int) c->row_identity, c->native_type, c->part,
+				  (int) new->blue_columns[i]->not_null, new->blue_columns[i]->default_value);
 	}
 	for (int i = 0; i < new->ncompanions; i++)
 	{
