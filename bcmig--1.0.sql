@@ -48,11 +48,14 @@ INSERT INTO bcmig.option (name, scope, kind, unit, default_value, min_value, max
  ('keyless',            '{sync,table}', 'enum',     NULL,   'snapshot', NULL, NULL, '{snapshot,refuse}', 'A table without a key (heap): kept by whole-table compare, or refused.'),
  ('source_schema',      '{sync,table}', 'text',     NULL,   'auto', NULL, NULL,   NULL, 'Schema on blue; auto = dbo on SQL Server, public on PostgreSQL.'),
  ('key',                '{table}',      'list',     NULL,   'auto', NULL, NULL,   NULL, 'Columns, as blue spells them, that identify a row; auto = blue''s primary key.'),
+ ('leave_out',          '{table}',      'list',     NULL,   'auto', NULL, NULL,   NULL, 'Columns of blue, as blue spells them, that are not copied; auto = none.'),
  ('companions',         '{table}',      'list',     NULL,   'auto', NULL, NULL,   NULL, 'Tables of blue that hold more columns of the same rows (BC''s $ext and per-app companions), joined by their key; auto = none.'),
  ('priority',           '{table}',      'integer',  NULL,   '5',      1, 9,       NULL, 'Order in which tables get workers: 1 first.'),
  ('parallel',           '{sync,table}', 'integer',  'processes', 'auto', 1, 64,   '{auto}', 'Most workers that copy one table at a time.'),
  ('enabled',            '{table}',      'boolean',  NULL,   'true', NULL, NULL,   NULL, 'false leaves the table out of copying and streaming; its rows stay.'),
  ('naming',             '{company}',    'enum',     NULL,   'snake', NULL, NULL,  '{snake,source}', 'Names on green: snake_case without blanks and app ids, or as blue spells them.'),
+ ('indexes',            '{company}',    'enum',     NULL,   'blue', NULL, NULL,   '{blue,al,none}', 'Secondary indexes on green: those blue has, one for every enabled key of the AL table, or none.'),
+ ('application_server', '{environment}', 'text',    NULL,   'auto', NULL, NULL,   NULL, 'Foreign server of the application database of a multitenant deployment, which holds the dictionary of objects; auto = the environment''s own server.'),
  ('connect_timeout',    '{environment}', 'interval', 'ms',  '10s', 1000, 600000,  NULL, 'How long a one-off question to blue (check, discovery, preflight) may take to be answered.');
 
 -- ---------------------------------------------------------------------------
@@ -99,6 +102,7 @@ CREATE TABLE bcmig.sync_table (
     made_target   boolean NOT NULL,
     company       text,
     al_table      text,
+    naming        text CHECK (naming IN ('snake', 'source')),
     options       jsonb NOT NULL DEFAULT '{}',
     created_at    timestamptz NOT NULL DEFAULT now(),
     UNIQUE (target_schema, target_table),
@@ -108,10 +112,11 @@ COMMENT ON TABLE bcmig.sync_table IS 'Tables of a sync. A green table belongs to
 COMMENT ON COLUMN bcmig.sync_table.feed IS 'foreign table in schema bcmig with the row shape of the source table: bc_op, bc_rowversion, then its columns';
 COMMENT ON COLUMN bcmig.sync_table.capture IS 'how changes are seen, resolved from the option capture when the table was added';
 COMMENT ON COLUMN bcmig.sync_table.version_column IS 'blue''s column that holds the row version, where there is one; not among column_map';
-COMMENT ON COLUMN bcmig.sync_table.indexes IS 'secondary indexes to build on green: [{"name","columns":[...],"unique":bool}], target spelling; unique ones are built deferrable after the first catch-up';
+COMMENT ON COLUMN bcmig.sync_table.indexes IS 'secondary indexes to build on green: [{"columns":[...],"unique":bool}], as blue spells the columns; unique ones are built deferrable after the first catch-up';
 COMMENT ON COLUMN bcmig.sync_table.made_target IS 'bcmig created the green table';
 COMMENT ON COLUMN bcmig.sync_table.company IS 'company it was added with, as table Company spells it; NULL = shared, or added by itself';
 COMMENT ON COLUMN bcmig.sync_table.al_table IS 'name of the table in Business Central, as blue''s SQL spells it: without company and app; NULL = added by itself';
+COMMENT ON COLUMN bcmig.sync_table.naming IS 'how names on green were made: snake or source';
 
 CREATE TABLE bcmig.companion (
     table_id      integer NOT NULL REFERENCES bcmig.sync_table ON DELETE CASCADE,
@@ -200,6 +205,7 @@ CREATE TABLE bcmig.table_state (
     reason        text,
     resume_state  text,
     since         timestamptz NOT NULL DEFAULT now(),
+    made          boolean NOT NULL DEFAULT false,
     position      bigint,
     seen          text,
     begin_version text,
@@ -223,6 +229,7 @@ CREATE TABLE bcmig.table_state (
 COMMENT ON TABLE bcmig.table_state IS 'State and position of each table; the position commits with the last rows it stands for.';
 COMMENT ON COLUMN bcmig.table_state.reason IS 'why the table is suspended or in resync';
 COMMENT ON COLUMN bcmig.table_state.resume_state IS 'state a suspended table goes back to';
+COMMENT ON COLUMN bcmig.table_state.made IS 'green table and feed are there; the tables of a company are made once the sync runs';
 COMMENT ON COLUMN bcmig.table_state.position IS 'all changes of blue below it are on green (rowversion, change-tracking version, xid8)';
 COMMENT ON COLUMN bcmig.table_state.seen IS 'the dialect''s own mark of what at or above position was applied as well (PostgreSQL: the snapshot of the poll); NULL = nothing';
 COMMENT ON COLUMN bcmig.table_state.copy_finished IS 'when rows and key were there; statistics, sweep and catch-up follow';
@@ -382,14 +389,23 @@ COMMENT ON FUNCTION bcmig_companies(text) IS 'report: the companies of a Busines
 
 CREATE FUNCTION bcmig_discover(environment text, company text DEFAULT NULL)
     RETURNS TABLE (company text, source_schema text, source_table text, al_table text, app_id text, shape text, companion_of text,
-                   rows bigint, bytes bigint, key_columns text[], latency text, left_out text)
+                   rows bigint, bytes bigint, key_columns text[], collations text[], identity_column text, latency text, left_out text)
     AS 'MODULE_PATHNAME' LANGUAGE C;
-COMMENT ON FUNCTION bcmig_discover(text, text) IS 'report: every table of a Business Central blue on SQL Server: what its name means (shape: base, companion, app_companion, shared, platform, orphan), how long changes of it take and why, and why it is left out of a migration, if it is.';
+COMMENT ON FUNCTION bcmig_discover(text, text) IS 'report: every table of a Business Central blue on SQL Server: what its name means (shape: base, companion, app_companion, shared, platform, orphan), its key, the collations its key columns are ordered by, the column blue numbers itself, how long changes of it take and why, and why it is left out of a migration, if it is.';
 
 CREATE FUNCTION bcmig_add_company(sync text, company text, target_schema text DEFAULT NULL, options jsonb DEFAULT '{}')
     RETURNS TABLE (source_table text, target text, capture text, rows bigint)
     AS 'MODULE_PATHNAME' LANGUAGE C;
-COMMENT ON FUNCTION bcmig_add_company(text, text, text, jsonb) IS 'configuration: add all tables of a company, a record with its companions as one green table, in a schema that is made when missing (default: the company''s name in snake_case). In one transaction: each table needs about ten locks of max_locks_per_transaction. Returns a row per table.';
+COMMENT ON FUNCTION bcmig_add_company(text, text, text, jsonb) IS 'configuration: add all tables of a company, a record with its companions as one green table, in a schema that is made when missing (default: the company''s name in snake_case). Types of fields and names of option values come from Business Central''s own dictionary where blue has it (column_map.type_source). The green tables are made once the sync runs, a hundred in a transaction; until then bcmig.column_map may be edited. Returns a row per table.';
+
+CREATE FUNCTION bcmig_add_shared(sync text, target_schema text DEFAULT NULL, options jsonb DEFAULT '{}')
+    RETURNS TABLE (source_table text, target text, capture text, rows bigint)
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_add_shared(text, text, jsonb) IS 'configuration: add the tables that belong to no company (Company, User without secrets, Tenant Media, Record Link, per-database tables of apps), in a schema that is made when missing (default: bc_shared). Green tables are made once the sync runs. Returns a row per table.';
+
+CREATE FUNCTION bcmig_remove_company(sync text, company text)
+    RETURNS bigint AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_remove_company(text, text) IS 'configuration: take all tables of a company out of a sync, also while it runs; the green tables stay. Returns how many.';
 
 CREATE FUNCTION bcmig_alter_table(sync text, target text, options jsonb)
     RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C;
@@ -451,6 +467,7 @@ REVOKE ALL ON FUNCTION
     bcmig_remove_environment(text), bcmig_check_environment(text), bcmig_blue_script(text, text),
     bcmig_create_sync(text, text, jsonb), bcmig_alter_sync(text, jsonb), bcmig_drop_sync(text, boolean, boolean),
     bcmig_companies(text), bcmig_discover(text, text), bcmig_add_company(text, text, text, jsonb),
+    bcmig_add_shared(text, text, jsonb), bcmig_remove_company(text, text),
     bcmig_add_table(text, text, text, jsonb), bcmig_alter_table(text, text, jsonb), bcmig_remove_table(text, text),
     bcmig_preflight(text), bcmig_estimate(text), bcmig_start_sync(text, boolean), bcmig_stop_sync(text),
     bcmig_sync_now(text, text), bcmig_sweep_deletes(text, text), bcmig_resync_table(text, text),

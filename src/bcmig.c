@@ -56,7 +56,7 @@ static const char *const state_names[] = {
 };
 
 static const char *const job_names[] = {
-	"idle", "window", "retry", "sweep", "copy"
+	"idle", "window", "retry", "sweep", "copy", "make tables"
 };
 
 const char *

@@ -51,7 +51,8 @@ typedef enum BcmigJobKind
 	BCMIG_JOB_WINDOW,			/* read and apply one window */
 	BCMIG_JOB_RETRY,			/* re-read quarantined keys */
 	BCMIG_JOB_SWEEP,			/* key sweep, or full compare of a snapshot table */
-	BCMIG_JOB_COPY				/* copy chunks until none is left, then build the key */
+	BCMIG_JOB_COPY,				/* copy chunks until none is left, then build the key */
+	BCMIG_JOB_MAKE				/* make the sync's green tables and feeds that are not there yet */
 } BcmigJobKind;
 
 typedef struct BcmigJob

@@ -386,8 +386,11 @@ bcmig_load_table(int table_id)
 				  " nullif(o.v->>'chunk_rows', 'auto')::int8, (o.v->>'chunk_target')::int8, "
 				  " (o.v->>'sweep_interval')::int8, (o.v->>'copy_data')::bool, "
 				  " (o.v->>'priority')::int, nullif(o.v->>'parallel', 'auto')::int, "
-				  " (o.v->>'enabled')::bool "
+				  " (o.v->>'enabled')::bool, "
+				  " cardinality(l.names), l.names "
 				  "FROM bcmig.sync_table t JOIN bcmig.sync s USING (sync_id) "
+				  "CROSS JOIN LATERAL (SELECT array(SELECT jsonb_array_elements_text(CASE jsonb_typeof(t.options->'leave_out') "
+				  "  WHEN 'array' THEN t.options->'leave_out' ELSE '[]' END)) AS names) l "
 				  "CROSS JOIN LATERAL (SELECT jsonb_object_agg(e.name, e.value) AS v "
 				  "  FROM bcmig.effective_option e WHERE e.table_id = t.table_id) o "
 				  "WHERE t.table_id = $1", "i", table_id) > 0)
@@ -422,9 +425,12 @@ bcmig_load_table(int table_id)
 		t->priority = bcmig_get_int64(0, 23, 0);
 		t->parallel = bcmig_get_int64(0, 24, 0);
 		t->enabled = bcmig_get_bool(0, 25);
+		t->nleft_out = bcmig_get_int64(0, 26, 0);
+		t->left_out = bcmig_get_texts(0, 27, t->nleft_out, caller);
 		MemoryContextSwitchTo(oldcontext);
 
-		bcmig_sql("SELECT source_column, source_type, target_column, target_type, key_position, row_identity, native_type, part "
+		bcmig_sql("SELECT source_column, source_type, target_column, target_type, key_position, row_identity, native_type, part, "
+				  " not_null, default_value, al_type, type_source = 'metadata' "
 				  "FROM bcmig.column_map WHERE table_id = $1 ORDER BY ordinal", "i", table_id);
 		oldcontext = MemoryContextSwitchTo(caller);
 		t->ncolumns = SPI_processed;
@@ -443,6 +449,10 @@ bcmig_load_table(int table_id)
 			c->row_identity = bcmig_get_bool(i, 6);
 			c->native_type = bcmig_get_text(i, 7);
 			c->part = bcmig_get_int64(i, 8, 0);
+			c->not_null = bcmig_get_bool(i, 9);
+			c->default_value = bcmig_get_text(i, 10);
+			c->al_type = bcmig_get_text(i, 11);
+			c->from_metadata = bcmig_get_bool(i, 12);
 			if (c->row_identity)
 				t->identity_column = i;
 			if (c->key_position > 0 && c->key_position <= t->ncolumns)

@@ -79,6 +79,10 @@ typedef struct BcmigColumn
 	char	   *native_type;	/* as blue spells it */
 	char	   *target;
 	char	   *target_type;
+	bool		not_null;		/* on blue */
+	char	   *default_value;	/* blue's, where it is a constant; else NULL */
+	char	   *al_type;		/* NULL = not known */
+	bool		from_metadata;	/* where al_type is from; else guessed by the SQL type */
 	int			key_position;	/* 0 = not in the key */
 	bool		row_identity;
 	int			part;			/* 0 = of the base table, i = of companions[i - 1] */
@@ -121,6 +125,8 @@ typedef struct BcmigTableInfo
 	int			identity_column;	/* columns[] index, or -1 */
 	int			ncompanions;
 	BcmigCompanion *companions;
+	int			nleft_out;
+	char	  **left_out;		/* columns of blue that are not copied on purpose */
 
 	/* effective options */
 	int			batch_rows;

@@ -147,6 +147,8 @@ bcmig_publish_state(int table_id, BcmigTableState state)
 	if (live != NULL)
 	{
 		live->state = state;
+		if (state == BCMIG_STREAMING)
+			live->failures = 0;
 		live->version = ++bcmig_shared->publications;
 		if (state != BCMIG_STREAMING)
 			live->window_poll = 0;

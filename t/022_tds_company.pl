@@ -67,7 +67,7 @@ is($green->safe_psql('postgres', q{SELECT al_table, shape, companion_of IS NOT N
 	'Tenant Media|shared|f||',
 	'Upgrade Tags|shared|f||'), 'shapes by name, key and $systemId');
 is($green->safe_psql('postgres', q{SELECT string_agg(DISTINCT latency, E'\n' ORDER BY latency) FROM bcmig_discover('blue', 'CRONUS International Ltd_')}),
-	"max_latency: change tracking\nsweep_interval: no key, compared as a whole", 'how long changes take, and why; the company by its mapped name');
+	"max_latency: change tracking, kept for 7 DAYS\nsweep_interval: no key, compared as a whole", 'how long changes take, and why; the company by its mapped name');
 my ($ret, $out, $err) = $green->psql('postgres', q{SELECT * FROM bcmig_add_company('s', 'Cronus')});
 like($err, qr/blue has no company "Cronus".*"CRONUS"/s, 'a company that is not there, with those that are');
 

@@ -20,6 +20,8 @@ typedef struct BcmigFound
 	char	   *capture;		/* as blue tracks it; NULL = not at all */
 	bool		has_identity;	/* a column $systemId */
 	List	   *keys;			/* char *, primary key in order */
+	List	   *collations;		/* char *, of key columns that have one, each once */
+	char	   *identity;		/* column numbered by blue; NULL = none */
 
 	/* filled in by bcmig_classify */
 	char	   *company;		/* as table Company spells it; NULL = shared */
@@ -36,6 +38,7 @@ typedef struct BcmigInventory
 	List	   *tables;			/* BcmigFound * */
 	List	   *companies;		/* char *, as table Company spells them */
 	char	   *invalid_chars;	/* each is _ in names on blue */
+	char	   *retention;		/* of change tracking; NULL = off */
 } BcmigInventory;
 
 /* fill in what the names of all tables mean */

@@ -35,8 +35,8 @@
 	" FROM pg_catalog.pg_namespace n JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid" \
 	" WHERE n.nspname = 'bcmig_blue' AND c.relname = 'tracked'"
 
-char *
-bcmig_postgres_describe(const char *schema, const char *table)
+static char *
+describe(const char *schema, const char *table)
 {
 	char	   *s = quote_literal_cstr(schema);
 	char	   *t = quote_literal_cstr(table);
@@ -108,6 +108,21 @@ bcmig_postgres_describe(const char *schema, const char *table)
 					 "  AND lower(btrim(c.relname)) = lower(btrim(%s))"
 					 ") x ORDER BY part, name, n, c2", t);
 	return sql.data;
+}
+
+List *
+bcmig_postgres_describe(List *tables)
+{
+	List	   *statements = NIL;
+	ListCell   *lc;
+
+	foreach(lc, tables)
+	{
+		BcmigName  *t = lfirst(lc);
+
+		statements = lappend(statements, describe(t->schema, t->name));
+	}
+	return statements;
 }
 
 /* one row of preflight; "test" and the texts are SQL expressions */

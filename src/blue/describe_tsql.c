@@ -16,6 +16,7 @@
 #include "postgres.h"
 
 #include "dialect.h"
+#include "tsql.h"
 #include "utils/builtins.h"
 
 /* DB-Library has these off; LOCK_TIMEOUT in ms: a reader must not wait long behind a posting */
@@ -24,12 +25,7 @@
 	" SET CONCAT_NULL_YIELDS_NULL ON; SET QUOTED_IDENTIFIER ON; SET NUMERIC_ROUNDABORT OFF;" \
 	" SET LOCK_TIMEOUT 10000; SET DEADLOCK_PRIORITY LOW; SET TEXTSIZE 2147483647; "
 
-/* rows of an answer, put together by several statements */
-#define DECLARE_ANSWER \
-	"DECLARE @r TABLE (part int, name nvarchar(256), n int, c1 nvarchar(256), c2 nvarchar(4000), c3 nvarchar(4000)," \
-	" c4 nvarchar(4000), c5 nvarchar(4000), c6 nvarchar(4000), c7 nvarchar(4000), c8 nvarchar(4000));"
-#define SELECT_ANSWER \
-	" SELECT r.c1, r.c2, r.c3, r.c4, r.c5, r.c6, r.c7, r.c8 FROM @r AS r ORDER BY r.part, r.name, r.n"
+#define DESCRIBED_AT_A_TIME	50	/* tables in one statement */
 
 char *
 bcmig_tsql_identifier(const char *name)
@@ -202,97 +198,89 @@ bcmig_tsql_constant(const char *expression)
 
 /* ---- describe ---- */
 
-char *
-bcmig_tsql_describe(const char *schema, const char *table)
+/*
+ * Of each table w.n number, w.o object, w.q name as a statement spells it, w.t
+ * name; of its best unique key k.k index.  Parts of the answer are in the order
+ * of the tables: ten times n, and the kind of row.
+ */
+static char *
+describe_some(List *tables)
 {
 	StringInfoData s;
-	char	   *name = psprintf("%s.%s", bcmig_tsql_identifier(schema), bcmig_tsql_identifier(table));
+	ListCell   *lc;
+	int			n = 0;
 
 	initStringInfo(&s);
-	appendStringInfo(&s,
-					 DECLARE_ANSWER " DECLARE @o int = OBJECT_ID(%s);"
-					 " DECLARE @k int = (SELECT TOP (1) i.index_id FROM sys.indexes AS i WHERE i.object_id = @o"
-					 " AND i.is_unique = 1 AND i.is_disabled = 0 AND i.has_filter = 0"
-					 " AND NOT EXISTS (SELECT 1 FROM sys.index_columns AS x JOIN sys.columns AS y ON y.object_id = x.object_id AND y.column_id = x.column_id"
-					 " WHERE x.object_id = i.object_id AND x.index_id = i.index_id AND x.key_ordinal > 0 AND y.is_nullable = 1)"
-					 " ORDER BY i.is_primary_key DESC, i.index_id);",
-					 bcmig_tsql_string(name));
+	appendStringInfoString(&s, BCMIG_DECLARE_ANSWER
+						   " DECLARE @w TABLE (n int, o int, q nvarchar(300), t nvarchar(256)); DECLARE @k TABLE (n int, k int);");
+	foreach(lc, tables)
+	{
+		BcmigName  *t = lfirst(lc);
+		char	   *name = bcmig_tsql_string(psprintf("%s.%s", bcmig_tsql_identifier(t->schema), bcmig_tsql_identifier(t->name)));
+
+		appendStringInfo(&s, " INSERT INTO @w SELECT %d, OBJECT_ID(%s), %s, %s;", ++n, name, name,
+						 bcmig_tsql_string(TextDatumGetCString(DirectFunctionCall1(btrim1, CStringGetTextDatum(t->name)))));
+	}
 	appendStringInfoString(&s,
+						   " INSERT INTO @k SELECT w.n, (SELECT TOP (1) i.index_id FROM sys.indexes AS i WHERE i.object_id = w.o"
+						   " AND i.is_unique = 1 AND i.is_disabled = 0 AND i.has_filter = 0"
+						   " AND NOT EXISTS (SELECT 1 FROM sys.index_columns AS x JOIN sys.columns AS y ON y.object_id = x.object_id AND y.column_id = x.column_id"
+						   " WHERE x.object_id = i.object_id AND x.index_id = i.index_id AND x.key_ordinal > 0 AND y.is_nullable = 1)"
+						   " ORDER BY i.is_primary_key DESC, i.index_id) FROM @w AS w;");
 	/* table */
-						   " INSERT INTO @r SELECT 1, N'', 0, N'table',"
-						   " (SELECT CASE o.type WHEN 'U' THEN N'r' ELSE N'v' END FROM sys.objects AS o WHERE o.object_id = @o AND o.type IN ('U', 'V')),"
-						   " CASE WHEN HAS_PERMS_BY_NAME(");
-	appendStringInfo(&s, "%s, N'OBJECT', N'SELECT') = 1 THEN N'true' ELSE N'false' END,", bcmig_tsql_string(name));
 	appendStringInfoString(&s,
-						   " (SELECT CONVERT(nvarchar(20), SUM(p.rows)) FROM sys.partitions AS p WHERE p.object_id = @o AND p.index_id IN (0, 1)),"
+						   " INSERT INTO @r SELECT w.n * 10 + 1, N'', 0, N'table',"
+						   " (SELECT CASE o.type WHEN 'U' THEN N'r' ELSE N'v' END FROM sys.objects AS o WHERE o.object_id = w.o AND o.type IN ('U', 'V')),"
+						   " CASE WHEN HAS_PERMS_BY_NAME(w.q, N'OBJECT', N'SELECT') = 1 THEN N'true' ELSE N'false' END,"
+						   " (SELECT CONVERT(nvarchar(20), SUM(p.rows)) FROM sys.partitions AS p WHERE p.object_id = w.o AND p.index_id IN (0, 1)),"
 						   " N'0',"
-						   " CASE WHEN EXISTS (SELECT 1 FROM sys.change_tracking_tables AS t WHERE t.object_id = @o) THEN N'change_tracking'"
-						   " WHEN EXISTS (SELECT 1 FROM sys.columns AS c WHERE c.object_id = @o AND c.system_type_id = 189) THEN N'rowversion' END,"
-						   " (SELECT c.name FROM sys.columns AS c WHERE c.object_id = @o AND c.system_type_id = 189),"
-						   " NULL;");
+						   " CASE WHEN EXISTS (SELECT 1 FROM sys.change_tracking_tables AS t WHERE t.object_id = w.o) THEN N'change_tracking'"
+						   " WHEN EXISTS (SELECT 1 FROM sys.columns AS c WHERE c.object_id = w.o AND c.system_type_id = 189) THEN N'rowversion' END,"
+						   " (SELECT c.name FROM sys.columns AS c WHERE c.object_id = w.o AND c.system_type_id = 189),"
+						   " NULL FROM @w AS w;");
 	/* fix */
-	appendStringInfo(&s,
-					 " INSERT INTO @r SELECT 2, N'', 0, N'fix', %s + QUOTENAME(USER_NAME()) + N'; -- on blue', %s, %s, NULL, NULL, NULL, NULL;",
-					 bcmig_tsql_string(psprintf("GRANT SELECT ON %s TO ", name)),
-					 bcmig_tsql_string(psprintf("ALTER TABLE %s ENABLE CHANGE_TRACKING; -- on blue", name)),
-					 bcmig_tsql_string(psprintf("ALTER TABLE %s ADD [timestamp] rowversion; -- on blue", name)));
+	appendStringInfoString(&s,
+						   " INSERT INTO @r SELECT w.n * 10 + 2, N'', 0, N'fix',"
+						   " N'GRANT SELECT ON ' + w.q + N' TO ' + QUOTENAME(USER_NAME()) + N'; -- on blue',"
+						   " N'ALTER TABLE ' + w.q + N' ENABLE CHANGE_TRACKING; -- on blue',"
+						   " N'ALTER TABLE ' + w.q + N' ADD [timestamp] rowversion; -- on blue', NULL, NULL, NULL, NULL FROM @w AS w;");
 	/* columns */
 	appendStringInfoString(&s,
-						   " INSERT INTO @r SELECT 3, N'', c.column_id, N'column', c.name,"
+						   " INSERT INTO @r SELECT w.n * 10 + 3, N'', c.column_id, N'column', c.name,"
 						   " y.name + CASE WHEN y.name IN (N'nvarchar', N'nchar') THEN N'(' + CASE c.max_length WHEN -1 THEN N'max' ELSE CONVERT(nvarchar(10), c.max_length / 2) END + N')'"
 						   " WHEN y.name IN (N'varchar', N'char', N'varbinary', N'binary') THEN N'(' + CASE c.max_length WHEN -1 THEN N'max' ELSE CONVERT(nvarchar(10), c.max_length) END + N')'"
 						   " WHEN y.name IN (N'decimal', N'numeric') THEN N'(' + CONVERT(nvarchar(10), c.precision) + N',' + CONVERT(nvarchar(10), c.scale) + N')'"
 						   " WHEN y.name IN (N'datetime2', N'time', N'datetimeoffset') THEN N'(' + CONVERT(nvarchar(10), c.scale) + N')' ELSE N'' END,"
 						   " CASE c.is_nullable WHEN 1 THEN N'false' ELSE N'true' END,"
 						   " (SELECT d.definition FROM sys.default_constraints AS d WHERE d.object_id = c.default_object_id),"
-						   " (SELECT CONVERT(nvarchar(10), x.key_ordinal) FROM sys.index_columns AS x WHERE x.object_id = @o AND x.index_id = @k AND x.column_id = c.column_id AND x.key_ordinal > 0),"
+						   " (SELECT CONVERT(nvarchar(10), x.key_ordinal) FROM sys.index_columns AS x WHERE x.object_id = w.o AND x.index_id = k.k AND x.column_id = c.column_id AND x.key_ordinal > 0),"
 						   " NULL, NULL"
-						   " FROM sys.columns AS c JOIN sys.types AS y ON y.user_type_id = c.system_type_id WHERE c.object_id = @o AND c.is_computed = 0;");
+						   " FROM @w AS w JOIN @k AS k ON k.n = w.n JOIN sys.columns AS c ON c.object_id = w.o"
+						   " JOIN sys.types AS y ON y.user_type_id = c.system_type_id WHERE c.is_computed = 0;");
 	/* secondary indexes */
 	appendStringInfoString(&s,
-						   " INSERT INTO @r SELECT 4, i.name, x.key_ordinal, N'index', i.name, CASE i.is_unique WHEN 1 THEN N'true' ELSE N'false' END, c.name, NULL, NULL, NULL, NULL"
-						   " FROM sys.indexes AS i JOIN sys.index_columns AS x ON x.object_id = i.object_id AND x.index_id = i.index_id AND x.key_ordinal > 0"
+						   " INSERT INTO @r SELECT w.n * 10 + 4, i.name, x.key_ordinal, N'index', i.name, CASE i.is_unique WHEN 1 THEN N'true' ELSE N'false' END, c.name, NULL, NULL, NULL, NULL"
+						   " FROM @w AS w JOIN @k AS k ON k.n = w.n JOIN sys.indexes AS i ON i.object_id = w.o"
+						   " JOIN sys.index_columns AS x ON x.object_id = i.object_id AND x.index_id = i.index_id AND x.key_ordinal > 0"
 						   " JOIN sys.columns AS c ON c.object_id = x.object_id AND c.column_id = x.column_id"
-						   " WHERE i.object_id = @o AND i.index_id <> ISNULL(@k, -1) AND i.type IN (1, 2) AND i.is_disabled = 0 AND i.has_filter = 0;");
+						   " WHERE i.index_id <> ISNULL(k.k, -1) AND i.type IN (1, 2) AND i.is_disabled = 0 AND i.has_filter = 0;");
 	/* near */
-	appendStringInfo(&s,
-					 " INSERT INTO @r SELECT 5, o.name, 0, N'near', SCHEMA_NAME(o.schema_id) + N'.' + o.name, NULL, NULL, NULL, NULL, NULL, NULL"
-					 " FROM sys.tables AS o WHERE @o IS NULL AND LOWER(LTRIM(RTRIM(o.name))) = LOWER(%s);"
-					 SELECT_ANSWER,
-					 bcmig_tsql_string(TextDatumGetCString(DirectFunctionCall1(btrim1, CStringGetTextDatum(table)))));
+	appendStringInfoString(&s,
+						   " INSERT INTO @r SELECT w.n * 10 + 5, o.name, 0, N'near', SCHEMA_NAME(o.schema_id) + N'.' + o.name, NULL, NULL, NULL, NULL, NULL, NULL"
+						   " FROM @w AS w JOIN sys.tables AS o ON LOWER(LTRIM(RTRIM(o.name))) = LOWER(w.t) WHERE w.o IS NULL;"
+						   BCMIG_SELECT_ANSWER);
 	return bcmig_tsql_batch(NULL, "describe", s.data);
 }
 
-/* ---- inventory ---- */
-
-char *
-bcmig_tsql_inventory(void)
+List *
+bcmig_tsql_describe(List *tables)
 {
-	return bcmig_tsql_batch(NULL, "inventory",
-							DECLARE_ANSWER
-							" INSERT INTO @r SELECT 1, SCHEMA_NAME(o.schema_id) + N'.' + o.name, 0, N'table', SCHEMA_NAME(o.schema_id), o.name,"
-							" (SELECT CONVERT(nvarchar(20), SUM(p.rows)) FROM sys.partitions AS p WHERE p.object_id = o.object_id AND p.index_id IN (0, 1)),"
-							" CASE WHEN EXISTS (SELECT 1 FROM sys.change_tracking_tables AS t WHERE t.object_id = o.object_id) THEN N'change_tracking'"
-							" WHEN EXISTS (SELECT 1 FROM sys.columns AS c WHERE c.object_id = o.object_id AND c.system_type_id = 189) THEN N'rowversion' END,"
-							" CASE WHEN EXISTS (SELECT 1 FROM sys.columns AS c WHERE c.object_id = o.object_id AND c.name = N'$systemId') THEN N'1' ELSE N'0' END,"
-							" NULL, NULL FROM sys.tables AS o WHERE o.is_ms_shipped = 0;"
-							" INSERT INTO @r SELECT 1, SCHEMA_NAME(o.schema_id) + N'.' + o.name, x.key_ordinal, N'key', c.name, NULL, NULL, NULL, NULL, NULL, NULL"
-							" FROM sys.tables AS o JOIN sys.indexes AS i ON i.object_id = o.object_id AND i.is_primary_key = 1"
-							" JOIN sys.index_columns AS x ON x.object_id = i.object_id AND x.index_id = i.index_id AND x.key_ordinal > 0"
-							" JOIN sys.columns AS c ON c.object_id = x.object_id AND c.column_id = x.column_id WHERE o.is_ms_shipped = 0;"
-							" IF HAS_PERMS_BY_NAME(DB_NAME(), N'DATABASE', N'VIEW DATABASE STATE') = 1"
-							" INSERT INTO @r SELECT 1, SCHEMA_NAME(o.schema_id) + N'.' + o.name, 1000, N'bytes',"
-							" (SELECT CONVERT(nvarchar(20), SUM(s.used_page_count) * 8192) FROM sys.dm_db_partition_stats AS s WHERE s.object_id = o.object_id),"
-							" NULL, NULL, NULL, NULL, NULL, NULL FROM sys.tables AS o WHERE o.is_ms_shipped = 0;"
-							SELECT_ANSWER);
-}
+	List	   *statements = NIL;
 
-char *
-bcmig_tsql_companies(bool has_properties)
-{
-	return bcmig_tsql_batch(NULL, "companies",
-							psprintf("SELECT N'company', c.[Name], NULL, NULL, NULL, NULL, NULL, NULL FROM [dbo].[Company] AS c%s",
-									 has_properties ? " UNION ALL SELECT N'chars', p.[invalididentifierchars], NULL, NULL, NULL, NULL, NULL, NULL FROM [dbo].[$ndo$dbproperty] AS p" : ""));
+	for (int first = 0; first < list_length(tables); first += DESCRIBED_AT_A_TIME)
+		statements = lappend(statements,
+							 describe_some(list_copy_head(list_copy_tail(tables, first), DESCRIBED_AT_A_TIME)));
+	return statements;
 }
 
 /* ---- preflight ---- */
@@ -314,7 +302,7 @@ bcmig_tsql_preflight(void)
 	StringInfoData s;
 
 	initStringInfo(&s);
-	appendStringInfoString(&s, DECLARE_ANSWER);
+	appendStringInfoString(&s, BCMIG_DECLARE_ANSWER);
 	append_check(&s, "blue version", "SERVERPROPERTY(N'ProductVersion')", "N'13 (2016) or later'",
 				 "CONVERT(int, PARSENAME(CONVERT(nvarchar(128), SERVERPROPERTY(N'ProductVersion')), 4)) >= 13", "warn",
 				 "N'Older servers are not tested.'", "NULL");
@@ -364,7 +352,7 @@ bcmig_tsql_preflight(void)
 				 "ISNULL(HAS_PERMS_BY_NAME(DB_NAME(), N'DATABASE', N'VIEW DATABASE STATE'), 0) = 1", "warn",
 				 "N'Tables without change tracking are then read at a slow interval, and blocked_by cannot name who holds blue back.'",
 				 "N'GRANT VIEW DATABASE STATE TO ' + QUOTENAME(USER_NAME()) + N'; -- on blue'");
-	appendStringInfoString(&s, SELECT_ANSWER);
+	appendStringInfoString(&s, BCMIG_SELECT_ANSWER);
 	return bcmig_tsql_batch(NULL, "preflight", s.data);
 }
 

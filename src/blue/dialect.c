@@ -35,6 +35,16 @@ bcmig_dialect_of_server(Oid serverid)
 	return NULL;				/* keep compiler quiet */
 }
 
+BcmigName *
+bcmig_name(char *schema, char *name)
+{
+	BcmigName  *n = palloc(sizeof(BcmigName));
+
+	n->schema = schema;
+	n->name = name;
+	return n;
+}
+
 /* so many columns that are NULL */
 char *
 bcmig_nulls(int n)

@@ -33,6 +33,13 @@
 
 #define BCMIG_TRACES	50		/* traces kept of a window */
 
+/* a table of blue */
+typedef struct BcmigName
+{
+	char	   *schema;
+	char	   *name;
+} BcmigName;
+
 /* a table in a script for blue */
 typedef struct BcmigScriptTable
 {
@@ -51,6 +58,47 @@ typedef struct BcmigWatched
 	char	   *base_schema;
 	char	   *base_table;
 } BcmigWatched;
+
+/*
+ * What Business Central keeps in its database (text feed).
+ */
+typedef struct BcmigBcDialect
+{
+	/*
+	 * "retention", text, and all tables: "table", schema, name, rows, capture,
+	 * has $systemId 1/0; then of each "key", column, collation, in order;
+	 * "identity", column; "bytes", size.
+	 */
+	char	   *(*inventory) (void);
+
+	/*
+	 * "company", name; "chars", those BC maps to _ (when table
+	 * $ndo$dbproperty is there)
+	 */
+	char	   *(*companies) (bool has_properties);
+
+	/*
+	 * "sequence", name, value given out last, increment; "identity", schema,
+	 * table, column, value given out last (NULL = none yet), increment.
+	 */
+	char	   *(*sequences) (void);
+
+	/* names of the tables of the dictionary of objects that are there */
+	char	   *(*dictionaries) (void);
+
+	/* package id, app id of each installed app */
+	char	   *(*packages) (void);
+
+	/*
+	 * Objects of the dictionary: type, number, name, subtype, package id,
+	 * metadata in hex; of "packages" (char *, NIL = of any).  Tables by their
+	 * names on blue; or (application dictionaries only) extensions and enums:
+	 * first only their numbers, then those of some numbers (int).
+	 */
+	char	   *(*tables_by_name) (bool application, List *packages, const char *invalid_chars, List *names);
+	char	   *(*object_numbers) (List *packages);
+	char	   *(*objects_by_number) (List *packages, List *numbers);
+} BcmigBcDialect;
 
 typedef struct BcmigDialect
 {
@@ -161,19 +209,15 @@ typedef struct BcmigDialect
 
 	/*
 	 * Discovery, text feed: rows of describe and of preflight as
-	 * describe_postgres.c lists them.
+	 * describe_postgres.c lists them.  describe: statements (List of char *)
+	 * that describe these tables (List of BcmigName) in this order.
 	 */
-	char	   *(*describe) (const char *schema, const char *table);
+	List	   *(*describe) (List *tables);
 
-	/*
-	 * All tables: "table", schema, name, rows, capture, has $systemId 1/0; then
-	 * of each "key", column in order; "bytes", size.  And Business Central's
-	 * companies: "company", name; "chars", those BC maps to _ (when table
-	 * $ndo$dbproperty is there).  NULL: not for this kind of blue.
-	 */
-	char	   *(*inventory) (void);
-	char	   *(*companies) (bool has_properties);
 	char	   *(*preflight) (void);
+
+	/* NULL: Business Central is not discovered on this kind of blue */
+	const BcmigBcDialect *bc;
 
 	/*
 	 * Text for a person to review and run on blue: kind login, tracking or
@@ -185,31 +229,17 @@ typedef struct BcmigDialect
 extern const BcmigDialect bcmig_dialect_postgres;
 extern const BcmigDialect bcmig_dialect_tsql;
 
-/* describe_tsql.c */
-extern char *bcmig_tsql_identifier(const char *name);
-extern char *bcmig_tsql_string(const char *value);
-extern char *bcmig_tsql_batch(const BcmigTableInfo *table, const char *purpose, const char *sql);
-extern char *bcmig_tsql_describe(const char *schema, const char *table);
-extern char *bcmig_tsql_inventory(void);
-extern char *bcmig_tsql_companies(bool has_properties);
-extern char *bcmig_tsql_preflight(void);
-extern char *bcmig_tsql_script(const char *kind, const char *login, List *tables);
-extern char *bcmig_tsql_green_type(const char *native);
-extern char *bcmig_tsql_constant(const char *expression);
-
-/* tds_messages.c */
-extern void bcmig_tds_prepare_process(void);
-extern void bcmig_tds_explain_error(const char *sql);
-extern char *bcmig_tds_missing_timeouts(ForeignServer *server, char **fix, bool *fatal);
-
 /* describe_postgres.c */
 extern char *bcmig_postgres_missing_timeouts(ForeignServer *server, char **fix, bool *fatal);
 extern char *bcmig_postgres_constant(const char *expression);
-extern char *bcmig_postgres_describe(const char *schema, const char *table);
+extern List *bcmig_postgres_describe(List *tables);
 extern char *bcmig_postgres_preflight(void);
 extern char *bcmig_postgres_script(const char *kind, const char *login, List *tables);
 
-/* dialect.c: parts of statements */
+/* dialect.c */
+extern BcmigName *bcmig_name(char *schema, char *name);
+
+/* parts of statements */
 extern char *bcmig_nulls(int n);
 extern char **bcmig_bound_values(const BcmigTableInfo *table, Datum bound);
 

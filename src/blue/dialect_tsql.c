@@ -24,7 +24,7 @@
  */
 #include "postgres.h"
 
-#include "dialect.h"
+#include "tsql.h"
 
 #include "catalog/pg_type.h"
 #include "utils/array.h"
@@ -744,8 +744,7 @@ const BcmigDialect bcmig_dialect_tsql = {
 	.chunk_bound = tsql_chunk_bound,
 	.table_size = tsql_table_size,
 	.describe = bcmig_tsql_describe,
-	.inventory = bcmig_tsql_inventory,
-	.companies = bcmig_tsql_companies,
 	.preflight = bcmig_tsql_preflight,
+	.bc = &bcmig_tsql_bc,
 	.script = bcmig_tsql_script,
 };

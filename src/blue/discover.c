@@ -28,6 +28,33 @@
 BCMIG_FUNCTION(bcmig_companies);
 BCMIG_FUNCTION(bcmig_discover);
 
+void
+bcmig_require_bc(const BcmigEnvironment *env)
+{
+	const BcmigDialect *dialect = bcmig_dialect_of_server(env->serverid);
+
+	if (dialect->bc == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("Business Central is not discovered on a %s blue", dialect->name),
+				 errhint("SELECT bcmig_add_table(...); for each table.")));
+}
+
+static void
+add_collation(BcmigFound *t, char *collation)
+{
+	ListCell   *lc;
+
+	if (collation == NULL)
+		return;
+	foreach(lc, t->collations)
+	{
+		if (strcmp(lfirst(lc), collation) == 0)
+			return;
+	}
+	t->collations = lappend(t->collations, collation);
+}
+
 BcmigInventory *
 bcmig_inventory(const BcmigEnvironment *env, Oid role)
 {
@@ -39,12 +66,8 @@ bcmig_inventory(const BcmigEnvironment *env, Oid role)
 	List	   *rows;
 	ListCell   *lc;
 
-	if (dialect->inventory == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("companies of a %s blue are not discovered in this version", dialect->name),
-				 errhint("SELECT bcmig_add_table(...); for each table.")));
-	rows = bcmig_ask(env->serverid, role, list_make1(dialect->inventory()),
+	bcmig_require_bc(env);
+	rows = bcmig_ask(env->serverid, role, list_make1(dialect->bc->inventory()),
 					 bcmig_ask_timeout(env, INVENTORY_STATEMENTS));
 	foreach(lc, rows)
 	{
@@ -62,8 +85,15 @@ bcmig_inventory(const BcmigEnvironment *env, Oid role)
 			company |= strcmp(t->name, "Company") == 0;
 			property |= strcmp(t->name, "$ndo$dbproperty") == 0;
 		}
+		else if (strcmp(row[0], "retention") == 0)
+			inventory->retention = row[1];
 		else if (t != NULL && strcmp(row[0], "key") == 0)
+		{
 			t->keys = lappend(t->keys, row[1]);
+			add_collation(t, row[2]);
+		}
+		else if (t != NULL && strcmp(row[0], "identity") == 0)
+			t->identity = row[1];
 		else if (t != NULL && strcmp(row[0], "bytes") == 0)
 			t->bytes = strtoll(row[1], NULL, 10);
 	}
@@ -76,7 +106,7 @@ bcmig_inventory(const BcmigEnvironment *env, Oid role)
 
 	/* what BC maps unless told otherwise */
 	inventory->invalid_chars = ".\"\\/'%[]";
-	rows = bcmig_ask(env->serverid, role, list_make1(dialect->companies(property)), bcmig_ask_timeout(env, 2));
+	rows = bcmig_ask(env->serverid, role, list_make1(dialect->bc->companies(property)), bcmig_ask_timeout(env, 2));
 	foreach(lc, rows)
 	{
 		char	  **row = lfirst(lc);
@@ -160,15 +190,28 @@ bcmig_companies(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-static const char *
-latency(const BcmigFound *t)
+static char *
+latency(const BcmigFound *t, const BcmigInventory *inventory)
 {
 	if (t->keys == NIL)
 		return "sweep_interval: no key, compared as a whole";
 	if (t->capture == NULL)
 		return "sweep_interval: neither change tracking nor a row version";
-	return strcmp(t->capture, "change_tracking") == 0 ? "max_latency: change tracking" :
-		"15 s, deletes sweep_interval: no change tracking, read by [timestamp]";
+	if (strcmp(t->capture, "change_tracking") == 0)
+		return psprintf("max_latency: change tracking, kept for %s", inventory->retention ? inventory->retention : "an unknown time");
+	return "15 s, deletes sweep_interval: no change tracking, read by [timestamp]";
+}
+
+static Datum
+text_array(List *texts)
+{
+	Datum	   *values = palloc(sizeof(Datum) * Max(list_length(texts), 1));
+	int			n = 0;
+	ListCell   *lc;
+
+	foreach(lc, texts)
+		values[n++] = CStringGetTextDatum(lfirst(lc));
+	return PointerGetDatum(construct_array(values, n, TEXTOID, -1, false, TYPALIGN_INT));
 }
 
 /*
@@ -182,7 +225,6 @@ bcmig_discover(PG_FUNCTION_ARGS)
 	BcmigInventory *inventory = bcmig_inventory(env, GetUserId());
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	ListCell   *lc;
-	ListCell   *cell;
 
 	if (company != NULL)
 		company = bcmig_find_company(inventory, company);
@@ -190,15 +232,11 @@ bcmig_discover(PG_FUNCTION_ARGS)
 	foreach(lc, inventory->tables)
 	{
 		BcmigFound *t = lfirst(lc);
-		Datum		values[12];
-		bool		nulls[12] = {0};
-		Datum	   *keys = palloc(sizeof(Datum) * Max(list_length(t->keys), 1));
-		int			nkeys = 0;
+		Datum		values[14];
+		bool		nulls[14] = {0};
 
 		if (company != NULL && t->company != company)
 			continue;
-		foreach(cell, t->keys)
-			keys[nkeys++] = CStringGetTextDatum(lfirst(cell));
 		nulls[0] = t->company == NULL;
 		values[0] = t->company ? CStringGetTextDatum(t->company) : (Datum) 0;
 		values[1] = CStringGetTextDatum(t->schema);
@@ -211,10 +249,13 @@ bcmig_discover(PG_FUNCTION_ARGS)
 		values[6] = t->base ? CStringGetTextDatum(t->base->name) : (Datum) 0;
 		values[7] = Int64GetDatum(t->rows);
 		values[8] = Int64GetDatum(t->bytes);
-		values[9] = PointerGetDatum(construct_array(keys, nkeys, TEXTOID, -1, false, TYPALIGN_INT));
-		values[10] = CStringGetTextDatum(latency(t));
-		nulls[11] = t->left_out == NULL;
-		values[11] = t->left_out ? CStringGetTextDatum(t->left_out) : (Datum) 0;
+		values[9] = text_array(t->keys);
+		values[10] = text_array(t->collations);
+		nulls[11] = t->identity == NULL;
+		values[11] = t->identity ? CStringGetTextDatum(t->identity) : (Datum) 0;
+		values[12] = CStringGetTextDatum(latency(t, inventory));
+		nulls[13] = t->left_out == NULL;
+		values[13] = t->left_out ? CStringGetTextDatum(t->left_out) : (Datum) 0;
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	return (Datum) 0;

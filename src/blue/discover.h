@@ -11,6 +11,9 @@
 #include "bc_names.h"
 #include "source.h"
 
+/* ERROR where Business Central is not discovered */
+extern void bcmig_require_bc(const BcmigEnvironment *env);
+
 /* ask blue as "role"; classified */
 extern BcmigInventory *bcmig_inventory(const BcmigEnvironment *env, Oid role);
 

@@ -74,6 +74,9 @@ bcmig_load_environment(const char *name, int environment_id)
 	env->options = DatumGetJsonbPCopy(options);
 	MemoryContextSwitchTo(oldcontext);
 	env->connect_timeout = bcmig_option_int64("connect_timeout", env->options, NULL, 0);
+	env->application_server = MemoryContextStrdup(caller, bcmig_option_value("application_server", env->options, NULL));
+	if (strcmp(env->application_server, "auto") == 0)
+		env->application_server = NULL;
 	bcmig_catalog_end(&scope);
 
 	if (env->blue && !OidIsValid(env->serverid))
@@ -129,7 +132,7 @@ bcmig_read_descriptions(List *rows)
 			BcmigBlueColumn *c = palloc0(sizeof(BcmigBlueColumn));
 
 			c->name = row[1];
-			c->type = row[2];
+			c->type = c->native = row[2];
 			c->not_null = strcmp(row[3], "true") == 0;
 			c->default_expr = row[4];
 			c->key_position = row[5] ? atoi(row[5]) : 0;
@@ -154,6 +157,18 @@ bcmig_read_descriptions(List *rows)
 	return result;
 }
 
+List *
+bcmig_describe(const BcmigEnvironment *env, Oid role, List *tables)
+{
+	List	   *statements = bcmig_dialect_of_server(env->serverid)->describe(tables);
+	List	   *described = bcmig_read_descriptions(bcmig_ask(env->serverid, role, statements,
+															  bcmig_ask_timeout(env, list_length(tables))));
+
+	if (list_length(described) != list_length(tables))
+		elog(ERROR, "blue described %d of %d tables", list_length(described), list_length(tables));
+	return described;
+}
+
 /*
  * The text feed of an environment.  Inside a catalogue scope.
  */
@@ -168,6 +183,19 @@ make_environment_feed(int environment_id, const char *server, Oid owner)
 						 bcmig_dialect_of_server(get_foreign_server_oid(server, false))->feed_options(feed)), false, 0);
 	SPI_execute(psprintf("ALTER FOREIGN TABLE bcmig.%s OWNER TO %s",
 						 feed, quote_identifier(GetUserNameFromId(owner, false))), false, 0);
+}
+
+static void
+check_application_server(const char *environment, Jsonb *options)
+{
+	const char *server = bcmig_option_value("application_server", options, NULL);
+
+	if (strcmp(server, "auto") != 0 && !OidIsValid(get_foreign_server_oid(server, true)))
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_UNKNOWN_OBJECT),
+				 errmsg("foreign server \"%s\", option application_server of environment \"%s\", does not exist",
+						server, environment),
+				 errhint("CREATE SERVER %s FOREIGN DATA WRAPPER tds_fdw OPTIONS (...);", quote_identifier(server))));
 }
 
 /*
@@ -223,6 +251,7 @@ bcmig_add_environment(PG_FUNCTION_ARGS)
 				 errhint("GRANT USAGE ON FOREIGN SERVER %s TO %s;", quote_identifier(server),
 						 quote_identifier(GetUserNameFromId(owner, false)))));
 	options = bcmig_options_merge(NULL, options, "environment");
+	check_application_server(name, options);
 	stored = JsonbToCString(NULL, &options->root, VARSIZE(options));
 	if (bcmig_sql("INSERT INTO bcmig.environment (name, side, server, health_url, options, owner) "
 				  "VALUES ($1, 'blue', $2, $3, $4, $5) ON CONFLICT (name) DO NOTHING RETURNING environment_id",
@@ -252,6 +281,7 @@ bcmig_alter_environment(PG_FUNCTION_ARGS)
 	bcmig_check_member(env->owner, "environment", env->name);
 	bcmig_catalog_begin(&scope);
 	options = bcmig_options_merge(env->options, options, "environment");
+	check_application_server(env->name, options);
 	stored = JsonbToCString(NULL, &options->root, VARSIZE(options));
 	bcmig_sql("UPDATE bcmig.environment SET options = $2 WHERE environment_id = $1",
 			  "ij", env->environment_id, stored);

@@ -22,6 +22,7 @@ typedef struct BcmigEnvironment
 	Oid			owner;
 	Jsonb	   *options;
 	int			connect_timeout;	/* ms, effective */
+	char	   *application_server; /* NULL = none */
 } BcmigEnvironment;
 
 typedef struct BcmigBlueColumn
@@ -63,8 +64,11 @@ typedef struct BcmigBlueTable
 /* ERROR with a hint when there is none of that name */
 extern BcmigEnvironment *bcmig_load_environment(const char *name, int environment_id);
 
-/* the texts of describe for some tables -> BcmigBlueTable, in the same order */
+/* the rows of describe for some tables -> BcmigBlueTable, in the same order */
 extern List *bcmig_read_descriptions(List *rows);
+
+/* ask blue to describe some tables (BcmigName) */
+extern List *bcmig_describe(const BcmigEnvironment *env, Oid role, List *tables);
 
 /* how long to wait for that many statements */
 extern int	bcmig_ask_timeout(const BcmigEnvironment *env, int statements);

@@ -17,7 +17,7 @@
  */
 #include "postgres.h"
 
-#include "dialect.h"
+#include "tsql.h"
 
 #include "commands/defrem.h"
 #include "errors.h"

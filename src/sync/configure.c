@@ -18,6 +18,7 @@
 
 #include "configure.h"
 
+#include "al_metadata.h"
 #include "applier_lock.h"
 #include "ask.h"
 #include "call.h"
@@ -29,6 +30,8 @@
 #include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+
+#define MANY_TABLES		100		/* whose locks are too many for one transaction */
 
 BCMIG_FUNCTION(bcmig_create_sync);
 BCMIG_FUNCTION(bcmig_alter_sync);
@@ -233,8 +236,9 @@ typedef struct Removal
 	int64		quarantined;
 } Removal;
 
+/* of a sync: one table, or (0) those of a company, or (NULL) all */
 static List *
-removals(int sync_id, int table_id, bool drop_tables)
+removals(int sync_id, int table_id, const char *company, bool drop_tables)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	BcmigCatalogScope scope;
@@ -245,8 +249,8 @@ removals(int sync_id, int table_id, bool drop_tables)
 	n = bcmig_sql("SELECT t.table_id, format('%I.%I', t.target_schema, t.target_table), t.feed, "
 				  " t.made_target AND $3 AND to_regclass(format('%I.%I', t.target_schema, t.target_table)) IS NOT NULL, "
 				  " (SELECT count(*) FROM bcmig.quarantine q WHERE q.table_id = t.table_id) "
-				  "FROM bcmig.sync_table t WHERE t.sync_id = $1 AND ($2 = 0 OR t.table_id = $2) ORDER BY t.table_id",
-				  "iib", sync_id, table_id, (int) drop_tables);
+				  "FROM bcmig.sync_table t WHERE t.sync_id = $1 AND ($2 = 0 OR t.table_id = $2) AND ($4 IS NULL OR t.company = $4) ORDER BY t.table_id",
+				  "iibt", sync_id, table_id, (int) drop_tables, company);
 	MemoryContextSwitchTo(caller);
 	for (uint64 i = 0; i < n; i++)
 	{
@@ -265,9 +269,11 @@ removals(int sync_id, int table_id, bool drop_tables)
 
 /*
  * Take one table out.  What it wrote to green stays unless the target goes.
+ * Where there are many, their feeds are left for the manager to drop: all in
+ * one transaction would need more locks than a server has by default.
  */
 static void
-remove_table(const BcmigSync *sync, const Removal *r)
+remove_table(const BcmigSync *sync, const Removal *r, bool many)
 {
 	BcmigCatalogScope scope;
 	LOCKTAG		tag;
@@ -277,10 +283,25 @@ remove_table(const BcmigSync *sync, const Removal *r)
 	bcmig_catalog_begin(&scope);
 	bcmig_sql("DELETE FROM bcmig.quarantine WHERE table_id = $1", "i", r->table_id);
 	bcmig_sql("DELETE FROM bcmig.sync_table WHERE table_id = $1", "i", r->table_id);
-	SPI_execute(psprintf("DROP FOREIGN TABLE IF EXISTS bcmig.%s", quote_identifier(r->feed)), false, 0);
+	if (!many)
+		SPI_execute(psprintf("DROP FOREIGN TABLE IF EXISTS bcmig.%s", quote_identifier(r->feed)), false, 0);
 	bcmig_catalog_end(&scope);
 	if (r->drop_target)
 		bcmig_run_as(sync->owner, psprintf("DROP TABLE %s", r->target));
+}
+
+int64
+bcmig_remove_tables_of(const BcmigSync *sync, const char *company)
+{
+	List	   *tables = removals(sync->sync_id, 0, company, false);
+	ListCell   *lc;
+
+	foreach(lc, tables)
+	{
+		CHECK_FOR_INTERRUPTS();
+		remove_table(sync, lfirst(lc), list_length(tables) > MANY_TABLES);
+	}
+	return list_length(tables);
 }
 
 /*
@@ -298,7 +319,7 @@ bcmig_drop_sync(PG_FUNCTION_ARGS)
 	ListCell   *lc;
 
 	require_stopped(sync);
-	tables = removals(sync->sync_id, 0, drop_tables);
+	tables = removals(sync->sync_id, 0, NULL, drop_tables);
 	foreach(lc, tables)
 	{
 		Removal    *r = (Removal *) lfirst(lc);
@@ -312,7 +333,7 @@ bcmig_drop_sync(PG_FUNCTION_ARGS)
 			steps = add_step(steps, psprintf("DROP TABLE %s;", r->target), false,
 							 psprintf("%s and its rows are gone", r->target));
 		if (!dry_run)
-			remove_table(sync, r);
+			remove_table(sync, r, list_length(tables) > MANY_TABLES);
 	}
 	steps = add_step(steps, psprintf("DELETE FROM bcmig.sync WHERE name = %s;", quote_literal_cstr(sync->name)), false,
 					 psprintf("configuration and progress of %d tables are gone; the audit log stays", list_length(tables)));
@@ -340,45 +361,54 @@ bcmig_drop_sync(PG_FUNCTION_ARGS)
 	return bcmig_return_steps(fcinfo, steps);
 }
 
-/*
- * The rows of a table in the catalogue, and its feed.
- */
 static void
-store_table(BcmigNewTable *new, bool made_target)
+store_column(int table_id, int ordinal, const BcmigColumn *c, List *values)
+{
+	ListCell   *lc;
+
+	bcmig_sql("INSERT INTO bcmig.column_map (table_id, ordinal, source_column, source_type, target_column, "
+			  " target_type, key_position, row_identity, native_type, part, not_null, default_value, al_type, type_source) "
+			  "VALUES ($1, $2, $3, $4, $5, $6, nullif($7, 0), $8, $9, $10, $11, $12, $13, $14)",
+			  "iittttibtibttt", table_id, ordinal, c->source, c->source_type, c->target, c->target_type,
+			  c->key_position, (int) c->row_identity, c->native_type, c->part,
+			  (int) c->not_null, c->default_value, c->al_type, c->from_metadata ? "metadata" : "sql");
+	foreach(lc, values)
+	{
+		BcmigAlOption *o = lfirst(lc);
+
+		bcmig_sql("INSERT INTO bcmig.enum_value (table_id, ordinal, value, name) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
+				  "iiit", table_id, ordinal, o->ordinal, o->name);
+	}
+}
+
+/*
+ * The rows of a table in the catalogue; returns its id.
+ */
+static int
+store_table(BcmigNewTable *new)
 {
 	BcmigCatalogScope scope;
-	char	   *server;
 	int			table_id;
 
 	bcmig_catalog_begin(&scope);
-	bcmig_sql("SELECT nextval(pg_get_serial_sequence('bcmig.sync_table', 'table_id'))::int, server "
-			  "FROM bcmig.environment WHERE environment_id = $1", "i", new->sync->environment_id);
+	bcmig_sql("SELECT nextval(pg_get_serial_sequence('bcmig.sync_table', 'table_id'))::int", "");
 	table_id = bcmig_get_int64(0, 1, 0);
-	server = bcmig_get_text(0, 2);
 	if (bcmig_sql("INSERT INTO bcmig.sync_table (table_id, sync_id, source_schema, source_table, target_schema, "
-				  " target_table, feed, capture, version_column, indexes, made_target, options) "
-				  "OVERRIDING SYSTEM VALUE VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) "
-				  "ON CONFLICT DO NOTHING RETURNING 1", "iitttttttjbj",
+				  " target_table, feed, capture, version_column, indexes, made_target, options, company, al_table, naming) "
+				  "OVERRIDING SYSTEM VALUE VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) "
+				  "ON CONFLICT DO NOTHING RETURNING 1", "iitttttttjbjttt",
 				  table_id, new->sync->sync_id, new->source_schema, new->source_table,
 				  new->target_schema, new->target_table, psprintf("feed_%d", table_id),
-				  new->capture, new->version_column, new->indexes, (int) made_target,
-				  options_text(new->options)) == 0)
+				  new->capture, new->version_column, new->indexes, (int) !OidIsValid(new->target),
+				  options_text(new->options), new->company, new->al_table,
+				  new->snake ? "snake" : "source") == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_BM_DUPLICATE),
 				 errmsg("table %s, or its source, has just been added by another session",
 						quote_qualified_identifier(new->target_schema, new->target_table)),
 				 errhint("SELECT * FROM bcmig.sync_table;")));
 	for (int i = 0; i < new->ncolumns; i++)
-	{
-		BcmigColumn *c = &new->columns[i];
-
-		bcmig_sql("INSERT INTO bcmig.column_map (table_id, ordinal, source_column, source_type, target_column, "
-				  " target_type, key_position, row_identity, native_type, part, not_null, default_value) "
-				  "VALUES ($1, $2, $3, $4, $5, $6, nullif($7, 0), $8, $9, $10, $11, $12)",
-				  "iittttibtibt", table_id, i + 1, c->source, c->source_type, c->target, c->target_type,
-				  c->key_position, (int) c->row_identity, c->native_type, c->part,
-				  (int) new->blue_columns[i]->not_null, new->blue_columns[i]->default_value);
-	}
+		store_column(table_id, i + 1, &new->columns[i], new->enum_values[i]);
 	for (int i = 0; i < new->ncompanions; i++)
 	{
 		BcmigCompanion *p = &new->companions[i];
@@ -391,13 +421,13 @@ store_table(BcmigNewTable *new, bool made_target)
 				  PointerGetDatum(construct_array(keys, p->nkeys, TEXTOID, -1, false, TYPALIGN_INT)));
 	}
 	bcmig_sql("INSERT INTO bcmig.table_state (table_id) VALUES ($1)", "i", table_id);
-	bcmig_make_feed(new, table_id, server);
 	bcmig_audit("command", new->sync->name,
 				quote_qualified_identifier(new->target_schema, new->target_table), "bcmig_add_table",
 				psprintf("%s.%s, capture %s, options %s", quote_identifier(new->source_schema),
 						 quote_identifier(new->source_table), new->capture, options_text(new->options)));
 	bcmig_config_changed();
 	bcmig_catalog_end(&scope);
+	return table_id;
 }
 
 static void
@@ -435,27 +465,18 @@ bcmig_table_options(Jsonb *base, Jsonb *change)
 	return merged;
 }
 
-/*
- * The rest of adding a table blue has described; returns the target.
- */
-char *
+int
 bcmig_add_described(BcmigNewTable *new)
 {
 	check_source_is_free(new);
-	bcmig_choose_capture(new);
-	bcmig_choose_columns(new);
 	if (OidIsValid(new->target))
 	{
 		bcmig_check_target(new);
 		new->indexes = "[]";	/* its owner's business */
 	}
 	else
-	{
-		bcmig_make_target(new);
 		bcmig_choose_indexes(new);
-	}
-	store_table(new, !OidIsValid(new->target));
-	return pstrdup(quote_qualified_identifier(new->target_schema, new->target_table));
+	return store_table(new);
 }
 
 /*
@@ -474,7 +495,9 @@ bcmig_add_table(PG_FUNCTION_ARGS)
 	/* what can be said without blue comes first */
 	bcmig_find_target(&new, target);
 	bcmig_describe_source(&new);
-	PG_RETURN_TEXT_P(cstring_to_text(bcmig_add_described(&new)));
+	bcmig_choose_columns(&new);
+	bcmig_make_table(bcmig_add_described(&new));
+	PG_RETURN_TEXT_P(cstring_to_text(quote_qualified_identifier(new.target_schema, new.target_table)));
 }
 
 static bool
@@ -528,7 +551,7 @@ change_capture(const BcmigSync *sync, int table_id, Jsonb *options)
 Datum
 bcmig_alter_table(PG_FUNCTION_ARGS)
 {
-	static const char *const fixed[] = {"companions", "key", "keyless", "source_schema"};
+	static const char *const fixed[] = {"companions", "key", "keyless", "leave_out", "source_schema"};
 	BcmigSync  *sync = bcmig_load_sync(bcmig_arg_text(fcinfo, 0, "sync"));
 	char	   *target;
 	int			table_id = bcmig_find_table(sync, bcmig_arg_text(fcinfo, 1, "target"), &target);
@@ -578,10 +601,10 @@ bcmig_remove_table(PG_FUNCTION_ARGS)
 	BcmigSync  *sync = bcmig_load_sync(bcmig_arg_text(fcinfo, 0, "sync"));
 	char	   *target;
 	int			table_id = bcmig_find_table(sync, bcmig_arg_text(fcinfo, 1, "target"), &target);
-	Removal    *r = linitial(removals(sync->sync_id, table_id, false));
+	Removal    *r = linitial(removals(sync->sync_id, table_id, NULL, false));
 	BcmigCatalogScope scope;
 
-	remove_table(sync, r);
+	remove_table(sync, r, false);
 	bcmig_catalog_begin(&scope);
 	bcmig_audit("command", sync->name, target, "bcmig_remove_table", NULL);
 	bcmig_config_changed();

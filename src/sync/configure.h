@@ -26,7 +26,7 @@ typedef struct BcmigSync
 
 /*
  * A table on its way into a sync: what blue said of it, and what becomes of
- * it on green.  columns[i] and blue_columns[i] belong together.
+ * it on green.
  */
 typedef struct BcmigNewTable
 {
@@ -43,25 +43,34 @@ typedef struct BcmigNewTable
 	bool		key_overridden;
 	int			ncolumns;
 	BcmigColumn *columns;
-	BcmigBlueColumn **blue_columns;
+	List	  **enum_values;	/* of each column: BcmigAlOption, NIL = none */
 	int			nkeys;
 	bool		snake;			/* target columns in snake_case */
 	char	   *target_schema;
 	char	   *target_table;
 	Oid			target;			/* InvalidOid = to be made */
 	char	   *indexes;		/* jsonb as text */
+	char	   *company;		/* NULL = none */
+	char	   *al_table;		/* NULL = not known */
 } BcmigNewTable;
 
 /* configure.c: ERROR when there is none, or the caller may not touch it */
 extern BcmigSync *bcmig_load_sync(const char *name);
 extern int	bcmig_find_table(const BcmigSync *sync, const char *target, char **name);
 
-/* a described table: chooses capture and columns, makes or checks the target, stores it all */
-extern char *bcmig_add_described(BcmigNewTable *new);
+/*
+ * A table whose columns have been chosen: checks a target that is there, stores
+ * it all.  Returns the table's id; green table and feed are made
+ * by bcmig_make_table().
+ */
+extern int	bcmig_add_described(BcmigNewTable *new);
+/* take the tables of a company out of a sync; how many there were */
+extern int64 bcmig_remove_tables_of(const BcmigSync *sync, const char *company);
+
 extern Jsonb *bcmig_table_options(Jsonb *base, Jsonb *change);
 
 /* source_table.c */
-extern List *bcmig_describe_statements(BcmigNewTable *new, const BcmigDialect *dialect);
+extern List *bcmig_names_of(BcmigNewTable *new, const BcmigDialect *dialect);
 extern void bcmig_take_descriptions(BcmigNewTable *new, const BcmigDialect *dialect, List *described);
 extern void bcmig_describe_source(BcmigNewTable *new);
 extern void bcmig_choose_capture(BcmigNewTable *new);
@@ -72,9 +81,12 @@ extern void bcmig_run_as(Oid role, const char *sql);
 extern char *bcmig_green_name(const char *name, List *taken);
 extern void bcmig_find_target(BcmigNewTable *new, const char *target);
 extern void bcmig_check_target(BcmigNewTable *new);
-extern void bcmig_make_target(BcmigNewTable *new);
 extern void bcmig_choose_indexes(BcmigNewTable *new);
-extern void bcmig_make_feed(const BcmigNewTable *new, int table_id, const char *server);
+extern void bcmig_make_target(const BcmigTableInfo *table);
+extern void bcmig_make_feed(const BcmigTableInfo *table);
+
+/* make.c: the green table of an added table, where bcmig is to make it, and its feed */
+extern void bcmig_make_table(int table_id);
 
 /* preflight.c: a List of BcmigCheck */
 extern List *bcmig_preflight_checks(const BcmigSync *sync);

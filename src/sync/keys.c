@@ -227,10 +227,14 @@ bcmig_build_secondary(BcmigWork *work)
 	bcmig_sql("SELECT CASE WHEN x.u THEN format('ALTER TABLE %s ADD UNIQUE (%s) DEFERRABLE INITIALLY IMMEDIATE', $3, x.cols) "
 			  " ELSE format('CREATE INDEX ON %s (%s)', $3, x.cols) END "
 			  "FROM (SELECT (i->>'unique')::bool AS u, "
-			  "  (SELECT string_agg(quote_ident(c), ', ' ORDER BY o) FROM jsonb_array_elements_text(i->'columns') WITH ORDINALITY c(c, o)) AS cols, "
-			  "  (SELECT array_agg(a.attnum ORDER BY o) FROM jsonb_array_elements_text(i->'columns') WITH ORDINALITY c(c, o) "
-			  "   JOIN pg_attribute a ON a.attrelid = $2 AND a.attname = c.c) AS atts "
-			  "  FROM bcmig.sync_table t, jsonb_array_elements(t.indexes) i WHERE t.table_id = $1) x "
+			  "  c.cols, c.atts "
+			  "  FROM bcmig.sync_table t, jsonb_array_elements(t.indexes) i, "
+			  "   LATERAL (SELECT string_agg(quote_ident(m.target_column), ', ' ORDER BY e.o) AS cols, array_agg(a.attnum ORDER BY e.o) AS atts "
+			  "    FROM jsonb_array_elements_text(i->'columns') WITH ORDINALITY e(c, o) "
+			  "    JOIN bcmig.column_map m ON m.table_id = t.table_id AND m.part = 0 AND m.source_column = e.c "
+			  "    JOIN pg_attribute a ON a.attrelid = $2 AND a.attname = m.target_column "
+			  "    HAVING count(*) = jsonb_array_length(i->'columns')) c "
+			  "  WHERE t.table_id = $1) x "
 			  "WHERE NOT EXISTS (SELECT FROM pg_index p WHERE p.indrelid = $2 AND p.indisunique = x.u "
 			  "  AND (SELECT array_agg(k ORDER BY o) FROM unnest(p.indkey::int2[]) WITH ORDINALITY k(k, o) WHERE o <= p.indnkeyatts) = x.atts)",
 			  "iot", table->table_id, target_relid(table), table->target_name);

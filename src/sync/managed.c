@@ -137,7 +137,7 @@ load_tables(Config *c)
 			  " coalesce(coalesce(t.options->>'sweep_interval', s.options->>'sweep_interval')::int8, 900000), "
 			  " st.state, coalesce(st.position, 0), coalesce(st.swept_position, 0), st.swept_at, "
 			  " st.rows_copied, st.rows_applied, st.rows_deleted, t.source_schema, t.source_table, "
-			  " coalesce(q.n, 0)::int8 "
+			  " coalesce(q.n, 0)::int8, st.made "
 			  "FROM bcmig.sync_table t JOIN bcmig.sync s USING (sync_id) JOIN bcmig.table_state st USING (table_id) "
 			  "LEFT JOIN (SELECT table_id, count(*) AS n FROM bcmig.quarantine GROUP BY 1) q USING (table_id) "
 			  "ORDER BY 4, 1", "");
@@ -155,6 +155,7 @@ load_tables(Config *c)
 		t->parallel = bcmig_get_int64(i, 5, 0);
 		t->enabled = bcmig_get_bool(i, 6);
 		t->sweep_interval = bcmig_get_int64(i, 7, 900000);
+		t->made = bcmig_get_bool(i, 18);
 		t->snapshot = strcmp(capture, "snapshot") == 0;
 		t->sweeps = strcmp(capture, "rowversion") == 0;
 		if (t->sync != NULL && t->sync->running && t->sync->blue >= 0)

@@ -29,6 +29,7 @@
 #include "slot.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
+#include "storage/lmgr.h"
 #include "storage/proc.h"
 #include "utils/backend_status.h"
 #include "utils/builtins.h"
@@ -43,6 +44,7 @@ extern PGDLLEXPORT void bcmig_manager_main(Datum arg);
 #define RELOAD_INTERVAL		10000	/* ms; configuration is re-read at least so often */
 #define CLEANUP_INTERVAL	60000	/* ms between two clean-ups of bcmig.sync_batch */
 #define SHORT_RETRY			10000	/* ms until the server is asked again for a worker it refused */
+#define FEEDS_AT_A_TIME		100		/* dropped in one transaction */
 #define CLEANUP_ROWS		10000	/* rows of sync_batch deleted in one transaction */
 
 /* a process this manager launched */
@@ -337,6 +339,46 @@ clean_up(void)
 	} while (deleted == CLEANUP_ROWS);
 }
 
+/*
+ * Feeds whose table has been removed together with many others (configure.c).
+ */
+static void
+drop_orphaned_feeds(void)
+{
+	BcmigCatalogScope scope;
+	uint64		n;
+	int			dropped;
+
+	do
+	{
+		Oid			feeds[FEEDS_AT_A_TIME];
+		char	   *names[FEEDS_AT_A_TIME];
+
+		CHECK_FOR_INTERRUPTS();
+		dropped = 0;
+		bcmig_start_transaction();
+		bcmig_catalog_begin(&scope);
+		n = bcmig_sql("SELECT c.oid, c.relname::text FROM pg_class c WHERE c.relnamespace = 'bcmig'::regnamespace AND c.relkind = 'f' "
+					  "AND c.relname ~ '^feed_[0-9]+$' AND NOT EXISTS (SELECT FROM bcmig.sync_table t WHERE t.feed = c.relname) "
+					  "LIMIT $1", "i", FEEDS_AT_A_TIME);
+		for (uint64 i = 0; i < n; i++)
+		{
+			feeds[i] = bcmig_get_int64(i, 1, 0);
+			names[i] = bcmig_get_text(i, 2);
+		}
+		for (uint64 i = 0; i < n; i++)
+		{
+			/* a worker may be at its last read: the next clean-up comes */
+			if (!ConditionalLockRelationOid(feeds[i], AccessExclusiveLock))
+				continue;
+			dropped++;
+			SPI_execute(psprintf("DROP FOREIGN TABLE bcmig.%s", quote_identifier(names[i])), false, 0);
+		}
+		bcmig_catalog_end(&scope);
+		bcmig_end_transaction();
+	} while (dropped == FEEDS_AT_A_TIME);
+}
+
 static bool
 extension_exists(void)
 {
@@ -421,6 +463,7 @@ bcmig_manager_main(Datum arg)
 		if (TimestampDifferenceMilliseconds(last_cleanup, now) >= CLEANUP_INTERVAL)
 		{
 			clean_up();
+			drop_orphaned_feeds();
 			last_cleanup = now;
 		}
 		pgstat_report_stat(false);

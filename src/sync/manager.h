@@ -41,6 +41,7 @@ typedef struct Table
 	int			priority;
 	int			parallel;
 	bool		enabled;
+	bool		made;			/* green table and feed are there */
 	bool		snapshot;
 	bool		sweeps;			/* deletes come by sweep */
 	int64		sweep_interval;

@@ -23,6 +23,7 @@
 #include "dialect.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "schema_change.h"
 #include "storage/lock.h"
 #include "storage/proc.h"
 #include "utils/acl.h"
@@ -44,10 +45,12 @@ typedef struct Candidate
 {
 	BcmigTableInfo *info;
 	bool		pending;
+	bool		made;			/* else green table and feed come when the sync runs */
 	Oid			target;			/* InvalidOid = gone */
 	bool		owned;			/* by the owner of the sync, or a role it is in */
 	bool		may_index;		/* CREATE in its schema */
 	BcmigBlueTable *blue;		/* NULL = blue did not answer */
+	List	   *described;		/* blue, and its companions */
 } Candidate;
 
 /* checks that hold for every table, in the order they are reported */
@@ -115,14 +118,15 @@ load_candidates(const BcmigSync *sync)
 		t->target = OidIsValid(nspid) ? get_relname_relid(t->info->target_table, nspid) : InvalidOid;
 
 		bcmig_catalog_begin(&scope);
-		if (bcmig_sql("SELECT s.state = 'pending', coalesce(pg_has_role($3, c.relowner, 'USAGE'), false), "
+		if (bcmig_sql("SELECT s.state = 'pending', s.made, coalesce(pg_has_role($3, c.relowner, 'USAGE'), false), "
 					  " coalesce(has_schema_privilege($3, c.relnamespace, 'CREATE'), false) "
 					  "FROM bcmig.table_state s LEFT JOIN pg_class c ON c.oid = $2 WHERE s.table_id = $1",
 					  "ioo", t->info->table_id, t->target, sync->owner) > 0)
 		{
 			t->pending = bcmig_get_bool(0, 1);
-			t->owned = bcmig_get_bool(0, 2);
-			t->may_index = bcmig_get_bool(0, 3);
+			t->made = bcmig_get_bool(0, 2);
+			t->owned = bcmig_get_bool(0, 3);
+			t->may_index = bcmig_get_bool(0, 4);
 		}
 		bcmig_catalog_end(&scope);
 		result = lappend(result, t);
@@ -130,31 +134,34 @@ load_candidates(const BcmigSync *sync)
 	return result;
 }
 
-/* one describe for each table */
+/* tables and companions, for blue to describe */
 static List *
-describe_statements(const BcmigDialect *dialect, List *candidates)
+names_of(List *candidates)
 {
-	List	   *statements = NIL;
+	List	   *names = NIL;
 	ListCell   *lc;
 
+	foreach(lc, candidates)
+		names = list_concat(names, bcmig_table_names(((Candidate *) lfirst(lc))->info));
+	return names;
+}
+
+static void
+attach_descriptions(List *candidates, List *tables)
+{
+	ListCell   *lc;
+	int			next = 0;
+
+	if (tables == NIL)
+		return;
 	foreach(lc, candidates)
 	{
 		Candidate  *t = (Candidate *) lfirst(lc);
 
-		statements = lappend(statements, dialect->describe(t->info->source_schema, t->info->source_table));
+		t->described = list_copy_head(list_copy_tail(tables, next), t->info->ncompanions + 1);
+		t->blue = linitial(t->described);
+		next += t->info->ncompanions + 1;
 	}
-	return statements;
-}
-
-static void
-attach_descriptions(List *candidates, List *rows)
-{
-	List	   *tables = bcmig_read_descriptions(rows);
-	ListCell   *lc;
-	ListCell   *lb;
-
-	forboth(lc, candidates, lb, tables)
-		((Candidate *) lfirst(lc))->blue = (BcmigBlueTable *) lfirst(lb);
 }
 
 /*
@@ -279,55 +286,20 @@ again(const Candidate *t)
 					quote_literal_cstr(t->info->sync_name), quote_literal_cstr(t->info->target_name));
 }
 
-static const BcmigBlueColumn *
-find_blue_column(const BcmigBlueTable *blue, const char *name)
-{
-	ListCell   *lc;
-
-	foreach(lc, blue->columns)
-	{
-		if (strcmp(((BcmigBlueColumn *) lfirst(lc))->name, name) == 0)
-			return (BcmigBlueColumn *) lfirst(lc);
-	}
-	return NULL;
-}
-
-/* columns and key as they were when the table was added */
+/* columns and key against what they were when the table was added */
 static void
 check_source_shape(TableChecks *c, const Candidate *t)
 {
-	const BcmigTableInfo *info = t->info;
-	int			known = 0;
+	ListCell   *lc;
 
-	for (int i = 0; i < info->ncolumns; i++)
+	foreach(lc, bcmig_compare_schema(t->info, t->described))
 	{
-		const BcmigColumn *column = &info->columns[i];
-		const BcmigBlueColumn *b;
+		BcmigChange *change = lfirst(lc);
 
-		if (column->part > 0)
-			continue;			/* of a companion, which is not described here */
-		b = find_blue_column(t->blue, column->source);
-		if (b == NULL)
-		{
-			table_check(c, SOURCE_COLUMNS, "fail", t,
-						psprintf("Blue has no column \"%s\" any more.", column->source), again(t));
-			continue;
-		}
-		known++;
-		if (strcmp(b->type, column->native_type) != 0)
-			table_check(c, SOURCE_COLUMNS, "fail", t,
-						psprintf("Column \"%s\" is %s on blue now, it was %s.", column->source, b->type, column->native_type),
-						again(t));
-		if (column->key_position > 0 && !b->not_null)
-			table_check(c, SOURCE_KEYS, "fail", t,
-						psprintf("Column \"%s\" of the key can be NULL on blue.", column->source), again(t));
-		if (strcmp(info->capture, "change_tracking") == 0 && b->key_position != column->key_position)
-			table_check(c, SOURCE_KEYS, "fail", t,
-						psprintf("Column \"%s\" has another place in the key of blue now.", column->source), again(t));
+		table_check(c, change->kind == BCMIG_KEY_CHANGED ? SOURCE_KEYS : SOURCE_COLUMNS,
+					change->kind == BCMIG_COLUMN_ADDED ? "warn" : "fail", t,
+					bcmig_change_text(t->info, change), again(t));
 	}
-	if (list_length(t->blue->columns) > known + (info->version_column != NULL &&
-												 find_blue_column(t->blue, info->version_column) != NULL))
-		table_check(c, SOURCE_COLUMNS, "warn", t, "Blue has columns that are not copied.", again(t));
 }
 
 static void
@@ -381,11 +353,39 @@ has_rows(const char *target)
 	return found;
 }
 
+/* a table that is made once the sync runs */
+static void
+check_future_target(TableChecks *c, const Candidate *t, const BcmigSync *sync)
+{
+	char	   *owner = GetUserNameFromId(sync->owner, false);
+	BcmigCatalogScope scope;
+	bool		there;
+	bool		may_create = false;
+
+	bcmig_catalog_begin(&scope);
+	there = bcmig_sql("SELECT has_schema_privilege($1::oid, n.oid, 'CREATE') AND has_schema_privilege($1::oid, n.oid, 'USAGE') "
+					  "FROM pg_namespace n WHERE n.nspname = $2", "ot", sync->owner, t->info->target_schema) > 0;
+	if (there)
+		may_create = bcmig_get_bool(0, 1);
+	bcmig_catalog_end(&scope);
+	if (!there)
+		table_check(c, TARGET_TABLES, "fail", t, "Its schema is gone.",
+					psprintf("CREATE SCHEMA %s AUTHORIZATION %s;", quote_identifier(t->info->target_schema), quote_identifier(owner)));
+	else if (!may_create)
+		table_check(c, TARGET_RIGHTS, "fail", t, psprintf("Role \"%s\" may not create tables in its schema.", owner),
+					psprintf("GRANT USAGE, CREATE ON SCHEMA %s TO %s;", quote_identifier(t->info->target_schema), quote_identifier(owner)));
+}
+
 static void
 check_target(TableChecks *c, const Candidate *t, const BcmigSync *sync)
 {
 	char	   *owner = GetUserNameFromId(sync->owner, false);
 
+	if (!t->made)
+	{
+		check_future_target(c, t, sync);
+		return;
+	}
 	if (!OidIsValid(t->target))
 	{
 		table_check(c, TARGET_TABLES, "fail", t, "The green table is gone.", again(t));
@@ -425,10 +425,10 @@ bcmig_preflight_checks(const BcmigSync *sync)
 	{
 		checks = bcmig_add_check(checks, "owner", "ok", GetUserNameFromId(sync->owner, false), NULL, NULL, NULL);
 		checks = list_concat(checks, bcmig_blue_checks(env, sync->owner,
-													   describe_statements(bcmig_dialect_of_server(env->serverid), candidates),
+													   bcmig_dialect_of_server(env->serverid)->describe(names_of(candidates)),
 													   &rows));
 	}
-	attach_descriptions(candidates, rows);
+	attach_descriptions(candidates, bcmig_read_descriptions(rows));
 	answered = rows != NIL;
 	if (answered)
 		checks = check_disk(checks, candidates);
@@ -472,7 +472,6 @@ bcmig_estimate(PG_FUNCTION_ARGS)
 	BcmigSync  *sync = bcmig_load_sync(bcmig_arg_text(fcinfo, 0, "sync"));
 	BcmigEnvironment *env = bcmig_load_environment(NULL, sync->environment_id);
 	List	   *candidates = load_candidates(sync);
-	List	   *statements = describe_statements(bcmig_dialect_of_server(env->serverid), candidates);
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	BcmigCatalogScope scope;
 	double		rate = ASSUMED_BYTES_PER_S;
@@ -484,8 +483,7 @@ bcmig_estimate(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	if (candidates == NIL)
 		return (Datum) 0;
-	attach_descriptions(candidates, bcmig_ask(env->serverid, sync->owner, statements,
-											  bcmig_ask_timeout(env, list_length(statements))));
+	attach_descriptions(candidates, bcmig_describe(env, sync->owner, names_of(candidates)));
 
 	bcmig_catalog_begin(&scope);
 	bcmig_sql("SELECT sum(c.bytes) / sum(c.seconds) FROM bcmig.copy_chunk c JOIN bcmig.sync_table t USING (table_id) "

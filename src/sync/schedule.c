@@ -134,9 +134,28 @@ copy_due(const Table *t, TimestampTz now)
 		return false;
 	if (live->busy == 0)
 		live->drained = false;
+	if (!t->made)
+		return false;
 	if (live->state == BCMIG_PENDING || live->state == BCMIG_RESYNC)
 		return live->busy == 0;
 	return live->state == BCMIG_COPYING && live->busy < most && !live->drained;
+}
+
+/* one worker makes the tables of a sync */
+static bool
+make_due(const Table *t, TimestampTz now)
+{
+	if (t->made || t->live->state != BCMIG_PENDING || t->live->exclusive || t->live->stopping || t->live->not_before > now)
+		return false;
+	for (int i = 0; i < BCMIG_MAX_SLOTS; i++)
+	{
+		BcmigSlot  *slot = &bcmig_shared->slots[i];
+
+		if (slot->in_use && slot->dboid == MyDatabaseId && slot->job.kind == BCMIG_JOB_MAKE &&
+			slot->job.sync_id == t->sync->sync_id)
+			return false;
+	}
+	return true;
 }
 
 static int
@@ -280,6 +299,14 @@ bcmig_schedule(void)
 		if (give_job(&t, 1, t->snapshot && r->kind == BCMIG_JOB_WINDOW ? BCMIG_JOB_SWEEP : r->kind,
 					 r->id, &missing))
 			r->kind = BCMIG_JOB_NONE;
+	}
+
+	for (int i = 0; i < bcmig_managed->ntables; i++)
+	{
+		Table	   *t = &bcmig_managed->tables[i];
+
+		if (blue_answers(t) && !t->made && longs < pool && make_due(t, now) && give_job(&t, 1, BCMIG_JOB_MAKE, 0, &missing))
+			longs++;
 	}
 
 	for (int pass = 0; pass < 2; pass++)

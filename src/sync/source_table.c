@@ -64,6 +64,19 @@ option_list(const BcmigNewTable *new, const char *option)
 	return names;
 }
 
+static bool
+is_named(List *names, const char *name)
+{
+	ListCell   *lc;
+
+	foreach(lc, names)
+	{
+		if (strcmp(lfirst(lc), name) == 0)
+			return true;
+	}
+	return false;
+}
+
 /* companions[] from the option */
 static void
 name_companions(BcmigNewTable *new, const BcmigDialect *dialect)
@@ -96,7 +109,6 @@ take_types(BcmigBlueTable *blue, const BcmigDialect *dialect)
 	{
 		BcmigBlueColumn *c = (BcmigBlueColumn *) lfirst(lc);
 
-		c->native = c->type;
 		if (dialect->green_type != NULL)
 			c->type = dialect->green_type(c->native);
 		if (c->default_expr != NULL)
@@ -162,15 +174,15 @@ check_companions(BcmigNewTable *new)
 }
 
 /*
- * The questions that describe a table and its companions.  new->options must
- * be set; fills source_schema and the companions' names.
+ * The table and its companions, for blue to describe.  new->options must be
+ * set; fills source_schema and the companions' names.
  */
 List *
-bcmig_describe_statements(BcmigNewTable *new, const BcmigDialect *dialect)
+bcmig_names_of(BcmigNewTable *new, const BcmigDialect *dialect)
 {
 	BcmigCatalogScope scope;
 	MemoryContext caller = CurrentMemoryContext;
-	List	   *statements;
+	List	   *names;
 
 	if (new->source_schema == NULL)
 	{
@@ -184,10 +196,10 @@ bcmig_describe_statements(BcmigNewTable *new, const BcmigDialect *dialect)
 	}
 
 	name_companions(new, dialect);
-	statements = list_make1(dialect->describe(new->source_schema, new->source_table));
+	names = list_make1(bcmig_name(new->source_schema, new->source_table));
 	for (int i = 0; i < new->ncompanions; i++)
-		statements = lappend(statements, dialect->describe(new->companions[i].schema, new->companions[i].table));
-	return statements;
+		names = lappend(names, bcmig_name(new->companions[i].schema, new->companions[i].table));
+	return names;
 }
 
 /*
@@ -198,11 +210,9 @@ bcmig_describe_source(BcmigNewTable *new)
 {
 	BcmigEnvironment *env = bcmig_load_environment(NULL, new->sync->environment_id);
 	const BcmigDialect *dialect = bcmig_dialect_of_server(env->serverid);
-	List	   *statements = bcmig_describe_statements(new, dialect);
 
 	bcmig_take_descriptions(new, dialect,
-							bcmig_read_descriptions(bcmig_ask(env->serverid, new->sync->owner, statements,
-															  bcmig_ask_timeout(env, list_length(statements)))));
+							bcmig_describe(env, new->sync->owner, bcmig_names_of(new, dialect)));
 }
 
 /*
@@ -405,8 +415,10 @@ add_column(BcmigNewTable *new, BcmigBlueColumn *b, int part, List **taken)
 {
 	BcmigColumn *c = &new->columns[new->ncolumns];
 
-	new->blue_columns[new->ncolumns++] = b;
+	new->ncolumns++;
 	c->source = b->name;
+	c->not_null = b->not_null;
+	c->default_value = b->default_value;
 	c->part = part;
 	c->native_type = b->native;
 	c->source_type = green_type(b->type);
@@ -425,7 +437,7 @@ add_column(BcmigNewTable *new, BcmigBlueColumn *b, int part, List **taken)
 }
 
 /*
- * Fill columns[]: every column of blue but the one that holds the row version;
+ * Choose capture and key, and fill columns[]: every column of blue but the one that holds the row version;
  * of companions also without their keys, and NULL where there is no row.
  */
 void
@@ -435,15 +447,18 @@ bcmig_choose_columns(BcmigNewTable *new)
 	BcmigCatalogScope scope;
 	ListCell   *lc;
 	ListCell   *cell;
+	List	   *left_out = option_list(new, "leave_out");
 	List	   *taken = list_make2("bc_op", "bc_rowversion");
 	static const char *const system_columns[] = {"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"};
 	int			n = list_length(new->blue->columns);
 	int			part = 0;
 
+	bcmig_choose_capture(new);
+
 	foreach(lc, new->blue_companions)
 		n += list_length(((BcmigBlueTable *) lfirst(lc))->columns);
 	new->columns = palloc0(sizeof(BcmigColumn) * n);
-	new->blue_columns = palloc0(sizeof(BcmigBlueColumn *) * n);
+	new->enum_values = palloc0(sizeof(List *) * n);
 
 	for (int i = 0; i < lengthof(system_columns); i++)
 		taken = lappend(taken, unconstify(char *, system_columns[i]));
@@ -454,8 +469,15 @@ bcmig_choose_columns(BcmigNewTable *new)
 	{
 		BcmigBlueColumn *b = (BcmigBlueColumn *) lfirst(lc);
 
-		if (new->version_column == NULL || strcmp(b->name, new->version_column) != 0)
+		if (new->version_column != NULL && strcmp(b->name, new->version_column) == 0)
+			continue;
+		if (!is_named(left_out, b->name))
 			add_column(new, b, 0, &taken);
+		else if (b->key_position > 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_BM_OPTION),
+					 errmsg("option \"leave_out\" names column \"%s\" of the key of %s", b->name, source_name(new)),
+					 errhint("A row cannot be found without its key.")));
 	}
 	foreach(lc, new->blue_companions)
 	{
@@ -466,7 +488,7 @@ bcmig_choose_columns(BcmigNewTable *new)
 		{
 			BcmigBlueColumn *b = (BcmigBlueColumn *) lfirst(cell);
 
-			if (b->key_position > 0 || (p->stamp_column != NULL && strcmp(b->name, p->stamp_column) == 0))
+			if (is_named(left_out, b->name) || b->key_position > 0 || (p->stamp_column != NULL && strcmp(b->name, p->stamp_column) == 0))
 				continue;
 			b->not_null = false;
 			add_column(new, b, part, &taken);

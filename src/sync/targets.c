@@ -401,64 +401,63 @@ bcmig_check_target(BcmigNewTable *new)
 	table_close(rel, NoLock);
 }
 
+/* the key's columns, quoted */
+static char *
+key_list(const BcmigTableInfo *table)
+{
+	StringInfoData keys;
+
+	initStringInfo(&keys);
+	for (int k = 0; k < table->nkeys; k++)
+		appendStringInfo(&keys, "%s%s", k > 0 ? ", " : "", quote_identifier(table->columns[table->keys[k]].target));
+	return keys.data;
+}
+
 /*
  * Make the green table, as the owner of the sync.
  */
 void
-bcmig_make_target(BcmigNewTable *new)
+bcmig_make_target(const BcmigTableInfo *table)
 {
 	StringInfoData sql;
-	StringInfoData keys;
 	BcmigCatalogScope scope;
 	bool		may_create;
-	char	   *owner = GetUserNameFromId(new->sync->owner, false);
+	char	   *owner = GetUserNameFromId(table->owner, false);
 
 	bcmig_catalog_begin(&scope);
-	bcmig_sql("SELECT has_schema_privilege($1::oid, n.oid, 'CREATE') AND has_schema_privilege($1::oid, n.oid, 'USAGE') "
-			  "FROM pg_namespace n WHERE n.nspname = $2", "ot", new->sync->owner, new->target_schema);
-	may_create = bcmig_get_bool(0, 1);
+	may_create = bcmig_sql("SELECT 1 FROM pg_namespace n WHERE n.nspname = $2 "
+						   "AND has_schema_privilege($1::oid, n.oid, 'CREATE') AND has_schema_privilege($1::oid, n.oid, 'USAGE')",
+						   "ot", table->owner, table->target_schema) > 0;
 	bcmig_catalog_end(&scope);
 	if (!may_create)
 		ereport(ERROR,
 				(errcode(ERRCODE_BM_UNSUITABLE),
-				 errmsg("role \"%s\" may not create tables in schema \"%s\"", owner, new->target_schema),
+				 errmsg("role \"%s\" may not create tables in schema \"%s\"", owner, table->target_schema),
 				 errhint("GRANT USAGE, CREATE ON SCHEMA %s TO %s;",
-						 quote_identifier(new->target_schema), quote_identifier(owner))));
+						 quote_identifier(table->target_schema), quote_identifier(owner))));
 
 	initStringInfo(&sql);
-	initStringInfo(&keys);
-	appendStringInfo(&sql, "CREATE TABLE %s (bc_rowversion bigint",
-					 quote_qualified_identifier(new->target_schema, new->target_table));
-	for (int i = 0; i < new->ncolumns; i++)
+	appendStringInfo(&sql, "CREATE TABLE %s (bc_rowversion bigint", table->target_name);
+	for (int i = 0; i < table->ncolumns; i++)
 	{
-		BcmigColumn *c = &new->columns[i];
-		BcmigBlueColumn *b = new->blue_columns[i];
+		const BcmigColumn *c = &table->columns[i];
 
 		appendStringInfo(&sql, ", %s %s%s", quote_identifier(c->target), c->target_type,
-						 b->not_null ? " NOT NULL" : "");
-		if (b->default_value != NULL)
-			appendStringInfo(&sql, " DEFAULT %s", quote_literal_cstr(b->default_value));
+						 c->not_null ? " NOT NULL" : "");
+		if (c->default_value != NULL)
+			appendStringInfo(&sql, " DEFAULT %s", quote_literal_cstr(c->default_value));
 	}
-	for (int k = 1; k <= new->nkeys; k++)
-	{
-		for (int i = 0; i < new->ncolumns; i++)
-		{
-			if (new->columns[i].key_position == k)
-				appendStringInfo(&keys, "%s%s", k > 1 ? ", " : "",
-								 quote_identifier(new->columns[i].target));
-		}
-	}
-	if (new->nkeys > 0)
-		appendStringInfo(&sql, ", PRIMARY KEY (%s)", keys.data);
+	if (table->nkeys > 0)
+		appendStringInfo(&sql, ", PRIMARY KEY (%s)", key_list(table));
 	appendStringInfoChar(&sql, ')');
 
 	/*
-	 * The name was free when we looked.  Another session that makes the same
-	 * table is waited for by the catalogue's unique index.
+	 * The name was free when the table was added.  Another session that makes
+	 * the same table is waited for by the catalogue's unique index.
 	 */
 	PG_TRY();
 	{
-		bcmig_run_as(new->sync->owner, sql.data);
+		bcmig_run_as(table->owner, sql.data);
 	}
 	PG_CATCH();
 	{
@@ -469,36 +468,21 @@ bcmig_make_target(BcmigNewTable *new)
 		FlushErrorState();
 		ereport(ERROR,
 				(errcode(ERRCODE_BM_DUPLICATE),
-				 errmsg("table %s has just been made by another session",
-						quote_qualified_identifier(new->target_schema, new->target_table)),
-				 errhint("SELECT * FROM bcmig.sync_table;")));
+				 errmsg("table %s has been made by somebody else", table->target_name),
+				 errhint("Rename or drop it; or remove the table from the sync and add it again with this target.")));
 	}
 	PG_END_TRY();
 }
 
 /*
- * Secondary indexes the engine is to build: those whose columns all come
- * across.  Index names are free for the schema on green, so one that is taken
- * gets a suffix.
+ * Secondary indexes the engine is to build: those of the base whose columns all
+ * come across.
  */
 void
 bcmig_choose_indexes(BcmigNewTable *new)
 {
-	BcmigCatalogScope scope;
-	MemoryContext caller = CurrentMemoryContext;
-	Oid			nspid = get_namespace_oid(new->target_schema, false);
-	List	   *taken = NIL;
 	StringInfoData json;
 	ListCell   *lc;
-	uint64		n;
-
-	bcmig_catalog_begin(&scope);
-	n = bcmig_sql("SELECT i ->> 'name' FROM bcmig.sync_table t, jsonb_array_elements(t.indexes) i "
-				  "WHERE t.target_schema = $1", "t", new->target_schema);
-	MemoryContextSwitchTo(caller);
-	for (uint64 i = 0; i < n; i++)
-		taken = lappend(taken, bcmig_get_text(i, 1));
-	bcmig_catalog_end(&scope);
 
 	initStringInfo(&json);
 	foreach(lc, new->blue->indexes)
@@ -506,7 +490,6 @@ bcmig_choose_indexes(BcmigNewTable *new)
 		BcmigBlueIndex *index = (BcmigBlueIndex *) lfirst(lc);
 		StringInfoData columns;
 		ListCell   *cell;
-		char	   *name;
 		int			mapped = 0;
 
 		initStringInfo(&columns);
@@ -514,28 +497,16 @@ bcmig_choose_indexes(BcmigNewTable *new)
 		{
 			for (int i = 0; i < new->ncolumns; i++)
 			{
-				if (strcmp(new->columns[i].source, (char *) lfirst(cell)) != 0)
+				if (new->columns[i].part > 0 || strcmp(new->columns[i].source, (char *) lfirst(cell)) != 0)
 					continue;
 				if (mapped++ > 0)
 					appendStringInfoString(&columns, ", ");
-				escape_json(&columns, new->columns[i].target);
+				escape_json(&columns, new->columns[i].source);
 			}
 		}
-		if (mapped != list_length(index->columns))
-			continue;
-
-		name = bcmig_green_name(index->name, taken);
-		while (OidIsValid(get_relname_relid(name, nspid)))
-		{
-			taken = lappend(taken, name);
-			name = bcmig_green_name(index->name, taken);
-		}
-		taken = lappend(taken, name);
-
-		appendStringInfoString(&json, json.len > 0 ? ", {\"name\": " : "{\"name\": ");
-		escape_json(&json, name);
-		appendStringInfo(&json, ", \"columns\": [%s], \"unique\": %s}",
-						 columns.data, index->unique ? "true" : "false");
+		if (mapped == list_length(index->columns))
+			appendStringInfo(&json, "%s{\"columns\": [%s], \"unique\": %s}", json.len > 0 ? ", " : "",
+							 columns.data, index->unique ? "true" : "false");
 	}
 	new->indexes = psprintf("[%s]", json.data);
 }
@@ -544,18 +515,21 @@ bcmig_choose_indexes(BcmigNewTable *new)
  * The row feed of a table.  Inside a catalogue scope.
  */
 void
-bcmig_make_feed(const BcmigNewTable *new, int table_id, const char *server)
+bcmig_make_feed(const BcmigTableInfo *table)
 {
 	StringInfoData sql;
+	char	   *server;
 
+	bcmig_sql("SELECT server FROM bcmig.environment WHERE environment_id = $1", "i", table->environment_id);
+	server = bcmig_get_text(0, 1);
 	initStringInfo(&sql);
-	appendStringInfo(&sql, "CREATE FOREIGN TABLE bcmig.feed_%d (bc_op text, bc_rowversion bigint", table_id);
-	for (int i = 0; i < new->ncolumns; i++)
-		appendStringInfo(&sql, ", %s %s", quote_identifier(new->columns[i].target),
-						 new->columns[i].source_type);
+	appendStringInfo(&sql, "CREATE FOREIGN TABLE bcmig.%s (bc_op text, bc_rowversion bigint", quote_identifier(table->feed));
+	for (int i = 0; i < table->ncolumns; i++)
+		appendStringInfo(&sql, ", %s %s", quote_identifier(table->columns[i].target),
+						 table->columns[i].source_type);
 	appendStringInfo(&sql, ") SERVER %s OPTIONS (%s)", quote_identifier(server),
-					 bcmig_dialect_of_server(get_foreign_server_oid(server, false))->feed_options(psprintf("feed_%d", table_id)));
+					 bcmig_dialect_of_server(get_foreign_server_oid(server, false))->feed_options(table->feed));
 	SPI_execute(sql.data, false, 0);
-	SPI_execute(psprintf("ALTER FOREIGN TABLE bcmig.feed_%d OWNER TO %s", table_id,
-						 quote_identifier(GetUserNameFromId(new->sync->owner, false))), false, 0);
+	SPI_execute(psprintf("ALTER FOREIGN TABLE bcmig.%s OWNER TO %s", quote_identifier(table->feed),
+						 quote_identifier(GetUserNameFromId(table->owner, false))), false, 0);
 }

@@ -155,7 +155,9 @@ publish_window(BcmigWork *work, const BcmigReading *reading, const BcmigApplied 
 	{
 		live->position = reading->horizon;
 		live->window_poll = reading->poll;
-		live->failures = 0;
+		/* what follows the first windows (indexes) may fail as well, again and again */
+		if (live->state != BCMIG_CATCHING_UP)
+			live->failures = 0;
 		live->not_before = 0;
 		live->unique_retries = 0;
 		live->windows++;

@@ -251,6 +251,11 @@ run_job(BcmigJob *job)
 		known_tables = NULL;
 		bcmig_apply_forget();
 	}
+	if (job->kind == BCMIG_JOB_MAKE)
+	{
+		bcmig_run_make(job->sync_id, &job->table_id);
+		return;
+	}
 	for (int i = 0; i < job->ntables; i++)
 	{
 		job->table_id = job->tables[i];
@@ -274,6 +279,7 @@ run_job(BcmigJob *job)
 			case BCMIG_JOB_RETRY:
 				bcmig_run_retry(works[0]);
 				break;
+			case BCMIG_JOB_MAKE:
 			case BCMIG_JOB_NONE:
 				break;
 		}
@@ -332,7 +338,7 @@ record_failure(const BcmigJob *job, const ErrorData *edata, bool from_blue)
 		if (!connection)
 			bcmig_audit("error", table->sync_name, table->target_name, bcmig_job_name(job->kind), message);
 		bcmig_catalog_end(&scope);
-		if (!passing)
+		if (!passing && job->kind != BCMIG_JOB_MAKE)
 			bcmig_log_batch(&work, job->kind == BCMIG_JOB_COPY ? "copy" :
 							job->kind == BCMIG_JOB_SWEEP ? "sweep" :
 							job->kind == BCMIG_JOB_RETRY ? "retry" : "window",

@@ -54,6 +54,9 @@ extern void bcmig_log_batch(const BcmigWork *work, const char *kind,
 							const BcmigStored *from, const BcmigReading *to,
 							const char *error);
 
+/* make.c */
+extern void bcmig_run_make(int sync_id, int *current);
+
 /* window.c */
 extern void bcmig_run_windows(BcmigWork **works, int n);
 extern void bcmig_reread_keys(BcmigWork *work, const char *kind, int n, char **keys,

@@ -1,0 +1,38 @@
+/*-------------------------------------------------------------------------
+ *
+ * tsql.h
+ *	  The parts of the SQL Server dialect.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BCMIG_TSQL_H
+#define BCMIG_TSQL_H
+
+#include "dialect.h"
+
+/* rows of an answer, put together by several statements */
+#define BCMIG_DECLARE_ANSWER \
+	"DECLARE @r TABLE (part int, name nvarchar(256), n int, c1 nvarchar(256), c2 nvarchar(4000), c3 nvarchar(4000)," \
+	" c4 nvarchar(4000), c5 nvarchar(4000), c6 nvarchar(4000), c7 nvarchar(4000), c8 nvarchar(4000));"
+#define BCMIG_SELECT_ANSWER \
+	" SELECT r.c1, r.c2, r.c3, r.c4, r.c5, r.c6, r.c7, r.c8 FROM @r AS r ORDER BY r.part, r.name, r.n"
+
+/* describe_tsql.c */
+extern char *bcmig_tsql_identifier(const char *name);
+extern char *bcmig_tsql_string(const char *value);
+extern char *bcmig_tsql_batch(const BcmigTableInfo *table, const char *purpose, const char *sql);
+extern List *bcmig_tsql_describe(List *tables);
+extern char *bcmig_tsql_preflight(void);
+extern char *bcmig_tsql_script(const char *kind, const char *login, List *tables);
+extern char *bcmig_tsql_green_type(const char *native);
+extern char *bcmig_tsql_constant(const char *expression);
+
+/* bc_tsql.c */
+extern const BcmigBcDialect bcmig_tsql_bc;
+
+/* tds_messages.c */
+extern void bcmig_tds_prepare_process(void);
+extern void bcmig_tds_explain_error(const char *sql);
+extern char *bcmig_tds_missing_timeouts(ForeignServer *server, char **fix, bool *fatal);
+
+#endif							/* BCMIG_TSQL_H */
