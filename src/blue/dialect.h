@@ -183,6 +183,12 @@ typedef struct BcmigDialect
 	 */
 	char	   *(*lost_traces) (const BcmigTableInfo *table, const char *traces);
 
+	/*
+	 * Text feed: "rows", schema, name of those of these tables (List of
+	 * BcmigName) that have any, and "incarnation", hash.  NULL: do not ask.
+	 */
+	char	   *(*with_rows) (List *tables);
+
 	/* all rows with lower < key <= upper (NULL = open end) */
 	char	   *(*chunk) (const BcmigTableInfo *table, Datum lower, Datum upper);
 

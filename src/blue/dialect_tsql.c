@@ -576,6 +576,25 @@ tsql_chunk(const BcmigTableInfo *table, Datum lower, Datum upper)
 }
 
 static char *
+tsql_with_rows(List *tables)
+{
+	StringInfoData s;
+	ListCell   *lc;
+
+	initStringInfo(&s);
+	appendStringInfoString(&s, SNAPSHOT_WHERE_ALLOWED DECLARE_INCARNATION
+						   "SELECT N'incarnation', CONVERT(nvarchar(20), @i), NULL, NULL, NULL, NULL, NULL, NULL");
+	foreach(lc, tables)
+	{
+		BcmigName  *t = lfirst(lc);
+
+		appendStringInfo(&s, " UNION ALL SELECT N'rows', %s, %s, NULL, NULL, NULL, NULL, NULL WHERE EXISTS (SELECT 1 FROM %s.%s AS t)",
+						 bcmig_tsql_string(t->schema), bcmig_tsql_string(t->name), ident(t->schema), ident(t->name));
+	}
+	return bcmig_tsql_batch(NULL, "empty", s.data);
+}
+
+static char *
 tsql_rows_by_key(const BcmigTableInfo *table, int n, char **keys)
 {
 	StringInfoData s;
@@ -738,6 +757,7 @@ const BcmigDialect bcmig_dialect_tsql = {
 	.expire = tsql_expire,
 	.window = tsql_window,
 	.lost_traces = tsql_lost_traces,
+	.with_rows = tsql_with_rows,
 	.chunk = tsql_chunk,
 	.rows_by_key = tsql_rows_by_key,
 	.key_list = tsql_key_list,

@@ -210,19 +210,16 @@ bcmig_build_key(BcmigWork *work)
 }
 
 /*
- * Build the secondary indexes recorded for the table that are not there yet.
- * Under the exclusive applier lock, outside a transaction.
+ * Statements that make the secondary indexes recorded for the table that are not
+ * there yet.  In a transaction, in the caller's memory context.
  */
-void
-bcmig_build_secondary(BcmigWork *work)
+static List *
+secondary_indexes(const BcmigTableInfo *table)
 {
-	BcmigTableInfo *table = work->table;
 	MemoryContext caller = CurrentMemoryContext;
 	BcmigCatalogScope scope;
-	char	  **sqls;
-	int			n;
+	List	   *statements = NIL;
 
-	bcmig_start_transaction();
 	bcmig_catalog_begin(&scope);
 	bcmig_sql("SELECT CASE WHEN x.u THEN format('ALTER TABLE %s ADD UNIQUE (%s) DEFERRABLE INITIALLY IMMEDIATE', $3, x.cols) "
 			  " ELSE format('CREATE INDEX ON %s (%s)', $3, x.cols) END "
@@ -238,19 +235,46 @@ bcmig_build_secondary(BcmigWork *work)
 			  "WHERE NOT EXISTS (SELECT FROM pg_index p WHERE p.indrelid = $2 AND p.indisunique = x.u "
 			  "  AND (SELECT array_agg(k ORDER BY o) FROM unnest(p.indkey::int2[]) WITH ORDINALITY k(k, o) WHERE o <= p.indnkeyatts) = x.atts)",
 			  "iot", table->table_id, target_relid(table), table->target_name);
-	n = SPI_processed;
-	sqls = MemoryContextAlloc(caller, sizeof(char *) * Max(n, 1));
-	for (int i = 0; i < n; i++)
-		sqls[i] = MemoryContextStrdup(caller, bcmig_get_text(i, 1));
+	MemoryContextSwitchTo(caller);
+	for (uint64 i = 0; i < SPI_processed; i++)
+		statements = lappend(statements, bcmig_get_text(i, 1));
 	bcmig_catalog_end(&scope);
-	bcmig_end_transaction();
+	MemoryContextSwitchTo(caller);
+	return statements;
+}
 
-	for (int i = 0; i < n; i++)
+/* all of them in the caller's transaction, for a table without rows */
+void
+bcmig_build_secondary_now(const BcmigTableInfo *table)
+{
+	ListCell   *lc;
+
+	foreach(lc, secondary_indexes(table))
+		execute(lfirst(lc));
+}
+
+/*
+ * Build the secondary indexes, each in a transaction of its own.  Under the
+ * exclusive applier lock, outside a transaction.
+ */
+void
+bcmig_build_secondary(BcmigWork *work)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	List	   *statements;
+	ListCell   *lc;
+
+	bcmig_start_transaction();
+	MemoryContextSwitchTo(caller);
+	statements = secondary_indexes(work->table);
+	bcmig_end_transaction();
+	MemoryContextSwitchTo(caller);
+	foreach(lc, statements)
 	{
 		CHECK_FOR_INTERRUPTS();
-		bcmig_slot_phase("index build", table->target_name, 0);
+		bcmig_slot_phase("index build", work->table->target_name, 0);
 		bcmig_start_transaction();
-		execute(sqls[i]);
+		execute(lfirst(lc));
 		bcmig_end_transaction();
 	}
 }

@@ -368,7 +368,7 @@ drop_orphaned_feeds(void)
 		}
 		for (uint64 i = 0; i < n; i++)
 		{
-			/* a worker may be at its last read: the next clean-up comes */
+			/* a worker may be at its last read: the next time comes */
 			if (!ConditionalLockRelationOid(feeds[i], AccessExclusiveLock))
 				continue;
 			dropped++;
@@ -455,6 +455,7 @@ bcmig_manager_main(Datum arg)
 			reload = false;
 			if (bcmig_managed_load())
 				reload = true;
+			drop_orphaned_feeds();
 			last_load = now;
 		}
 		reap_children();
@@ -463,7 +464,6 @@ bcmig_manager_main(Datum arg)
 		if (TimestampDifferenceMilliseconds(last_cleanup, now) >= CLEANUP_INTERVAL)
 		{
 			clean_up();
-			drop_orphaned_feeds();
 			last_cleanup = now;
 		}
 		pgstat_report_stat(false);

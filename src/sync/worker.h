@@ -71,6 +71,7 @@ extern void bcmig_run_copy(BcmigWork *work);
 extern void bcmig_drop_key(BcmigWork *work);
 extern void bcmig_build_key(BcmigWork *work);
 extern void bcmig_build_secondary(BcmigWork *work);
+extern void bcmig_build_secondary_now(const BcmigTableInfo *table);
 
 /* sweep.c: false when the breaker suspended the table */
 extern bool bcmig_run_sweep(BcmigWork *work);
