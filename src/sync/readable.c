@@ -466,6 +466,64 @@ bcmig_make_views(const BcmigSync *sync)
 	return list_length(tables);
 }
 
+/*
+ * What was made for a sync, as DROP and GRANT list it; NULL = nothing.
+ */
+static char *
+views_of(const BcmigSync *sync)
+{
+	StringInfoData views;
+	ListCell   *lc;
+
+	initStringInfo(&views);
+	foreach(lc, load_tables(sync))
+	{
+		BcmigReadTable *t = lfirst(lc);
+		char	   *schema = read_schema(t->schema);
+		Oid			nspid = get_namespace_oid(schema, true);
+		Oid			view = OidIsValid(nspid) ? get_relname_relid(t->name, nspid) : InvalidOid;
+
+		if (OidIsValid(view) && is_our_view(view))
+			appendStringInfo(&views, "%s%s", views.len > 0 ? ", " : "", quote_qualified_identifier(schema, t->name));
+	}
+	return views.len > 0 ? views.data : NULL;
+}
+
+static char *
+functions_of(const BcmigSync *sync)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	BcmigCatalogScope scope;
+	char	   *functions;
+
+	bcmig_catalog_begin(&scope);
+	bcmig_sql("SELECT string_agg(DISTINCT p.oid::regprocedure::text, ', ') "
+			  "FROM bcmig.sync_table t "
+			  "JOIN pg_namespace n ON n.nspname = t.target_schema "
+			  "JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.target_table "
+			  "JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = c.oid AND d.classid = 'pg_proc'::regclass "
+			  "JOIN pg_proc p ON p.oid = d.objid "
+			  "WHERE t.sync_id = $1 AND obj_description(p.oid, 'pg_proc') LIKE 'bcmig: %'", "i", sync->sync_id);
+	MemoryContextSwitchTo(caller);
+	functions = bcmig_get_text(0, 1);
+	bcmig_catalog_end(&scope);
+	return functions;
+}
+
+List *
+bcmig_drop_views_statements(const BcmigSync *sync)
+{
+	char	   *views = views_of(sync);
+	char	   *functions = functions_of(sync);
+	List	   *statements = NIL;
+
+	if (views != NULL)
+		statements = lappend(statements, psprintf("DROP VIEW %s;", views));
+	if (functions != NULL)
+		statements = lappend(statements, psprintf("DROP FUNCTION %s;", functions));
+	return statements;
+}
+
 /* ---------------------------------------------------------------------
  * Who may read
  * --------------------------------------------------------------------- */
@@ -495,35 +553,42 @@ granted_roles(const BcmigSync *sync, const char *options)
 }
 
 /*
- * Grants on a schema and on what was made for readers in it besides views.  A
- * GRANT that may not be given is a mere warning: look whether it works.
+ * Those of the roles that may not use a schema, as GRANT lists them; NULL =
+ * all may.
  */
-static void
-grant_schema(const BcmigSync *sync, const char *schema, const char *options, const char *roles)
+static char *
+shut_out(const char *options, const char *schema)
 {
-	BcmigCatalogScope scope;
 	MemoryContext caller = CurrentMemoryContext;
-	char	   *functions;
-	char	   *refused;
+	BcmigCatalogScope scope;
+	char	   *roles;
 
-	bcmig_run_as(sync->owner, psprintf("GRANT USAGE ON SCHEMA %s TO %s", quote_identifier(schema), roles));
 	bcmig_catalog_begin(&scope);
-	bcmig_sql("SELECT min(name) FROM jsonb_array_elements_text($1 -> 'grant_select') name "
+	bcmig_sql("SELECT string_agg(quote_ident(name), ', ') FROM jsonb_array_elements_text($1 -> 'grant_select') name "
 			  "WHERE NOT has_schema_privilege(name, $2, 'USAGE')", "jt", options, schema);
 	MemoryContextSwitchTo(caller);
-	refused = bcmig_get_text(0, 1);
-	bcmig_sql("SELECT string_agg(p.oid::regprocedure::text, ', ') FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace "
-			  "WHERE n.nspname = $1 AND p.proowner = $2 AND obj_description(p.oid, 'pg_proc') LIKE 'bcmig: %'",
-			  "to", schema, sync->owner);
-	functions = bcmig_get_text(0, 1);
+	roles = bcmig_get_text(0, 1);
 	bcmig_catalog_end(&scope);
-	if (refused != NULL)
+	return roles;
+}
+
+/*
+ * A GRANT that may not be given is a mere warning: look whether it works.
+ */
+static void
+grant_usage(const BcmigSync *sync, const char *schema, const char *options)
+{
+	char	   *roles = shut_out(options, schema);
+
+	if (roles == NULL)
+		return;
+	bcmig_run_as(sync->owner, psprintf("GRANT USAGE ON SCHEMA %s TO %s", quote_identifier(schema), roles));
+	roles = shut_out(options, schema);
+	if (roles != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_BM_UNSUITABLE),
 				 errmsg("role \"%s\" may not grant USAGE on schema \"%s\"", GetUserNameFromId(sync->owner, false), schema),
 				 errhint("GRANT USAGE ON SCHEMA %s TO %s;", quote_identifier(schema), roles)));
-	if (functions != NULL)
-		bcmig_run_as(sync->owner, psprintf("GRANT EXECUTE ON FUNCTION %s TO %s", functions, roles));
 }
 
 void
@@ -532,6 +597,8 @@ bcmig_grant_select(const BcmigSync *sync)
 	char	   *options = JsonbToCString(NULL, &sync->options->root, VARSIZE(sync->options));
 	char	   *roles = granted_roles(sync, options);
 	List	   *schemas = NIL;
+	char	   *views;
+	char	   *functions;
 	StringInfoData relations;
 	ListCell   *lc;
 
@@ -542,22 +609,23 @@ bcmig_grant_select(const BcmigSync *sync)
 	{
 		BcmigReadTable *t = lfirst(lc);
 		char	   *schema = read_schema(t->schema);
-		Oid			nspid = get_namespace_oid(schema, true);
-		Oid			view = OidIsValid(nspid) ? get_relname_relid(t->name, nspid) : InvalidOid;
 
 		appendStringInfo(&relations, "%s%s", relations.len > 0 ? ", " : "", quote_qualified_identifier(t->schema, t->name));
 		schemas = list_append_unique(schemas, makeString(t->schema));
-		if (OidIsValid(view) && is_our_view(view))
-		{
-			appendStringInfo(&relations, ", %s", quote_qualified_identifier(schema, t->name));
+		if (OidIsValid(get_namespace_oid(schema, true)))
 			schemas = list_append_unique(schemas, makeString(schema));
-		}
 	}
 	if (relations.len == 0)
 		return;
+	views = views_of(sync);
+	functions = functions_of(sync);
 	bcmig_run_as(sync->owner, psprintf("GRANT SELECT ON %s TO %s", relations.data, roles));
+	if (views != NULL)
+		bcmig_run_as(sync->owner, psprintf("GRANT SELECT ON %s TO %s", views, roles));
+	if (functions != NULL)
+		bcmig_run_as(sync->owner, psprintf("GRANT EXECUTE ON FUNCTION %s TO %s", functions, roles));
 	foreach(lc, schemas)
-		grant_schema(sync, strVal(lfirst(lc)), options, roles);
+		grant_usage(sync, strVal(lfirst(lc)), options);
 }
 
 /*

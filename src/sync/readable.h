@@ -17,6 +17,9 @@ extern int	bcmig_make_views(const BcmigSync *sync);
 /* readable.c: let the roles of option grant_select read tables and views */
 extern void bcmig_grant_select(const BcmigSync *sync);
 
+/* readable.c: statements that take away what bcmig_make_views made (char *) */
+extern List *bcmig_drop_views_statements(const BcmigSync *sync);
+
 /* a column of a green table, of those blue has */
 typedef struct BcmigReadColumn
 {
