@@ -2,6 +2,7 @@
 -- catalogue are filled by hand here, no blue is asked.
 SET client_min_messages = warning;
 \set VERBOSITY default
+\pset null '(null)'
 SELECT current_database() AS green \gset
 CREATE ROLE regress_rd_owner;
 CREATE ROLE regress_rd_other;
@@ -16,7 +17,7 @@ INSERT INTO bcmig.sync (name, environment_id, owner)
 SELECT 'rd', environment_id, 'regress_rd_owner' FROM bcmig.environment WHERE name = 'rd';
 GRANT EXECUTE ON FUNCTION bcmig.make_views(text) TO regress_rd_owner, regress_rd_other;
 
--- a table with its catalogue: each column is source|target|type|AL type
+-- a table with its catalogue: each column is source|target|type|AL type|part
 CREATE FUNCTION bc(target_schema text, target_table text, al_table text, VARIADIC columns text[]) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -25,13 +26,13 @@ DECLARE
     list text := 'bc_rowversion bigint';
 BEGIN
     INSERT INTO bcmig.sync_table (sync_id, source_schema, source_table, target_schema, target_table, feed, capture, made_target, company, al_table)
-    SELECT sync_id, 'dbo', target_schema || '$' || target_table, target_schema, target_table, 'none', 'snapshot', true, target_schema, bc.al_table
+    SELECT sync_id, 'dbo', target_schema || '$' || target_table, target_schema, target_table, 'none', 'snapshot', true, CASE WHEN target_schema LIKE 'rd_' THEN 'rd' ELSE target_schema END, bc.al_table
       FROM bcmig.sync WHERE name = 'rd' RETURNING table_id INTO id;
     FOR i IN 1 .. cardinality(columns) LOOP
         c := string_to_array(columns[i], '|');
         list := list || format(', %I %s', c[2], c[3]);
-        INSERT INTO bcmig.column_map (table_id, ordinal, source_column, source_type, native_type, target_column, target_type, al_type)
-        VALUES (id, i, c[1], c[3], CASE WHEN c[3] LIKE 'timestamp%' THEN 'datetime' ELSE c[3] END, c[2], c[3], nullif(c[4], ''));
+        INSERT INTO bcmig.column_map (table_id, ordinal, source_column, source_type, native_type, target_column, target_type, al_type, part)
+        VALUES (id, i, c[1], c[3], CASE WHEN c[3] LIKE 'timestamp%' THEN 'datetime' ELSE c[3] END, c[2], c[3], nullif(c[4], ''), coalesce(c[5]::int, 0));
     END LOOP;
     EXECUTE format('CREATE TABLE %I.%I (%s)', target_schema, target_table, list);
     EXECUTE format('ALTER TABLE %I.%I OWNER TO regress_rd_owner', target_schema, target_table);
@@ -56,6 +57,7 @@ INSERT INTO rd.every VALUES
  (2, 'lowest', '1754-01-01', '1754-01-01', '1754-01-01', '1754-01-01', 1, -0.5, 1, 1, E'1\x02', 1, '\x02457D5BF348CDC9C90700', '00000000-0000-0000-0000-000000000001', '00000000-0000-0000-0000-000000000001', '\x000000000000', ' x ', 9223372036854775807, '2026-07-01 12:00:00.003'),
  (3, 'closing', '2026-12-31 23:59:59', '1754-01-01 23:59:59.997', '2026-12-31 23:59:59', '2026-12-31 23:59:59', 1, 100.10, 2, 7, E'\x01\x05+1\x07-10\x03', -86400000, '\x00', NULL, NULL, NULL, NULL, NULL, NULL),
  (4, 'highest', '9999-12-31', '1754-01-01 08:30', '9999-12-31 23:59:59.997', '9999-12-31', 1, 123456789012345678.12345678901234567890, 99, 0, E'2\x06+3\x04', 3661001, '\x', NULL, NULL, NULL, NULL, NULL, NULL),
+ (6, 'no closing', '2026-12-31 23:59:59.003', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL),
  (5, 'lowest closing', '1754-01-01 23:59:59', '1754-01-01 00:00:00.003', NULL, NULL, NULL, 0.00000000000000000001, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL);
 
 SET ROLE regress_rd_owner;
@@ -99,7 +101,9 @@ SELECT bc('rd', 'item_ledger_entry', 'Item Ledger Entry', 'Entry No_|entry_no|in
     'Quantity|quantity|numeric(38,20)|Decimal', 'Invoiced Quantity|invoiced_quantity|numeric(38,20)|Decimal');
 SELECT bc('rd', 'value_entry', 'Value Entry', 'Item Ledger Entry No_|item_ledger_entry_no|integer|Integer', 'Cost Amount (Actual)|cost_amount_actual|numeric(38,20)|Decimal',
     'Cost Amount (Expected)|cost_amount_expected|numeric(38,20)|Decimal', 'Sales Amount (Actual)|sales_amount_actual|numeric(38,20)|Decimal');
-SELECT bc('rd', 'sales_header', 'Sales Header', 'Document Type|document_type|integer|Enum', 'No_|no|varchar(20)|Code');
+SELECT bc('rd', 'sales_header', 'Sales Header', 'Document Type|document_type|integer|Enum', 'No_|no|varchar(20)|Code',
+    'Shortcut Dimension 1 Code|shortcut_dimension_1_code|varchar(20)|Code', 'Shortcut Dimension 4 Code|shortcut_dimension_4_code|varchar(20)|Code',
+    'Dimension Set ID|dimension_set_id|integer|Integer');
 SELECT bc('rd', 'sales_line', 'Sales Line', 'Document Type|document_type|integer|Enum', 'Document No_|document_no|varchar(20)|Code', 'Type|type|integer|Enum',
     'No_|no|varchar(20)|Code', 'Bill-to Customer No_|bill_to_customer_no|varchar(20)|Code', 'Amount|amount|numeric(38,20)|Decimal',
     'Amount Including VAT|amount_including_vat|numeric(38,20)|Decimal', 'Outstanding Amount (LCY)|outstanding_amount_lcy|numeric(38,20)|Decimal',
@@ -112,8 +116,8 @@ SELECT bc('rd', 'bank_account', 'Bank Account', 'No_|no|varchar(20)|Code');
 SELECT bc('rd', 'bank_account_ledger_entry', 'Bank Account Ledger Entry', 'Bank Account No_|bank_account_no|varchar(20)|Code', 'Amount|amount|numeric(38,20)|Decimal');
 
 INSERT INTO rd.g_l_account (no, totaling) VALUES ('1000', ''), ('10000', ''), ('1500', ''), ('1999', ''), ('2000', ''), ('2100', ''), ('A', ''), ('empty', ''),
-    ('T1', '1000..1999|2100'), ('T2', ' 1000 .. 1500 | 1400..1999'), ('T3', '..1500'), ('T4', '2000..'), ('T5', '1500'), ('T6', '1*'),
-    ('T7', '1000..1999&<>1500'), ('T8', '1000...1999'), ('T9', '1000..1500..1999'), ('Ta', 'a'), ('Tb', '3000..4000'), ('Tc', '1500|1500|..');
+    ('T1', '1000..1999|2100'), ('T2', ' 1000 .. 1500 | 1400..1999'), ('T3', '..1500'), ('T4', '2000..'), ('T5', ' 1500 '), ('T6', '1*'),
+    ('T7', '1000..1999&<>1500'), ('T8', '1000...1999'), ('T9', '1000..1500..1999'), ('Ta', 'a'), ('Tb', '3000..4000'), ('Tc', '1500|1500|..'), ('Td', '1000..1999&1500');
 INSERT INTO rd.g_l_entry (entry_no, g_l_account_no, posting_date, amount, debit_amount, credit_amount, global_dimension_1_code, dimension_set_id) VALUES
     (1, '1000', '2026-01-01', 100, 100, 0, 'SALES', 1), (2, '10000', '2026-06-30', 20.50, 20.50, 0, '', 2), (3, '1500', '2026-12-31', 3, 3, 0, '', 0),
     (4, '1999', '2026-12-31 23:59:59', -4, 0, 4, '', 3), (5, '2000', '2027-01-01', 1000, 1000, 0, '', 0), (6, '2100', '2025-12-31 23:59:59', 7, 7, 0, '', 0),
@@ -139,7 +143,7 @@ INSERT INTO rd.item (no) VALUES ('I1'), ('I2');
 INSERT INTO rd.item_ledger_entry (entry_no, item_no, quantity, invoiced_quantity) VALUES (1, 'I1', 10, 8), (2, 'I1', -3, -3), (3, 'I2', 1.5, 0);
 INSERT INTO rd.value_entry (item_ledger_entry_no, cost_amount_actual, cost_amount_expected, sales_amount_actual) VALUES
     (1, 40, 10, 0), (1, 2.5, -10, 0), (2, -12.75, 0, 30), (0, 99, 99, 99);
-INSERT INTO rd.sales_header (document_type, no) VALUES (1, '1001'), (0, '1001');
+INSERT INTO rd.sales_header (document_type, no, dimension_set_id, shortcut_dimension_1_code, shortcut_dimension_4_code) VALUES (1, '1001', 1, 'SALES', 'stored'), (0, '1001', 0, '', '');
 INSERT INTO rd.sales_line (document_type, document_no, type, no, bill_to_customer_no, amount, amount_including_vat, outstanding_amount_lcy, outstanding_qty_base) VALUES
     (1, '1001', 2, 'I1', 'C1', 100, 120, 60, 4), (1, '1001', 2, 'I2', 'C1', 10, 12, 12, 1), (1, '1001', 1, 'I1', 'C1', 1, 1.2, 1.2, 9), (0, '1001', 2, 'I1', 'C1', 7, 8.4, 8.4, 70);
 INSERT INTO rd.sales_invoice_header (no, cust_ledger_entry_no) VALUES ('INV1', 1), ('INV2', 0);
@@ -151,6 +155,7 @@ SET ROLE regress_rd_owner;
 SELECT bcmig.make_views('rd');
 SELECT * FROM rd_read.g_l_account ORDER BY no COLLATE "C";
 SELECT * FROM rd_read.g_l_entry ORDER BY entry_no;
+SELECT * FROM rd_read.dimension_set_entry ORDER BY dimension_set_id, dimension_code;
 SELECT * FROM rd_read.customer ORDER BY no;
 SELECT * FROM rd_read.cust_ledger_entry ORDER BY entry_no;
 SELECT * FROM rd_read.vendor ORDER BY no;
@@ -189,7 +194,7 @@ RESET ROLE;
 CREATE SCHEMA "RD ""; DROP SCHEMA rd CASCADE; --" AUTHORIZATION regress_rd_owner;
 CREATE SCHEMA "rd 3456789 123456789 123456789 123456789 123456789 123456789 12" AUTHORIZATION regress_rd_owner;
 SELECT bc('RD "; DROP SCHEMA rd CASCADE; --', 'G_L Account', 'G_L Account', 'No_|No_|varchar(20)|Code', 'Totaling|Totaling|varchar(250)|Text', 'Balance|Balance|integer|Integer');
-SELECT bc('RD "; DROP SCHEMA rd CASCADE; --', 'G_L "Entry', 'G_L Entry', 'G_L Account No_|G_L Account''No_"|varchar(20)|Code', 'Amount|Amount|numeric(38,20)|Decimal',
+SELECT bc('RD "; DROP SCHEMA rd CASCADE; --', 'G_L "Entry', 'G_L Entry', 'G_L Account No_|G_L Account''No_"|varchar(20)|Code', 'Amount|Amount of another app|numeric(38,20)|Decimal|1', 'Amount|Amount|numeric(38,20)|Decimal',
     'Posting Date|Posting Date|timestamp(3)|Date', 'Posting Date_is_closing|Posting Date_is_closing|smallint|Boolean',
     'Cód "; -- ''\|Cód "; -- ''\|integer|Option', 'Dimension Set ID|Dimension Set ID|integer|Integer');
 SELECT value_names('G_L "Entry', 'Cód "; -- ''\', 'a''; DROP TABLE x; --');
@@ -199,7 +204,7 @@ SELECT bc('rd 3456789 123456789 123456789 123456789 123456789 123456789 12', 'ta
     'c|columné 9 123456789 123456789 123456789 123456789 123456789 12|integer|Enum', 'd|date é 89 123456789 123456789 123456789 123456789 123456789 12|timestamp(3)|Date');
 SELECT value_names('tablé 789 123456789 123456789 123456789 123456789 123456789 12', 'columné 9 123456789 123456789 123456789 123456789 123456789 12', 'zero');
 INSERT INTO "RD ""; DROP SCHEMA rd CASCADE; --"."G_L Account" VALUES (1, '1', '', 42);
-INSERT INTO "RD ""; DROP SCHEMA rd CASCADE; --"."G_L ""Entry" VALUES (1, '1', 3, '2026-12-31 23:59:59', 1, 0, 0);
+INSERT INTO "RD ""; DROP SCHEMA rd CASCADE; --"."G_L ""Entry" VALUES (1, '1', 999, 3, '2026-12-31 23:59:59', 1, 0, 0);
 SET ROLE regress_rd_owner;
 SELECT bcmig.make_views('rd');
 SELECT c.oid::regclass AS view, attname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND attnum > 0
@@ -216,12 +221,23 @@ SELECT bc('rd2', 'customer', 'Customer', 'No_|no|varchar(20)|Code', 'Flag|flag|t
 SELECT bc('rd2', 'detailed', 'Detailed Cust_ Ledg_ Entry', 'Customer No_|customer_no|integer|Integer', 'Amount|amount|numeric|Decimal', 'Amount (LCY)|amount_lcy|double precision|Decimal');
 SELECT bc('rd2', 'gone', 'Gone', 'No_|no|varchar(20)|Code');
 SELECT bc('rd2', 'vendor', NULL, 'No_|no|varchar(20)|Code');
-SELECT bc('rd2', 'detailed_vendor', 'Detailed Vendor Ledg_ Entry', 'Vendor No_|vendor_no|varchar(20)|Code', 'Amount|amount|numeric|Decimal');
+SELECT bc('rd2', 'detailed_vendor', 'Detailed Vendor Ledg_ Entry', 'Vendor No_|vendor_no|varchar(20)|Code', 'Vendor Ledger Entry No_|vendor_ledger_entry_no|integer|Integer',
+    'Amount|amount|numeric|Decimal');
+SELECT bc('rd2', 'vendor_ledger_entry', 'Vendor Ledger Entry', 'Entry No_|entry_no|integer|Integer');
+SELECT bc('rd2', 'item', 'Item', 'No_|no|varchar(20)|Code');
+SELECT bc('rd2', 'sales_line', 'Sales Line', 'Document Type|document_type|text|Enum', 'Type|type|integer|Enum', 'No_|no|varchar(20)|Code', 'Outstanding Qty_ (Base)|outstanding_qty_base|numeric|Decimal');
 DROP TABLE rd2.gone;
 SET ROLE regress_rd_owner;
 SELECT bcmig.make_views('rd');
 SELECT c.relname, attname, format_type(atttypid, atttypmod) FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND attnum > 0
  WHERE relnamespace = 'rd2_read'::regnamespace ORDER BY relname, attnum;
+
+-- another company in the same schema
+RESET ROLE;
+UPDATE bcmig.sync_table SET company = 'other' WHERE target_schema = 'rd' AND target_table = 'bank_account';
+SET ROLE regress_rd_owner;
+SELECT bcmig.make_views('rd');
+SELECT * FROM rd_read.bank_account ORDER BY no;
 
 -- a column more: the view is replaced, rights on it stay; what uses it is not dropped
 RESET ROLE;
