@@ -56,6 +56,8 @@ INSERT INTO bcmig.option (name, scope, kind, unit, default_value, min_value, max
  ('naming',             '{company}',    'enum',     NULL,   'snake', NULL, NULL,  '{snake,source}', 'Names on green: snake_case without blanks and app ids, or as blue spells them.'),
  ('indexes',            '{company}',    'enum',     NULL,   'blue', NULL, NULL,   '{blue,al,none}', 'Secondary indexes on green: those blue has, one for every enabled key of the AL table, or none.'),
  ('application_server', '{environment}', 'text',    NULL,   'auto', NULL, NULL,   NULL, 'Foreign server of the application database of a multitenant deployment, which holds the dictionary of objects; auto = the environment''s own server.'),
+ ('views',              '{sync,company}', 'boolean', NULL,  'false', NULL, NULL,  NULL, 'A readable view of each table in schema <target schema>_read.'),
+ ('grant_select',       '{sync,company}', 'list',   NULL,   NULL,   NULL, NULL,   NULL, 'Roles that may read: USAGE on the schemas, SELECT on the tables and their views.'),
  ('connect_timeout',    '{environment}', 'interval', 'ms',  '10s', 1000, 600000,  NULL, 'How long a one-off question to blue (check, discovery, preflight) may take to be answered.');
 
 -- ---------------------------------------------------------------------------
@@ -507,6 +509,14 @@ COMMENT ON FUNCTION bcmig.al_identifier(text, text) IS 'engine: an AL name as bl
 
 REVOKE ALL ON FUNCTION bcmig_blob(bytea), bcmig_is_closing_date(timestamp), bcmig.al_table(bytea), bcmig.al_keys(bytea),
     bcmig.al_enum(bytea), bcmig.al_identifier(text, text) FROM PUBLIC;
+
+-- ---------------------------------------------------------------------------
+-- Readable layer
+-- ---------------------------------------------------------------------------
+CREATE FUNCTION bcmig.make_views(sync text) RETURNS integer
+    AS 'MODULE_PATHNAME', 'bcmig_sql_make_views' LANGUAGE C;
+COMMENT ON FUNCTION bcmig.make_views(text) IS 'configuration: make or replace the readable view of each table of a sync, and grant what option grant_select says. Returns how many views there are.';
+REVOKE ALL ON FUNCTION bcmig.make_views(text) FROM PUBLIC;
 
 -- ---------------------------------------------------------------------------
 -- What is alive, and the views

@@ -10,6 +10,9 @@
 
 #include "nodes/pg_list.h"
 
+/* characters of AL names that are _ in SQL, where blue does not say otherwise */
+#define BCMIG_INVALID_CHARS	".\"\\/'%[]"
+
 /* a table of blue */
 typedef struct BcmigFound
 {

@@ -105,7 +105,7 @@ bcmig_inventory(const BcmigEnvironment *env, Oid role)
 				 errhint("Check the option database of the foreign server; in a multitenant deployment name the tenant's database.")));
 
 	/* what BC maps unless told otherwise */
-	inventory->invalid_chars = ".\"\\/'%[]";
+	inventory->invalid_chars = BCMIG_INVALID_CHARS;
 	rows = bcmig_ask(env->serverid, role, list_make1(dialect->bc->companies(property)), bcmig_ask_timeout(env, 2));
 	foreach(lc, rows)
 	{

@@ -26,6 +26,7 @@
 #include "catalog/pg_namespace.h"
 #include "miscadmin.h"
 #include "options.h"
+#include "readable.h"
 #include "state.h"
 #include "storage/lmgr.h"
 #include "utils/acl.h"
@@ -320,6 +321,12 @@ bcmig_drop_sync(PG_FUNCTION_ARGS)
 
 	require_stopped(sync);
 	tables = removals(sync->sync_id, 0, NULL, drop_tables);
+	foreach(lc, drop_tables ? bcmig_drop_views_statements(sync) : NIL)
+	{
+		steps = add_step(steps, lfirst(lc), true, "the readable views are gone");
+		if (!dry_run)
+			bcmig_run_as(sync->owner, lfirst(lc));
+	}
 	foreach(lc, tables)
 	{
 		Removal    *r = (Removal *) lfirst(lc);

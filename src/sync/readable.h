@@ -1,0 +1,65 @@
+/*-------------------------------------------------------------------------
+ *
+ * readable.h
+ *	  The readable layer: a view per green table, for people and reports.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BCMIG_READABLE_H
+#define BCMIG_READABLE_H
+
+#include "configure.h"
+#include "lib/stringinfo.h"
+
+/* readable.c: make or replace the views of a sync's tables; how many there are */
+extern int	bcmig_make_views(const BcmigSync *sync);
+
+/* readable.c: let the roles of option grant_select read tables and views */
+extern void bcmig_grant_select(const BcmigSync *sync);
+
+/* readable.c: statements that take away what bcmig_make_views made (char *) */
+extern List *bcmig_drop_views_statements(const BcmigSync *sync);
+
+/* a column of a green table, of those blue has */
+typedef struct BcmigReadColumn
+{
+	int			ordinal;		/* in column_map */
+	int			part;			/* 0 = of the base table */
+	char	   *source;
+	char	   *target;
+	char	   *type;			/* on green, as format_type spells it */
+	char	   *native_type;	/* as blue spells it */
+	char	   *al_type;		/* NULL = unknown */
+} BcmigReadColumn;
+
+typedef struct BcmigReadTable
+{
+	int			table_id;
+	Oid			relid;
+	char	   *schema;
+	char	   *name;
+	char	   *company;		/* NULL = shared, or added by itself */
+	char	   *al_table;		/* as SQL spells it; NULL = added by itself */
+	bool		snake;			/* names are in snake_case */
+	int			ncolumns;		/* -1 = not read yet */
+	BcmigReadColumn *columns;	/* in the order of the table */
+} BcmigReadTable;
+
+/* a column of a view that is computed from other rows */
+typedef struct BcmigComputed
+{
+	const char *al_name;
+	char	   *expression;		/* over the base table as t */
+	char	   *formula;		/* for people */
+} BcmigComputed;
+
+/* readable.c */
+extern void bcmig_read_columns(BcmigReadTable *t);
+extern char *bcmig_readable_name(const BcmigReadTable *t, const char *al_name);
+
+/* flow_fields.c: "tables" are all of the sync (BcmigReadTable *) */
+extern bool bcmig_same_name(const char *al_name, const char *sql_name);
+extern List *bcmig_flow_fields(BcmigReadTable *t, List *tables);
+extern void bcmig_flow_functions(StringInfo sql, BcmigReadTable *t, List *tables, const char *schema);
+
+#endif							/* BCMIG_READABLE_H */
