@@ -197,9 +197,11 @@ CREATE TABLE bcmig.sync_state (
     state        text NOT NULL DEFAULT 'created' CHECK (state IN ('created', 'copying', 'streaming', 'waiting', 'stopped', 'held', 'switching', 'switched', 'rolling_back', 'rolled_back', 'completed', 'failed')),
     since        timestamptz NOT NULL DEFAULT now(),
     last_error   text,
-    last_error_at timestamptz
+    last_error_at timestamptz,
+    views_made   text
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE bcmig.sync_state IS 'State of each sync as the manager last wrote it.';
+COMMENT ON COLUMN bcmig.sync_state.views_made IS 'what the readable views and grants there are were made for: options views and grant_select, tables, columns';
 
 CREATE TABLE bcmig.table_state (
     table_id      integer PRIMARY KEY REFERENCES bcmig.sync_table ON DELETE CASCADE,

@@ -25,8 +25,9 @@ DECLARE
     c text[];
     list text := 'bc_rowversion bigint';
 BEGIN
-    INSERT INTO bcmig.sync_table (sync_id, source_schema, source_table, target_schema, target_table, feed, capture, made_target, company, al_table)
-    SELECT sync_id, 'dbo', target_schema || '$' || target_table, target_schema, target_table, 'none', 'snapshot', true, CASE WHEN target_schema LIKE 'rd_' THEN 'rd' ELSE target_schema END, bc.al_table
+    INSERT INTO bcmig.sync_table (sync_id, source_schema, source_table, target_schema, target_table, feed, capture, made_target, company, al_table, naming)
+    SELECT sync_id, 'dbo', target_schema || '$' || target_table, target_schema, target_table, 'none', 'snapshot', true, CASE WHEN target_schema LIKE 'rd_' THEN 'rd' ELSE target_schema END, bc.al_table,
+           CASE WHEN target_table = lower(target_table) THEN 'snake' ELSE 'source' END
       FROM bcmig.sync WHERE name = 'rd' RETURNING table_id INTO id;
     FOR i IN 1 .. cardinality(columns) LOOP
         c := string_to_array(columns[i], '|');

@@ -69,7 +69,10 @@ object($shop, 15, 50001, 'Shop Customer', '18', stored(qq{<MetadataRuntimeDeltas
 
 $blue->safe_psql('postgres', "@objects");
 connect_sql_server($green, $server, 's');
-my ($ret, $out, $err) = $green->psql('postgres', q{SELECT target, capture FROM bcmig_add_company('s', 'CRONUS.', 'cronus', '{"indexes": "al"}') ORDER BY 1});
+my ($ret, $out, $err) = $green->psql('postgres', q{SELECT * FROM bcmig_add_company('s', 'CRONUS.', 'cronus', '{"grant_select": ["analyst"]}')});
+like($err, qr/role "analyst" of option grant_select does not exist/, 'a reader that is not there');
+$green->safe_psql('postgres', 'CREATE ROLE analyst');
+($ret, $out, $err) = $green->psql('postgres', q{SELECT target, capture FROM bcmig_add_company('s', 'CRONUS.', 'cronus', '{"indexes": "al", "views": true, "grant_select": ["analyst"]}') ORDER BY 1});
 is($out, "cronus.customer|change_tracking\ncronus.g_l_entry|change_tracking", 'the company is added');
 like($err, qr/WARNING:  metadata of object 17 "G\/L Entry" of type 1 cannot be read, SQL types are used.*offset/s, 'a damaged document is a warning');
 is($green->safe_psql('postgres', q{SELECT target_column, coalesce(al_type, '?'), type_source FROM bcmig.column_map JOIN bcmig.sync_table USING (table_id) ORDER BY target_table, ordinal}), join("\n",
@@ -97,6 +100,11 @@ wait_sync($green, 's', 'caught_up', '170 s');
 is($green->safe_psql('postgres', q{SELECT string_agg(no || customer_name, ',' ORDER BY no) FROM cronus.customer}), 'C1one,C2two', 'the mapping was edited');
 is($green->safe_psql('postgres', q{SELECT length(content), encode(substr(content, 99999, 2), 'hex') FROM bc_shared.tenant_media}), '100000|00ff', 'pictures of shared tables');
 is($green->safe_psql('postgres', q{SELECT count(*) FROM pg_indexes WHERE schemaname = 'cronus' AND indexdef ~ '\((customer_name, blocked|balance_date)\)'}), '2', 'AL keys are indexes');
+ok($green->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_class WHERE oid = to_regclass('cronus_read.customer')}), 'readable views come by themselves');
+$blue->safe_psql('postgres', q{UPDATE customer SET "Balance Date" = '2026-12-31 23:59:59', "Opens" = '1754-01-01 08:30:00', "Blocked" = 3, "Privacy" = 1 WHERE "No_" = 'C1'});
+wait_sync($green, 's', 'caught_up', '170 s');
+is($green->safe_psql('postgres', q{SET ROLE analyst; SELECT balance_date, balance_date_is_closing, opens, seen_at IS NULL, blocked_name, privacy_name, shop_status FROM cronus_read.customer WHERE no = 'C1'}),
+	'2026-12-31|t|08:30:00|t|All|Private|', 'and read as people do, by whom grant_select names');
 $blue->safe_psql('postgres', q{UPDATE customer SET "Name" = 'new' WHERE "No_" = 'C2'});
 wait_sync($green, 's', 'caught_up', '170 s');
 is($green->safe_psql('postgres', q{SELECT customer_name FROM cronus.customer WHERE no = 'C2'}), 'new', 'and stays in step');

@@ -25,6 +25,7 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "options.h"
+#include "readable.h"
 #include "utils/builtins.h"
 #include "utils/json.h"
 #include "utils/memutils.h"
@@ -237,6 +238,17 @@ add_some(NewTables *c, List *found, ReturnSetInfo *rsinfo)
 	MemoryContextSwitchTo(caller);
 }
 
+/* views and grant_select hold for all tables of the sync, those to come as well; in a scope */
+static void
+store_sync_options(const BcmigSync *sync, Jsonb *options)
+{
+	char	   *text = JsonbToCString(NULL, &options->root, VARSIZE(options));
+
+	(void) bcmig_granted_roles(text);
+	bcmig_sql("UPDATE bcmig.sync SET options = options || coalesce((SELECT jsonb_object_agg(key, value) FROM jsonb_each($2) "
+			  " WHERE key IN ('views', 'grant_select')), '{}') WHERE sync_id = $1", "ij", sync->sync_id, text);
+}
+
 /*
  * Add every table of c->company that is to be migrated.
  */
@@ -252,6 +264,7 @@ add_tables(FunctionCallInfo fcinfo, NewTables *c, Jsonb *options, const char *wh
 
 	bcmig_catalog_begin(&scope);
 	options = bcmig_options_merge(NULL, options, "company");
+	store_sync_options(c->sync, options);
 	c->snake = strcmp(bcmig_option_value("naming", options, NULL), "snake") == 0;
 	c->indexes = MemoryContextStrdup(caller, bcmig_option_value("indexes", options, NULL));
 	bcmig_catalog_end(&scope);

@@ -47,41 +47,61 @@ options_text(Jsonb *options)
 	return JsonbToCString(NULL, &options->root, VARSIZE(options));
 }
 
+/* a row of bcmig.sync by name or, for our processes, by id; NULL when there is none */
+static BcmigSync *
+read_sync(const char *name, int sync_id, bool lock)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	MemoryContext oldcontext;
+	BcmigCatalogScope scope;
+	BcmigSync  *sync = NULL;
+	Datum		options;
+	bool		isnull;
+
+	bcmig_catalog_begin(&scope);
+	if (bcmig_sql(lock ? "SELECT sync_id, name, owner::oid, environment_id, wanted = 'running', options "
+				  "FROM bcmig.sync WHERE CASE WHEN $1 IS NULL THEN sync_id = $2 ELSE name = $1 END FOR NO KEY UPDATE" :
+				  "SELECT sync_id, name, owner::oid, environment_id, wanted = 'running', options "
+				  "FROM bcmig.sync WHERE CASE WHEN $1 IS NULL THEN sync_id = $2 ELSE name = $1 END",
+				  "ti", name, sync_id) > 0)
+	{
+		oldcontext = MemoryContextSwitchTo(caller);
+		sync = palloc0(sizeof(BcmigSync));
+		sync->sync_id = bcmig_get_int64(0, 1, 0);
+		sync->name = bcmig_get_text(0, 2);
+		sync->owner = bcmig_get_int64(0, 3, 0);
+		sync->environment_id = bcmig_get_int64(0, 4, 0);
+		sync->wanted = bcmig_get_bool(0, 5);
+		options = bcmig_get_datum(0, 6, &isnull);
+		sync->options = DatumGetJsonbPCopy(options);
+		MemoryContextSwitchTo(oldcontext);
+	}
+	bcmig_catalog_end(&scope);
+	return sync;
+}
+
 /*
  * Load a sync and lock its row; the caller must be a member of its owner.
  */
 BcmigSync *
 bcmig_load_sync(const char *name)
 {
-	MemoryContext caller = CurrentMemoryContext;
-	MemoryContext oldcontext;
-	BcmigCatalogScope scope;
-	BcmigSync  *sync;
-	Datum		options;
-	bool		isnull;
+	BcmigSync  *sync = read_sync(name, 0, true);
 
-	bcmig_catalog_begin(&scope);
-	if (bcmig_sql("SELECT sync_id, name, owner::oid, environment_id, wanted = 'running', options "
-				  "FROM bcmig.sync WHERE name = $1 FOR NO KEY UPDATE", "t", name) == 0)
+	if (sync == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_BM_UNKNOWN_OBJECT),
 				 errmsg("sync \"%s\" does not exist", name),
 				 errhint("SELECT name FROM bcmig.sync; or SELECT bcmig_create_sync(%s, '...');",
 						 quote_literal_cstr(name))));
-	oldcontext = MemoryContextSwitchTo(caller);
-	sync = palloc0(sizeof(BcmigSync));
-	sync->sync_id = bcmig_get_int64(0, 1, 0);
-	sync->name = bcmig_get_text(0, 2);
-	sync->owner = bcmig_get_int64(0, 3, 0);
-	sync->environment_id = bcmig_get_int64(0, 4, 0);
-	sync->wanted = bcmig_get_bool(0, 5);
-	options = bcmig_get_datum(0, 6, &isnull);
-	sync->options = DatumGetJsonbPCopy(options);
-	MemoryContextSwitchTo(oldcontext);
-	bcmig_catalog_end(&scope);
-
 	bcmig_check_member(sync->owner, "sync", sync->name);
 	return sync;
+}
+
+BcmigSync *
+bcmig_read_sync(int sync_id)
+{
+	return read_sync(NULL, sync_id, false);
 }
 
 /*
@@ -153,6 +173,7 @@ bcmig_create_sync(PG_FUNCTION_ARGS)
 	bcmig_catalog_begin(&scope);
 	options = bcmig_options_merge(NULL, options, "sync");
 	stored = options_text(options);
+	(void) bcmig_granted_roles(stored);
 	/* against a session that removes it */
 	if (bcmig_sql("SELECT 1 FROM bcmig.environment WHERE environment_id = $1 FOR KEY SHARE",
 				  "i", env->environment_id) == 0)
@@ -197,6 +218,7 @@ bcmig_alter_sync(PG_FUNCTION_ARGS)
 	bcmig_catalog_begin(&scope);
 	bcmig_audit("command", sync->name, NULL, "bcmig_alter_sync", options_text(options));
 	options = bcmig_options_merge(sync->options, options, "sync");
+	(void) bcmig_granted_roles(options_text(options));
 	bcmig_sql("UPDATE bcmig.sync SET options = $2 WHERE sync_id = $1",
 			  "ij", sync->sync_id, options_text(options));
 	bcmig_config_changed();

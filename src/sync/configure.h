@@ -56,6 +56,9 @@ typedef struct BcmigNewTable
 
 /* configure.c: ERROR when there is none, or the caller may not touch it */
 extern BcmigSync *bcmig_load_sync(const char *name);
+
+/* without a lock or a look at rights, for our processes; NULL when there is none */
+extern BcmigSync *bcmig_read_sync(int sync_id);
 extern int	bcmig_find_table(const BcmigSync *sync, const char *target, char **name);
 
 /*

@@ -20,7 +20,10 @@
 #include "access/xact.h"
 #include "foreign/foreign.h"
 #include "miscadmin.h"
+#include "options.h"
 #include "pgstat.h"
+#include "storage/ipc.h"
+#include "readable.h"
 #include "remote.h"
 #include "slot.h"
 #include "storage/latch.h"
@@ -240,6 +243,94 @@ publish(const Empties *e, int n, const int *ids)
 	LWLockRelease(bcmig_shared->lock);
 }
 
+/* ---- readable views ---- */
+
+static bool
+views_wanted(Jsonb *options)
+{
+	BcmigCatalogScope scope;
+	bool		wanted;
+
+	bcmig_start_transaction();
+	bcmig_catalog_begin(&scope);
+	wanted = strcmp(bcmig_option_value("views", NULL, options), "true") == 0;
+	bcmig_catalog_end(&scope);
+	bcmig_end_transaction();
+	return wanted;
+}
+
+static void
+views_are_made(int sync_id, const char *sync_name, const char *error)
+{
+	BcmigCatalogScope scope;
+
+	bcmig_start_transaction();
+	bcmig_catalog_begin(&scope);
+	bcmig_sql("UPDATE bcmig.sync_state s SET views_made = " BCMIG_VIEWS_KEY " FROM bcmig.sync y "
+			  "WHERE y.sync_id = s.sync_id AND s.sync_id = $1", "i", sync_id);
+	if (error != NULL)
+		bcmig_audit("error", sync_name, NULL, "make views", error);
+	bcmig_config_changed();
+	bcmig_catalog_end(&scope);
+	bcmig_end_transaction();
+}
+
+/*
+ * Views and grants the sync's options ask for, when all its tables are there: a
+ * FlowField reads other tables.  What goes wrong here stops no table: it is
+ * written down, and bcmig.make_views() is there to try again.
+ */
+static void
+make_views(int sync_id)
+{
+	MemoryContext context = CurrentMemoryContext;
+	BcmigSync  *volatile sync = NULL;
+	char	   *volatile error = NULL;
+
+	PG_TRY();
+	{
+		int			after = 0;
+		int			n = TABLES_AT_A_TIME;
+		Jsonb	   *options;
+
+		bcmig_start_transaction();
+		MemoryContextSwitchTo(context);
+		sync = bcmig_read_sync(sync_id);
+		options = sync ? sync->options : NULL;
+		bcmig_end_transaction();
+		while (options != NULL && n == TABLES_AT_A_TIME && views_wanted(options))
+		{
+			bcmig_start_transaction();
+			n = bcmig_make_views(sync, &after, TABLES_AT_A_TIME);
+			bcmig_end_transaction();
+		}
+		if (options != NULL)
+		{
+			bcmig_start_transaction();
+			bcmig_grant_select(sync);
+			bcmig_end_transaction();
+		}
+	}
+	PG_CATCH();
+	{
+		ErrorData  *edata;
+
+		MemoryContextSwitchTo(context);
+		edata = CopyErrorData();
+		EmitErrorReport();
+		FlushErrorState();
+		AbortCurrentTransaction();
+		if (ProcDiePending)
+			proc_exit(1);
+		MemoryContextSwitchTo(context);
+		error = psprintf("%s: %s%s%s", unpack_sql_state(edata->sqlerrcode), edata->message,
+						 edata->hint ? "; " : "", edata->hint ? edata->hint : "");
+	}
+	PG_END_TRY();
+	if (sync != NULL)
+		views_are_made(sync_id, sync->name, error);
+}
+
 /* ---- the job ---- */
 
 /* does this table wait for another try after a failure? */
@@ -317,6 +408,10 @@ bcmig_run_make(int sync_id, int *current)
 		publish(&empties, nstreaming, streaming);
 		bcmig_wake_manager(MyDatabaseId);
 	} while (n == TABLES_AT_A_TIME && !bcmig_slot->stop);
+	MemoryContextReset(context);
+	MemoryContextSwitchTo(context);
+	if (!bcmig_slot->stop)
+		make_views(sync_id);
 	MemoryContextSwitchTo(oldcontext);
 	MemoryContextDelete(context);
 }

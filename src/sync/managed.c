@@ -16,6 +16,7 @@
 #include "access/xact.h"
 #include "catalog.h"
 #include "miscadmin.h"
+#include "readable.h"
 #include "slot.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -36,8 +37,9 @@ load_syncs(Config *c)
 {
 	bcmig_sql("SELECT s.sync_id, s.name, s.owner::oid, s.environment_id, s.wanted = 'running', "
 			  " nullif(s.options->>'workers', 'auto')::int, nullif(s.options->>'poll_interval', 'auto')::int, "
-			  " coalesce((s.options->>'max_latency')::int, 100), st.state "
-			  "FROM bcmig.sync s JOIN bcmig.sync_state st USING (sync_id) ORDER BY s.sync_id", "");
+			  " coalesce((s.options->>'max_latency')::int, 100), st.state, st.views_made IS DISTINCT FROM " BCMIG_VIEWS_KEY " "
+			  "FROM bcmig.sync s JOIN bcmig.sync_state st USING (sync_id), LATERAL (SELECT s.sync_id, s.options) y "
+			  "ORDER BY s.sync_id", "");
 	c->nsyncs = SPI_processed;
 	c->syncs = MemoryContextAllocZero(c->context, sizeof(Sync) * Max(c->nsyncs, 1));
 	for (int i = 0; i < c->nsyncs; i++)
@@ -53,6 +55,7 @@ load_syncs(Config *c)
 		s->poll_interval = bcmig_get_int64(i, 7, 0);
 		s->max_latency = bcmig_get_int64(i, 8, 100);
 		s->state = copy_text(c->context, i, 9);
+		s->views_due = bcmig_get_bool(i, 10);
 	}
 }
 

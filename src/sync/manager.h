@@ -22,6 +22,7 @@ typedef struct Sync
 	int			poll_interval;	/* ms, 0 = auto */
 	int			max_latency;	/* ms */
 	char	   *state;			/* as stored */
+	bool		views_due;		/* views or grants are to be made */
 	int			blue;			/* index into blues[] */
 	int			busy;			/* workers lent, this round */
 } Sync;

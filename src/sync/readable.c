@@ -66,7 +66,7 @@ load_tables(const BcmigSync *sync)
 	uint64		n;
 
 	bcmig_catalog_begin(&scope);
-	n = bcmig_sql("SELECT t.table_id, c.oid, t.target_schema, t.target_table, t.company, t.al_table "
+	n = bcmig_sql("SELECT t.table_id, c.oid, t.target_schema, t.target_table, t.company, t.al_table, t.naming = 'snake' "
 				  "FROM bcmig.sync_table t "
 				  "JOIN pg_namespace n ON n.nspname = t.target_schema "
 				  "JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.target_table "
@@ -82,6 +82,7 @@ load_tables(const BcmigSync *sync)
 		t->name = bcmig_get_text(i, 4);
 		t->company = bcmig_get_text(i, 5);
 		t->al_table = bcmig_get_text(i, 6);
+		t->snake = bcmig_get_bool(i, 7);
 		t->ncolumns = -1;
 		tables = lappend(tables, t);
 	}
@@ -89,17 +90,12 @@ load_tables(const BcmigSync *sync)
 	return tables;
 }
 
-/*
- * The columns of a table, once.  The naming of the table is what most of them
- * show: it is chosen when a company is added, and not kept.
- */
+/* the columns of a table, once */
 void
 bcmig_read_columns(BcmigReadTable *t)
 {
 	MemoryContext context = GetMemoryChunkContext(t);
 	BcmigCatalogScope scope;
-	int			snake = 0;
-	int			source = 0;
 
 	if (t->ncolumns >= 0)
 		return;
@@ -123,10 +119,7 @@ bcmig_read_columns(BcmigReadTable *t)
 		c->type = bcmig_get_text(i, 5);
 		c->native_type = bcmig_get_text(i, 6);
 		c->al_type = bcmig_get_text(i, 7);
-		snake += strcmp(c->target, bcmig_snake(c->source)) == 0;
-		source += strcmp(c->target, c->source) == 0;
 	}
-	t->snake = snake >= source;
 	bcmig_catalog_end(&scope);
 }
 
@@ -447,23 +440,32 @@ make_view(const BcmigSync *sync, BcmigReadTable *t, List *tables)
 }
 
 int
-bcmig_make_views(const BcmigSync *sync)
+bcmig_make_views(const BcmigSync *sync, int *after, int most)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	MemoryContext context = AllocSetContextCreate(caller, "bcmig view", ALLOCSET_DEFAULT_SIZES);
 	List	   *tables = load_tables(sync);
 	ListCell   *lc;
+	int			n = 0;
 
 	foreach(lc, tables)
 	{
+		BcmigReadTable *t = lfirst(lc);
+
+		if (t->table_id <= *after)
+			continue;
+		if (n == most)
+			break;
 		CHECK_FOR_INTERRUPTS();
 		MemoryContextSwitchTo(context);
-		make_view(sync, lfirst(lc), tables);
+		make_view(sync, t, tables);
 		MemoryContextSwitchTo(caller);
 		MemoryContextReset(context);
+		*after = t->table_id;
+		n++;
 	}
 	MemoryContextDelete(context);
-	return list_length(tables);
+	return n;
 }
 
 /*
@@ -531,8 +533,8 @@ bcmig_drop_views_statements(const BcmigSync *sync)
 /*
  * The roles of option grant_select, as GRANT lists them; NULL = none.
  */
-static char *
-granted_roles(const BcmigSync *sync, const char *options)
+char *
+bcmig_granted_roles(const char *options)
 {
 	BcmigCatalogScope scope;
 	MemoryContext caller = CurrentMemoryContext;
@@ -595,7 +597,7 @@ void
 bcmig_grant_select(const BcmigSync *sync)
 {
 	char	   *options = JsonbToCString(NULL, &sync->options->root, VARSIZE(sync->options));
-	char	   *roles = granted_roles(sync, options);
+	char	   *roles = bcmig_granted_roles(options);
 	List	   *schemas = NIL;
 	char	   *views;
 	char	   *functions;
@@ -635,7 +637,8 @@ Datum
 bcmig_sql_make_views(PG_FUNCTION_ARGS)
 {
 	BcmigSync  *sync = bcmig_load_sync(bcmig_arg_text(fcinfo, 0, "sync"));
-	int			views = bcmig_make_views(sync);
+	int			after = 0;
+	int			views = bcmig_make_views(sync, &after, INT_MAX);
 
 	bcmig_grant_select(sync);
 	PG_RETURN_INT32(views);

@@ -11,8 +11,25 @@
 #include "configure.h"
 #include "lib/stringinfo.h"
 
-/* readable.c: make or replace the views of a sync's tables; how many there are */
-extern int	bcmig_make_views(const BcmigSync *sync);
+/*
+ * What views and grants of a sync (y) depend on, as an SQL expression;
+ * sync_state.views_made is that of those there are.  NULL: none are wanted.
+ */
+#define BCMIG_VIEWS_KEY \
+	"(SELECT CASE WHEN y.options->>'views' = 'true' OR y.options ? 'grant_select' THEN " \
+	" concat_ws(',', y.options->>'views', y.options->>'grant_select', max(t.table_id), count(*), sum(m.n)) END " \
+	"FROM bcmig.sync_table t JOIN bcmig.table_state x USING (table_id), " \
+	" LATERAL (SELECT count(*) AS n FROM bcmig.column_map c WHERE c.table_id = t.table_id) m " \
+	"WHERE t.sync_id = y.sync_id AND x.made)"
+
+/*
+ * readable.c: make or replace the views of at most so many of a sync's tables,
+ * those with an id above *after, which moves on; how many there were
+ */
+extern int	bcmig_make_views(const BcmigSync *sync, int *after, int most);
+
+/* readable.c: the roles of option grant_select, as GRANT lists them; NULL = none.  ERROR when one is missing */
+extern char *bcmig_granted_roles(const char *options);
 
 /* readable.c: let the roles of option grant_select read tables and views */
 extern void bcmig_grant_select(const BcmigSync *sync);

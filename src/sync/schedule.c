@@ -141,11 +141,13 @@ copy_due(const Table *t, TimestampTz now)
 	return live->state == BCMIG_COPYING && live->busy < most && !live->drained;
 }
 
-/* one worker makes the tables of a sync */
+/* one worker makes the tables of a sync, and when they are all there its views */
 static bool
 make_due(const Table *t, TimestampTz now)
 {
-	if (t->made || t->live->state != BCMIG_PENDING || t->live->exclusive || t->live->stopping || t->live->not_before > now)
+	if (t->live->exclusive || t->live->stopping || t->live->not_before > now)
+		return false;
+	if (t->made ? !t->sync->views_due : t->live->state != BCMIG_PENDING)
 		return false;
 	for (int i = 0; i < BCMIG_MAX_SLOTS; i++)
 	{
@@ -305,7 +307,8 @@ bcmig_schedule(void)
 	{
 		Table	   *t = &bcmig_managed->tables[i];
 
-		if (blue_answers(t) && !t->made && longs < pool && make_due(t, now) && give_job(&t, 1, BCMIG_JOB_MAKE, 0, &missing))
+		if (blue_answers(t) && (!t->made || t->sync->views_due) && longs < pool && make_due(t, now) &&
+			give_job(&t, 1, BCMIG_JOB_MAKE, 0, &missing))
 			longs++;
 	}
 
