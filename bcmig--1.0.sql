@@ -53,6 +53,8 @@ INSERT INTO bcmig.option (name, scope, kind, unit, default_value, min_value, max
  ('priority',           '{table}',      'integer',  NULL,   '5',      1, 9,       NULL, 'Order in which tables get workers: 1 first.'),
  ('parallel',           '{sync,table}', 'integer',  'processes', 'auto', 1, 64,   '{auto}', 'Most workers that copy one table at a time.'),
  ('enabled',            '{table}',      'boolean',  NULL,   'true', NULL, NULL,   NULL, 'false leaves the table out of copying and streaming; its rows stay.'),
+ ('on_schema_change',   '{sync,table}', 'enum',     NULL,   'stop', NULL, NULL,   '{stop,ignore,follow}', 'When columns of a table change on blue: suspend the table, go on without new columns, or change green too (new columns of old rows are read). What cannot be ignored or followed suspends.'),
+ ('maintenance',        '{sync}',       'boolean',  NULL,   'false', NULL, NULL,  NULL, 'true leaves blue alone, for the time of an upgrade of Business Central: no statement is sent; afterwards tables are compared with blue and read again where their tracking began anew.'),
  ('naming',             '{company}',    'enum',     NULL,   'snake', NULL, NULL,  '{snake,source}', 'Names on green: snake_case without blanks and app ids, or as blue spells them.'),
  ('indexes',            '{company}',    'enum',     NULL,   'blue', NULL, NULL,   '{blue,al,none}', 'Secondary indexes on green: those blue has, one for every enabled key of the AL table, or none.'),
  ('application_server', '{environment}', 'text',    NULL,   'auto', NULL, NULL,   NULL, 'Foreign server of the application database of a multitenant deployment, which holds the dictionary of objects; auto = the environment''s own server.'),
@@ -198,9 +200,11 @@ CREATE TABLE bcmig.sync_state (
     since        timestamptz NOT NULL DEFAULT now(),
     last_error   text,
     last_error_at timestamptz,
-    views_made   text
+    views_made   text,
+    schema_mark  bigint
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE bcmig.sync_state IS 'State of each sync as the manager last wrote it.';
+COMMENT ON COLUMN bcmig.sync_state.schema_mark IS 'mark of blue''s schema when it was last compared with column_map';
 COMMENT ON COLUMN bcmig.sync_state.views_made IS 'what the readable views and grants there are were made for: options views and grant_select, tables, columns';
 
 CREATE TABLE bcmig.table_state (
@@ -301,6 +305,28 @@ CREATE TABLE bcmig.request (
     requested_at timestamptz NOT NULL DEFAULT now()
 );
 COMMENT ON TABLE bcmig.request IS 'Work a DBA asked for by name; the worker deletes a row in the transaction that did it.';
+
+CREATE TABLE bcmig.schema_change (
+    change_id    bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    sync_id      integer NOT NULL REFERENCES bcmig.sync ON DELETE CASCADE,
+    table_id     integer REFERENCES bcmig.sync_table ON DELETE CASCADE,
+    kind         text NOT NULL CHECK (kind IN ('table gone', 'companion gone', 'column added', 'column dropped', 'column altered', 'key changed', 'table added', 'companion added', 'company added')),
+    object       text NOT NULL,
+    before       text,
+    after        text,
+    action       text NOT NULL CHECK (action IN ('stopped', 'ignored', 'followed', 'noticed')),
+    detail       text NOT NULL,
+    fix          text,
+    seen_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
+    settled_at   timestamptz
+);
+CREATE INDEX schema_change_sync ON bcmig.schema_change (sync_id, table_id);
+COMMENT ON TABLE bcmig.schema_change IS 'Changes of blue''s tables and columns, and what was done about them (option on_schema_change).';
+COMMENT ON COLUMN bcmig.schema_change.object IS 'table or column of blue, or company';
+COMMENT ON COLUMN bcmig.schema_change.before IS 'type or place in the key';
+COMMENT ON COLUMN bcmig.schema_change.action IS 'stopped: the table is suspended until resumed; ignored: the column is not copied; followed: green was changed and the table is read again; noticed: nothing to do for the tables there are';
+COMMENT ON COLUMN bcmig.schema_change.fix IS 'statement to run';
+COMMENT ON COLUMN bcmig.schema_change.settled_at IS 'NULL = still waits for a person';
 
 CREATE TABLE bcmig.audit_log (
     audit_id  bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -677,6 +703,7 @@ SELECT pg_extension_config_dump('bcmig.copy_chunk', '');
 SELECT pg_extension_config_dump('bcmig.sync_batch', '');
 SELECT pg_extension_config_dump('bcmig.quarantine', '');
 SELECT pg_extension_config_dump('bcmig.request', '');
+SELECT pg_extension_config_dump('bcmig.schema_change', '');
 SELECT pg_extension_config_dump('bcmig.audit_log', '');
 SELECT pg_extension_config_dump('bcmig.environment_environment_id_seq', '');
 SELECT pg_extension_config_dump('bcmig.sync_sync_id_seq', '');
@@ -684,6 +711,7 @@ SELECT pg_extension_config_dump('bcmig.sync_table_table_id_seq', '');
 SELECT pg_extension_config_dump('bcmig.sync_batch_batch_id_seq', '');
 SELECT pg_extension_config_dump('bcmig.quarantine_quarantine_id_seq', '');
 SELECT pg_extension_config_dump('bcmig.request_request_id_seq', '');
+SELECT pg_extension_config_dump('bcmig.schema_change_change_id_seq', '');
 SELECT pg_extension_config_dump('bcmig.audit_log_audit_id_seq', '');
 
 SELECT bcmig.wake();

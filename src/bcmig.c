@@ -56,7 +56,7 @@ static const char *const state_names[] = {
 };
 
 static const char *const job_names[] = {
-	"idle", "window", "retry", "sweep", "copy", "make tables"
+	"idle", "window", "retry", "sweep", "copy", "look at schema", "make tables"
 };
 
 const char *

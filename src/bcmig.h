@@ -52,6 +52,7 @@ typedef enum BcmigJobKind
 	BCMIG_JOB_RETRY,			/* re-read quarantined keys */
 	BCMIG_JOB_SWEEP,			/* key sweep, or full compare of a snapshot table */
 	BCMIG_JOB_COPY,				/* copy chunks until none is left, then build the key */
+	BCMIG_JOB_LOOK,				/* see what has changed in the schema of blue */
 	BCMIG_JOB_MAKE				/* make the sync's green tables and feeds that are not there yet */
 } BcmigJobKind;
 
@@ -132,6 +133,10 @@ typedef struct BcmigBlue
 	char		seen[BCMIG_SNAPSHOT_TEXT];	/* "" = no mark */
 	char		blocked_by[BCMIG_TEXT]; /* "" = nobody holds the horizon back */
 	char		last_error[BCMIG_TEXT];
+	uint64		schema_mark;	/* of blue's tables and columns; 0 = not known */
+	bool		schema_doubted; /* a statement did not find a column or table */
+	int			look_failures;	/* in a row, of looking at what has changed */
+	TimestampTz look_not_before;
 	int			npairs;
 	BcmigPair	pairs[BCMIG_PAIRS]; /* ascending */
 } BcmigBlue;

@@ -387,7 +387,7 @@ bcmig_load_table(int table_id)
 				  " (o.v->>'sweep_interval')::int8, (o.v->>'copy_data')::bool, "
 				  " (o.v->>'priority')::int, nullif(o.v->>'parallel', 'auto')::int, "
 				  " (o.v->>'enabled')::bool, "
-				  " cardinality(l.names), l.names "
+				  " cardinality(l.names), l.names, o.v->>'on_schema_change' "
 				  "FROM bcmig.sync_table t JOIN bcmig.sync s USING (sync_id) "
 				  "CROSS JOIN LATERAL (SELECT array(SELECT jsonb_array_elements_text(CASE jsonb_typeof(t.options->'leave_out') "
 				  "  WHEN 'array' THEN t.options->'leave_out' ELSE '[]' END)) AS names) l "
@@ -425,6 +425,7 @@ bcmig_load_table(int table_id)
 		t->priority = bcmig_get_int64(0, 23, 0);
 		t->parallel = bcmig_get_int64(0, 24, 0);
 		t->enabled = bcmig_get_bool(0, 25);
+		t->on_schema_change = bcmig_get_text(0, 28);
 		t->nleft_out = bcmig_get_int64(0, 26, 0);
 		t->left_out = bcmig_get_texts(0, 27, t->nleft_out, caller);
 		MemoryContextSwitchTo(oldcontext);

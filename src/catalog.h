@@ -138,6 +138,7 @@ typedef struct BcmigTableInfo
 	int64		chunk_target;	/* ms */
 	int64		sweep_interval; /* ms */
 	bool		copy_data;
+	char	   *on_schema_change;
 	int			priority;
 	int			parallel;		/* 0 = auto */
 	bool		enabled;

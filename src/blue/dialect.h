@@ -167,6 +167,12 @@ typedef struct BcmigDialect
 	/* who holds the horizon back: one row with a sentence, or none */
 	char	   *(*blocker) (void);
 
+	/*
+	 * One row with a text that is another one when tables or columns of blue
+	 * are: c1.
+	 */
+	char	   *(*schema_mark) (void);
+
 	/* forget what is older than blue's retention; result does not matter */
 	char	   *(*expire) (void);
 

@@ -251,6 +251,16 @@ pg_expire(void)
 	return pstrdup("SELECT bcmig_blue.expire()::text, NULL, NULL, NULL, NULL, NULL, NULL, NULL");
 }
 
+static char *
+pg_schema_mark(void)
+{
+	return pstrdup("SELECT count(*) || '/' || coalesce(sum(hashtextextended(concat_ws(',', c.oid, a.attname, a.atttypid, a.atttypmod, a.attnotnull), 0)), 0),"
+				   " NULL, NULL, NULL, NULL, NULL, NULL, NULL"
+				   " FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+				   " JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped"
+				   " WHERE c.relkind IN ('r', 'p') AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'bcmig_blue')");
+}
+
 /* the B, M and I rows that go with the rows of one snapshot */
 static void
 append_signs(StringInfo s, const BcmigTableInfo *table)
@@ -526,6 +536,7 @@ const BcmigDialect bcmig_dialect_postgres = {
 	.poll = pg_poll,
 	.hinted = pg_hinted,
 	.blocker = pg_blocker,
+	.schema_mark = pg_schema_mark,
 	.expire = pg_expire,
 	.window = pg_window,
 	.lost_traces = pg_lost_traces,

@@ -416,6 +416,16 @@ tsql_blocker(void)
 							" ELSE SELECT N'a transaction this login may not see (GRANT VIEW DATABASE STATE on blue)', NULL, NULL, NULL, NULL, NULL, NULL, NULL");
 }
 
+/* ALTER TABLE and its kind move modify_date, DROP the count */
+static char *
+tsql_schema_mark(void)
+{
+	return bcmig_tsql_batch(NULL, "schema",
+							"SELECT CONVERT(nvarchar(20), COUNT(*)) + N'/' + CONVERT(nvarchar(20), SUM(CONVERT(bigint, o.object_id))) + N'/' +"
+							" CONVERT(nvarchar(20), SUM(CONVERT(bigint, DATEDIFF(SECOND, '20000101', o.modify_date)) * 1000 + DATEPART(MILLISECOND, o.modify_date))),"
+							" NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM sys.tables AS o WHERE o.is_ms_shipped = 0");
+}
+
 /* SQL Server cleans up by itself */
 static char *
 tsql_expire(void)
@@ -754,6 +764,7 @@ const BcmigDialect bcmig_dialect_tsql = {
 	.moved = tsql_moved,
 	.hinted = tsql_hinted,
 	.blocker = tsql_blocker,
+	.schema_mark = tsql_schema_mark,
 	.expire = tsql_expire,
 	.window = tsql_window,
 	.lost_traces = tsql_lost_traces,

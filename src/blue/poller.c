@@ -30,6 +30,7 @@
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "commands/extension.h"
+#include "common/hashfn.h"
 #include "dialect.h"
 #include "foreign/foreign.h"
 #include "miscadmin.h"
@@ -56,6 +57,7 @@ extern PGDLLEXPORT void bcmig_poller_main(Datum arg);
 #define STORE_INTERVAL		60000	/* ms between two writes of bcmig.blue_position */
 #define EXPIRE_INTERVAL		60000	/* ms between two calls of blue's expire() */
 #define HINTED_INTERVAL		15000	/* ms after which tables with hints are read in any case */
+#define SCHEMA_INTERVAL		15000	/* ms between two looks at whether tables of blue have changed */
 #define BLOCKED_AFTER		1000	/* ms the horizon stands still before we ask who holds it */
 
 static int	blue_index;
@@ -391,6 +393,35 @@ ask_expire(MemoryContext context)
 }
 
 /*
+ * Have tables or columns of blue changed?  The manager compares the mark with
+ * what each sync has been looked at for.
+ */
+static void
+ask_schema(MemoryContext context)
+{
+	List	   *rows;
+	MemoryContext oldcontext;
+	const char *text = NULL;
+	uint64		mark;
+
+	bcmig_start_transaction();
+	oldcontext = MemoryContextSwitchTo(context);
+	rows = bcmig_remote_texts(feed, dialect->schema_mark());
+	MemoryContextSwitchTo(oldcontext);
+	bcmig_end_transaction();
+	if (rows != NIL)
+		text = ((char **) linitial(rows))[0];
+	if (text == NULL)
+		return;
+	mark = Max(1, hash_bytes_extended((const unsigned char *) text, strlen(text), 0) >> 1);
+
+	LWLockAcquire(bcmig_shared->lock, LW_EXCLUSIVE);
+	blue->schema_mark = mark;
+	blue->schema_doubted = false;
+	LWLockRelease(bcmig_shared->lock);
+}
+
+/*
  * Time until the next poll.  While blue moves: a sixth of the wanted latency,
  * which leaves the rest for window and commit.  Idle: growing.
  */
@@ -424,6 +455,7 @@ poll_loop(MemoryContext context)
 	TimestampTz last_stored = 0;
 	TimestampTz last_expired = GetCurrentTimestamp();
 	TimestampTz last_hinted = 0;
+	TimestampTz last_schema = 0;
 	TimestampTz held_since = 0;
 	TimestampTz last_blocker = 0;
 	int64		held_horizon = -1;
@@ -495,6 +527,12 @@ poll_loop(MemoryContext context)
 		{
 			ask_blocker(context);
 			last_blocker = GetCurrentTimestamp();
+		}
+		if (blue->schema_doubted || elapsed_ms(last_schema) >= SCHEMA_INTERVAL)
+		{
+			ask_schema(context);
+			last_schema = GetCurrentTimestamp();
+			bcmig_wake_manager(MyDatabaseId);
 		}
 		if (elapsed_ms(last_expired) >= EXPIRE_INTERVAL)
 		{

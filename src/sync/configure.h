@@ -78,12 +78,15 @@ extern void bcmig_take_descriptions(BcmigNewTable *new, const BcmigDialect *dial
 extern void bcmig_describe_source(BcmigNewTable *new);
 extern void bcmig_choose_capture(BcmigNewTable *new);
 extern void bcmig_choose_columns(BcmigNewTable *new);
+extern char *bcmig_known_type(const char *type);
 
 /* targets.c */
 extern void bcmig_run_as(Oid role, const char *sql);
 extern char *bcmig_green_name(const char *name, List *taken);
 extern void bcmig_find_target(BcmigNewTable *new, const char *target);
 extern void bcmig_check_target(BcmigNewTable *new);
+/* does every value of the type "from" fit "to", looking the same?  In a catalogue scope */
+extern bool bcmig_type_fits(const char *from, const char *to);
 extern void bcmig_choose_indexes(BcmigNewTable *new);
 extern void bcmig_make_target(const BcmigTableInfo *table);
 extern void bcmig_make_feed(const BcmigTableInfo *table);

@@ -37,7 +37,10 @@ load_syncs(Config *c)
 {
 	bcmig_sql("SELECT s.sync_id, s.name, s.owner::oid, s.environment_id, s.wanted = 'running', "
 			  " nullif(s.options->>'workers', 'auto')::int, nullif(s.options->>'poll_interval', 'auto')::int, "
-			  " coalesce((s.options->>'max_latency')::int, 100), st.state, st.views_made IS DISTINCT FROM " BCMIG_VIEWS_KEY " "
+			  " coalesce((s.options->>'max_latency')::int, 100), st.state, st.views_made IS DISTINCT FROM " BCMIG_VIEWS_KEY ", "
+			  " coalesce((s.options->>'maintenance')::bool, false), coalesce(st.schema_mark, 0), "
+			  " EXISTS (SELECT FROM bcmig.schema_change c JOIN bcmig.table_state t USING (table_id) "
+			  "  WHERE c.sync_id = s.sync_id AND c.settled_at IS NULL AND c.action = 'stopped' AND t.state <> 'suspended') "
 			  "FROM bcmig.sync s JOIN bcmig.sync_state st USING (sync_id), LATERAL (SELECT s.sync_id, s.options) y "
 			  "ORDER BY s.sync_id", "");
 	c->nsyncs = SPI_processed;
@@ -56,6 +59,9 @@ load_syncs(Config *c)
 		s->max_latency = bcmig_get_int64(i, 8, 100);
 		s->state = copy_text(c->context, i, 9);
 		s->views_due = bcmig_get_bool(i, 10);
+		s->maintenance = bcmig_get_bool(i, 11);
+		s->schema_mark = (uint64) bcmig_get_int64(i, 12, 0);
+		s->look_again = bcmig_get_bool(i, 13);
 	}
 }
 
@@ -253,7 +259,7 @@ assign_blues(Config *c)
 		Sync	   *s = &c->syncs[i];
 		BcmigBlue  *blue;
 
-		s->blue = s->running ? bcmig_live_blue(MyDatabaseId, s->environment_id, s->owner) : -1;
+		s->blue = s->running && !s->maintenance ? bcmig_live_blue(MyDatabaseId, s->environment_id, s->owner) : -1;
 		if (s->blue < 0)
 			continue;
 		blue = &bcmig_shared->blues[s->blue];

@@ -278,6 +278,8 @@ sync_state(const Sync *sync)
 		}
 		return "stopped";
 	}
+	if (sync->maintenance)
+		return "held";
 	if (sync->blue < 0 || !bcmig_shared->blues[sync->blue].reachable)
 		return "waiting";
 	if (tables > 0 && counts[BCMIG_SUSPENDED] == tables)

@@ -22,6 +22,9 @@ typedef struct Sync
 	int			poll_interval;	/* ms, 0 = auto */
 	int			max_latency;	/* ms */
 	char	   *state;			/* as stored */
+	bool		maintenance;	/* blue is to be left alone */
+	uint64		schema_mark;	/* of blue when its schema was last looked at */
+	bool		look_again;		/* a change that stopped a table waits for another look */
 	bool		views_due;		/* views or grants are to be made */
 	int			blue;			/* index into blues[] */
 	int			busy;			/* workers lent, this round */

@@ -21,7 +21,7 @@
 #define COMPARE_SHARE		20	/* a compare may take 1/20 of the time */
 
 /*
- * Give a job on n tables of one sync to an idle worker of its owner; launch one
+ * Give a job on n tables (0: on the sync of tables[0]) of one sync to an idle worker of its owner; launch one
  * when there is room.  Returns false when none can take it now.
  */
 static bool
@@ -141,6 +141,31 @@ copy_due(const Table *t, TimestampTz now)
 	return live->state == BCMIG_COPYING && live->busy < most && !live->drained;
 }
 
+/* is one of these jobs of a sync under way? */
+static bool
+has_job(const Sync *sync, BcmigJobKind kind)
+{
+	for (int i = 0; i < BCMIG_MAX_SLOTS; i++)
+	{
+		BcmigSlot  *slot = &bcmig_shared->slots[i];
+
+		if (slot->in_use && slot->dboid == MyDatabaseId && slot->job.kind == kind &&
+			slot->job.sync_id == sync->sync_id)
+			return true;
+	}
+	return false;
+}
+
+/* blue's schema is not the one the sync was last looked at for */
+static bool
+look_due(const Sync *sync, TimestampTz now)
+{
+	const BcmigBlue *blue = &bcmig_shared->blues[sync->blue];
+
+	return blue->schema_mark != 0 && !blue->schema_doubted && blue->look_not_before <= now &&
+		(blue->schema_mark != sync->schema_mark || sync->look_again) && !has_job(sync, BCMIG_JOB_LOOK);
+}
+
 /* one worker makes the tables of a sync, and when they are all there its views */
 static bool
 make_due(const Table *t, TimestampTz now)
@@ -149,15 +174,7 @@ make_due(const Table *t, TimestampTz now)
 		return false;
 	if (t->made ? !t->sync->views_due : t->live->state != BCMIG_PENDING)
 		return false;
-	for (int i = 0; i < BCMIG_MAX_SLOTS; i++)
-	{
-		BcmigSlot  *slot = &bcmig_shared->slots[i];
-
-		if (slot->in_use && slot->dboid == MyDatabaseId && slot->job.kind == BCMIG_JOB_MAKE &&
-			slot->job.sync_id == t->sync->sync_id)
-			return false;
-	}
-	return true;
+	return !has_job(t->sync, BCMIG_JOB_MAKE);
 }
 
 static int
@@ -307,6 +324,11 @@ bcmig_schedule(void)
 	{
 		Table	   *t = &bcmig_managed->tables[i];
 
+		if (blue_answers(t) && t->made && longs < pool && look_due(t->sync, now) && give_job(&t, 0, BCMIG_JOB_LOOK, 0, &missing))
+		{
+			longs++;
+			t->sync->look_again = false;
+		}
 		if (blue_answers(t) && (!t->made || t->sync->views_due) && longs < pool && make_due(t, now) &&
 			give_job(&t, 1, BCMIG_JOB_MAKE, 0, &missing))
 			longs++;

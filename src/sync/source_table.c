@@ -396,8 +396,8 @@ bcmig_choose_capture(BcmigNewTable *new)
  * The type as green knows it, or text.  Inside a catalogue scope, whose
  * search_path is that of the remote session which spelled it.
  */
-static char *
-green_type(const char *type)
+char *
+bcmig_known_type(const char *type)
 {
 	Oid			typeid;
 	int32		typmod;
@@ -421,7 +421,7 @@ add_column(BcmigNewTable *new, BcmigBlueColumn *b, int part, List **taken)
 	c->default_value = b->default_value;
 	c->part = part;
 	c->native_type = b->native;
-	c->source_type = green_type(b->type);
+	c->source_type = bcmig_known_type(b->type);
 	c->target = bcmig_green_name(new->snake ? bcmig_snake(b->name) : b->name, *taken);
 	c->target_type = c->source_type;
 	c->key_position = part == 0 ? b->key_position : 0;

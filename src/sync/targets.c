@@ -256,6 +256,19 @@ type_fits(Oid from, int32 from_mod, Oid to, int32 to_mod)
 	}
 }
 
+bool
+bcmig_type_fits(const char *from, const char *to)
+{
+	Oid			from_type;
+	Oid			to_type;
+	int32		from_mod;
+	int32		to_mod;
+
+	parseTypeString(from, &from_type, &from_mod, false);
+	parseTypeString(to, &to_type, &to_mod, false);
+	return type_fits(from_type, from_mod, to_type, to_mod);
+}
+
 /*
  * Columns of an existing target: fills columns[].target_type, or names
  * everything that does not fit.

@@ -44,6 +44,7 @@
 extern PGDLLEXPORT void bcmig_worker_main(Datum arg);
 
 #define LOCK_TIMEOUT		"10s"
+#define DOUBT_RETRIES		5		/* more of them while blue's schema is looked at */
 #define FETCH_BYTES			(1024 * 1024)	/* wanted per fetch */
 #define MOST_FETCH_ROWS		10000
 #define WINDOW_FETCH_ROWS	1000
@@ -256,6 +257,11 @@ run_job(BcmigJob *job)
 		bcmig_run_make(job->sync_id, &job->table_id);
 		return;
 	}
+	if (job->kind == BCMIG_JOB_LOOK)
+	{
+		bcmig_run_look(job->sync_id);
+		return;
+	}
 	for (int i = 0; i < job->ntables; i++)
 	{
 		job->table_id = job->tables[i];
@@ -279,6 +285,7 @@ run_job(BcmigJob *job)
 			case BCMIG_JOB_RETRY:
 				bcmig_run_retry(works[0]);
 				break;
+			case BCMIG_JOB_LOOK:
 			case BCMIG_JOB_MAKE:
 			case BCMIG_JOB_NONE:
 				break;
@@ -309,9 +316,17 @@ record_failure(const BcmigJob *job, const ErrorData *edata, bool from_blue)
 		category == ERRCODE_TO_CATEGORY(ERRCODE_INSUFFICIENT_RESOURCES) ||
 		edata->sqlerrcode == ERRCODE_BM_INCARNATION || edata->sqlerrcode == ERRCODE_BM_WRONG_STATE;
 	bool		vanished = from_blue && edata->sqlerrcode == ERRCODE_UNDEFINED_TABLE;
+	bool		doubtful = from_blue && !passing && !vanished &&
+		(edata->sqlerrcode == ERRCODE_UNDEFINED_COLUMN || category == ERRCODE_TO_CATEGORY(ERRCODE_DATA_EXCEPTION));
 	int			failures = 0;
 	bool		suspend = false;
 
+	/* of no table: blue as a whole is asked again later */
+	if (job->kind == BCMIG_JOB_LOOK)
+	{
+		bcmig_look_failed(job->sync_id, edata);
+		return;
+	}
 	LWLockAcquire(bcmig_shared->lock, LW_EXCLUSIVE);
 	live = bcmig_live_table(job->table_id);
 	if (live != NULL)
@@ -319,6 +334,9 @@ record_failure(const BcmigJob *job, const ErrorData *edata, bool from_blue)
 		failures = ++live->failures;
 		live->not_before = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 													   bcmig_backoff(failures, 200, 30000));
+		/* has blue's schema changed?  The poller looks at once */
+		if (live->blue >= 0 && (vanished || doubtful))
+			bcmig_shared->blues[live->blue].schema_doubted = true;
 	}
 	LWLockRelease(bcmig_shared->lock);
 
@@ -343,7 +361,7 @@ record_failure(const BcmigJob *job, const ErrorData *edata, bool from_blue)
 							job->kind == BCMIG_JOB_SWEEP ? "sweep" :
 							job->kind == BCMIG_JOB_RETRY ? "retry" : "window",
 							GetCurrentTimestamp(), "Failed", 0, NULL, NULL, NULL, message);
-		suspend = vanished || (!passing && failures > table->max_retries);
+		suspend = vanished || (!passing && failures > table->max_retries + (doubtful ? DOUBT_RETRIES : 0));
 		if (suspend && bcmig_state_load(job->table_id, &stored) && stored.state != BCMIG_SUSPENDED)
 			bcmig_state_suspend(table,
 								vanished ? psprintf("the source table vanished: %s", message) : message,

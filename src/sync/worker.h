@@ -54,6 +54,10 @@ extern void bcmig_log_batch(const BcmigWork *work, const char *kind,
 							const BcmigStored *from, const BcmigReading *to,
 							const char *error);
 
+/* look.c */
+extern void bcmig_run_look(int sync_id);
+extern void bcmig_look_failed(int sync_id, const ErrorData *edata);
+
 /* make.c */
 extern void bcmig_run_make(int sync_id, int *current);
 

@@ -164,7 +164,8 @@ CREATE FUNCTION mssql.datediff(part text, a timestamp, b timestamp) RETURNS bigi
 	                        WHEN 'MICROSECOND' THEN (extract(epoch FROM b - a) * 1000000)::bigint END $$;
 CREATE FUNCTION mssql.datediff(part text, a text, b timestamp) RETURNS bigint LANGUAGE sql AS $$ SELECT mssql.datediff(part, a::timestamp, b) $$;
 CREATE FUNCTION mssql.datepart(part text, a timestamp) RETURNS bigint LANGUAGE sql AS $$
-	SELECT CASE upper(part) WHEN 'MICROSECOND' THEN extract(microseconds FROM a)::bigint % 1000000 END $$;
+	SELECT CASE upper(part) WHEN 'MICROSECOND' THEN extract(microseconds FROM a)::bigint % 1000000
+	                        WHEN 'MILLISECOND' THEN extract(milliseconds FROM a)::bigint % 1000 END $$;
 CREATE FUNCTION mssql.change_tracking_current_version() RETURNS bigint LANGUAGE sql VOLATILE AS
 	$$ SELECT version FROM mssql.ct_current WHERE mssql.setting('change_tracking') = '1' $$;
 CREATE FUNCTION mssql.hashbytes(kind text, v text) RETURNS bytea LANGUAGE sql IMMUTABLE AS $$
@@ -196,7 +197,10 @@ CREATE FUNCTION mssql.to_binary8(bytea) RETURNS bytea LANGUAGE sql IMMUTABLE AS 
 -- Catalogue
 -- ---------------------------------------------------------------------------
 CREATE VIEW mssql.live AS SELECT o.* FROM mssql.object o JOIN pg_class c ON c.oid = o.rel;
-CREATE VIEW sys.objects AS SELECT object_id, name, 1 AS schema_id, 'U' AS type, 0 AS is_ms_shipped FROM mssql.live;
+-- modify_date: another one for other columns
+CREATE VIEW sys.objects AS SELECT object_id, name, 1 AS schema_id, 'U' AS type, 0 AS is_ms_shipped,
+	(SELECT timestamp '2024-01-01' + abs(hashtext(string_agg(a.attname || ',' || a.atttypid || ',' || a.atttypmod || ',' || a.attnotnull, ';' ORDER BY a.attnum))::bigint) * interval '10 ms'
+	   FROM pg_attribute a WHERE a.attrelid = rel AND a.attnum > 0 AND NOT a.attisdropped) AS modify_date FROM mssql.live;
 CREATE VIEW sys.tables AS SELECT * FROM sys.objects;
 CREATE FUNCTION mssql.sql_type(o mssql.object, a pg_attribute) RETURNS text LANGUAGE sql STABLE AS $$
 	SELECT coalesce(o.types->>a.attname, CASE WHEN a.attname = 'timestamp' AND a.atttypid = 20 THEN 'timestamp'
