@@ -437,6 +437,11 @@ CREATE FUNCTION bcmig_remove_company(sync text, company text)
     RETURNS bigint AS 'MODULE_PATHNAME' LANGUAGE C;
 COMMENT ON FUNCTION bcmig_remove_company(text, text) IS 'configuration: take all tables of a company out of a sync, also while it runs; the green tables stay. Returns how many.';
 
+CREATE FUNCTION bcmig_set_sequences(sync text)
+    RETURNS TABLE (source text, target text, value bigint)
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_set_sequences(text) IS 'configuration: give green a sequence for each sequence and identity column of blue that belongs to the sync''s companies, and move it to the value given out last, never back; a numbered column gets its sequence as default. Returns a row per sequence. Call it again when blue has stopped.';
+
 CREATE FUNCTION bcmig_alter_table(sync text, target text, options jsonb)
     RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C;
 COMMENT ON FUNCTION bcmig_alter_table(text, text, jsonb) IS 'configuration: change options of a table; JSON null resets one. {"capture": "auto"} looks again at what blue tracks.';
@@ -497,7 +502,7 @@ REVOKE ALL ON FUNCTION
     bcmig_remove_environment(text), bcmig_check_environment(text), bcmig_blue_script(text, text),
     bcmig_create_sync(text, text, jsonb), bcmig_alter_sync(text, jsonb), bcmig_drop_sync(text, boolean, boolean),
     bcmig_companies(text), bcmig_discover(text, text), bcmig_add_company(text, text, text, jsonb),
-    bcmig_add_shared(text, text, jsonb), bcmig_remove_company(text, text),
+    bcmig_add_shared(text, text, jsonb), bcmig_remove_company(text, text), bcmig_set_sequences(text),
     bcmig_add_table(text, text, text, jsonb), bcmig_alter_table(text, text, jsonb), bcmig_remove_table(text, text),
     bcmig_preflight(text), bcmig_estimate(text), bcmig_start_sync(text, boolean), bcmig_stop_sync(text),
     bcmig_sync_now(text, text), bcmig_sweep_deletes(text, text), bcmig_resync_table(text, text),

@@ -266,6 +266,17 @@ CREATE VIEW sys.dm_tran_database_transactions AS
 	SELECT pid AS transaction_id, 5 AS database_id, xact_start::timestamp AS database_transaction_begin_time FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid();
 CREATE VIEW sys.dm_tran_session_transactions AS SELECT pid AS transaction_id, pid AS session_id FROM pg_stat_activity;
 CREATE VIEW sys.dm_exec_sessions AS SELECT pid AS session_id, usename::text AS login_name, application_name AS program_name FROM pg_stat_activity;
+CREATE TABLE mssql.sequence (rel regclass PRIMARY KEY, name text NOT NULL);
+CREATE FUNCTION mssql.add_sequence(rel regclass, sql_name text) RETURNS void LANGUAGE sql AS 'INSERT INTO mssql.sequence VALUES ($1, $2)';
+CREATE VIEW sys.sequences AS
+	SELECT s.rel::int AS object_id, s.name, 1 AS schema_id, q.seqstart AS start_value, q.seqincrement AS increment, q.seqmin AS minimum_value, q.seqmax AS maximum_value,
+	       coalesce(pg_sequence_last_value(s.rel), q.seqstart) AS current_value
+	  FROM mssql.sequence s JOIN pg_sequence q ON q.seqrelid = s.rel;
+CREATE VIEW sys.identity_columns AS
+	SELECT o.object_id, a.attnum::int AS column_id, a.attname::text AS name, q.seqstart AS seed_value, q.seqincrement AS increment_value,
+	       pg_sequence_last_value(q.seqrelid) AS last_value
+	  FROM mssql.live o JOIN pg_attribute a ON a.attrelid = o.rel AND a.attidentity <> ''
+	  JOIN pg_sequence q ON q.seqrelid = pg_get_serial_sequence(o.rel::text, a.attname)::regclass;
 -- SUM has the type of what it sums
 CREATE AGGREGATE mssql.sum(bigint) (sfunc = int8pl, stype = bigint);
 CREATE AGGREGATE mssql.sum(int) (sfunc = int4pl, stype = int);

@@ -1,0 +1,222 @@
+/*-------------------------------------------------------------------------
+ *
+ * sequences.c
+ *	  Numbers blue gives out beside the rows: sequences and identity columns.
+ *
+ * Business Central takes entry numbers from sequences of the database, and the
+ * server numbers AutoIncrement fields itself; neither is in any table.  Green
+ * gets a sequence for each, in the schema of the company whose name it begins
+ * with; one of no company is the shared tables', or every company's of the sync.
+ *
+ * A sequence only moves on: what green has given out already is never given out
+ * again.  setval() is not undone by ROLLBACK, which does no harm for that
+ * reason.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "configure.h"
+
+#include "ask.h"
+#include "bc_names.h"
+#include "call.h"
+#include "discover.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/tuplestore.h"
+
+BCMIG_FUNCTION(bcmig_set_sequences);
+
+/* a schema of green and the company whose tables are there */
+typedef struct Place
+{
+	char	   *company;		/* NULL = shared tables */
+	char	   *schema;
+	bool		snake;
+} Place;
+
+static List *
+load_places(const BcmigSync *sync)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	BcmigCatalogScope scope;
+	List	   *places = NIL;
+
+	bcmig_catalog_begin(&scope);
+	bcmig_sql("SELECT company, target_schema, bool_or(naming = 'snake') FROM bcmig.sync_table "
+			  "WHERE sync_id = $1 AND al_table IS NOT NULL GROUP BY 1, 2 ORDER BY 1 NULLS FIRST, 2", "i", sync->sync_id);
+	MemoryContextSwitchTo(caller);
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		Place	   *p = palloc(sizeof(Place));
+
+		p->company = bcmig_get_text(i, 1);
+		p->schema = bcmig_get_text(i, 2);
+		p->snake = bcmig_get_bool(i, 3);
+		places = lappend(places, p);
+	}
+	bcmig_catalog_end(&scope);
+	return places;
+}
+
+/*
+ * Make the sequence when it is missing and move it to "last", the value given
+ * out last (has_last; else it begins where it begins).  Returns where it is.
+ */
+static int64
+move_sequence(const BcmigSync *sync, const char *sequence, int64 increment, bool has_last, int64 last, const char *rows)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	BcmigCatalogScope scope;
+	int64		value;
+
+	bcmig_run_as(sync->owner, psprintf("CREATE SEQUENCE IF NOT EXISTS %s INCREMENT BY " INT64_FORMAT "%s", sequence, increment,
+									   increment < 0 ? " MINVALUE -9223372036854775808 MAXVALUE 9223372036854775807 START -1" : ""));
+	bcmig_catalog_begin(&scope);
+	SPI_execute(psprintf("SELECT coalesce(%s(CASE WHEN %s THEN " INT64_FORMAT " END, s.last_value, %s), 0), "
+						 " coalesce(%s(CASE WHEN %s THEN " INT64_FORMAT " END, s.last_value, %s)::text, '') "
+						 "FROM pg_sequences s WHERE format('%%I.%%I', s.schemaname, s.sequencename) = %s",
+						 increment < 0 ? "least" : "greatest", has_last ? "true" : "false", last, rows,
+						 increment < 0 ? "least" : "greatest", has_last ? "true" : "false", last, rows,
+						 quote_literal_cstr(sequence)), false, 0);
+	if (SPI_processed == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_UNSUITABLE),
+				 errmsg("%s is no sequence that role \"%s\" may use", sequence, GetUserNameFromId(sync->owner, false)),
+				 errhint("Rename it, and call bcmig_set_sequences again.")));
+	value = bcmig_get_int64(0, 1, 0);
+	has_last = bcmig_get_text(0, 2)[0] != '\0';
+	bcmig_catalog_end(&scope);
+	MemoryContextSwitchTo(caller);
+	if (has_last)
+		bcmig_run_as(sync->owner, psprintf("SELECT setval(%s, " INT64_FORMAT ", true)", quote_literal_cstr(sequence), value));
+	return value;
+}
+
+static void
+put(ReturnSetInfo *rsinfo, const char *source, const char *target, int64 value)
+{
+	Datum		values[3] = {CStringGetTextDatum(source), CStringGetTextDatum(target), Int64GetDatum(value)};
+	bool		nulls[3] = {0};
+
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+}
+
+/* the company a sequence's name begins with, the longest as for tables; NULL = none.  *rest: what follows it */
+static char *
+company_of(const char *name, const BcmigInventory *inventory, const char **rest)
+{
+	char	   *company = NULL;
+	size_t		longest = 0;
+	ListCell   *lc;
+
+	*rest = name;
+	foreach(lc, inventory->companies)
+	{
+		char	   *prefix = psprintf("%s$", bcmig_mapped_name(lfirst(lc), inventory->invalid_chars));
+		size_t		len = strlen(prefix);
+
+		if (len > longest && strncmp(name, prefix, len) == 0)
+		{
+			company = lfirst(lc);
+			longest = len;
+			*rest = name + len;
+		}
+	}
+	return company;
+}
+
+static void
+set_sequence(const BcmigSync *sync, char **row, List *places, const BcmigInventory *inventory, ReturnSetInfo *rsinfo)
+{
+	const char *rest;
+	char	   *company = company_of(row[1], inventory, &rest);
+	bool		has_shared = places != NIL && ((Place *) linitial(places))->company == NULL;
+	ListCell   *lc;
+
+	foreach(lc, places)
+	{
+		Place	   *p = lfirst(lc);
+		char	   *target;
+
+		if (company != NULL ? p->company == NULL || strcmp(p->company, company) != 0 : has_shared && p->company != NULL)
+			continue;
+		target = pstrdup(quote_qualified_identifier(p->schema,
+													bcmig_green_name(p->snake ? bcmig_snake(rest) : rest, NIL)));
+		put(rsinfo, row[1], target,
+			move_sequence(sync, target, strtoll(row[3], NULL, 10), row[2] != NULL, row[2] ? strtoll(row[2], NULL, 10) : 0, "NULL"));
+	}
+}
+
+/*
+ * The column gets a sequence of its own as default.
+ */
+static void
+set_identity(const BcmigSync *sync, char **row, ReturnSetInfo *rsinfo)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	BcmigCatalogScope scope;
+	char	   *table = NULL;
+	char	   *column = NULL;
+	char	   *sequence = NULL;
+
+	bcmig_catalog_begin(&scope);
+	if (bcmig_sql("SELECT format('%I.%I', t.target_schema, t.target_table), quote_ident(m.target_column), t.target_schema, "
+				  " t.target_table || '_' || m.target_column || '_seq' "
+				  "FROM bcmig.sync_table t JOIN bcmig.table_state s USING (table_id) JOIN bcmig.column_map m USING (table_id) "
+				  "WHERE t.sync_id = $1 AND s.made AND t.source_schema = $2 AND t.source_table = $3 AND m.part = 0 AND m.source_column = $4",
+				  "ittt", sync->sync_id, row[1], row[2], row[3]) > 0)
+	{
+		MemoryContextSwitchTo(caller);
+		table = bcmig_get_text(0, 1);
+		column = bcmig_get_text(0, 2);
+		sequence = pstrdup(quote_qualified_identifier(bcmig_get_text(0, 3), bcmig_green_name(bcmig_get_text(0, 4), NIL)));
+	}
+	bcmig_catalog_end(&scope);
+	MemoryContextSwitchTo(caller);
+	if (table == NULL)
+		return;
+	put(rsinfo, psprintf("%s.%s", row[2], row[3]), sequence,
+		move_sequence(sync, sequence, strtoll(row[5], NULL, 10), row[4] != NULL, row[4] ? strtoll(row[4], NULL, 10) : 0,
+					  psprintf("(SELECT max(%s)::bigint FROM %s)", column, table)));
+	bcmig_run_as(sync->owner, psprintf("ALTER SEQUENCE %s OWNED BY %s.%s", sequence, table, column));
+	bcmig_run_as(sync->owner, psprintf("ALTER TABLE %s ALTER COLUMN %s SET DEFAULT nextval(%s)", table, column,
+									   quote_literal_cstr(sequence)));
+}
+
+/*
+ * bcmig_set_sequences(sync)
+ */
+Datum
+bcmig_set_sequences(PG_FUNCTION_ARGS)
+{
+	BcmigSync  *sync = bcmig_load_sync(bcmig_arg_text(fcinfo, 0, "sync"));
+	BcmigEnvironment *env = bcmig_load_environment(NULL, sync->environment_id);
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	BcmigInventory *inventory;
+	BcmigCatalogScope scope;
+	List	   *places;
+	ListCell   *lc;
+
+	bcmig_require_bc(env);
+	InitMaterializedSRF(fcinfo, 0);
+	places = load_places(sync);
+	inventory = bcmig_inventory(env, sync->owner);
+	foreach(lc, bcmig_ask(env->serverid, sync->owner, list_make1(bcmig_dialect_of_server(env->serverid)->bc->sequences()),
+						  bcmig_ask_timeout(env, 1)))
+	{
+		char	  **row = lfirst(lc);
+
+		CHECK_FOR_INTERRUPTS();
+		if (strcmp(row[0], "sequence") == 0)
+			set_sequence(sync, row, places, inventory, rsinfo);
+		else
+			set_identity(sync, row, rsinfo);
+	}
+	bcmig_catalog_begin(&scope);
+	bcmig_audit("command", sync->name, NULL, "bcmig_set_sequences", NULL);
+	bcmig_catalog_end(&scope);
+	return (Datum) 0;
+}
