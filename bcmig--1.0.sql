@@ -107,6 +107,7 @@ CREATE TABLE bcmig.sync_table (
     company       text,
     al_table      text,
     naming        text CHECK (naming IN ('snake', 'source')),
+    tracking_asked boolean NOT NULL DEFAULT false,
     options       jsonb NOT NULL DEFAULT '{}',
     created_at    timestamptz NOT NULL DEFAULT now(),
     UNIQUE (target_schema, target_table),
@@ -120,6 +121,7 @@ COMMENT ON COLUMN bcmig.sync_table.indexes IS 'secondary indexes to build on gre
 COMMENT ON COLUMN bcmig.sync_table.made_target IS 'bcmig created the green table';
 COMMENT ON COLUMN bcmig.sync_table.company IS 'company it was added with, as table Company spells it; NULL = shared, or added by itself';
 COMMENT ON COLUMN bcmig.sync_table.al_table IS 'name of the table in Business Central, as blue''s SQL spells it: without company and app; NULL = added by itself';
+COMMENT ON COLUMN bcmig.sync_table.tracking_asked IS 'bcmig_blue_script(''tracking'') asked for change tracking of it, which it did not have: the cleanup script takes it away again';
 COMMENT ON COLUMN bcmig.sync_table.naming IS 'how names on green were made: snake or source';
 
 CREATE TABLE bcmig.companion (
@@ -391,7 +393,7 @@ COMMENT ON FUNCTION bcmig_check_environment(text) IS 'report: can this environme
 
 CREATE FUNCTION bcmig_blue_script(kind text, sync text DEFAULT NULL)
     RETURNS text AS 'MODULE_PATHNAME' LANGUAGE C;
-COMMENT ON FUNCTION bcmig_blue_script(text, text) IS 'report: a script to review and run on blue: login, tracking or cleanup.';
+COMMENT ON FUNCTION bcmig_blue_script(text, text) IS 'report: a script to review and run on blue: login, tracking or cleanup. What tracking asks for is remembered; cleanup takes away nothing else.';
 
 -- syncs
 CREATE FUNCTION bcmig_create_sync(sync text, blue text, options jsonb DEFAULT '{}')
@@ -672,6 +674,9 @@ SELECT s.sync, s.state, s.lag, 0::numeric, 'not validated'::text,
               CASE WHEN s.blocked_by IS NOT NULL THEN 'held back by ' || s.blocked_by END), ''),
        CASE WHEN s.tables = 0 THEN format('SELECT bcmig_add_table(%L, ''...'');', s.sync)
             WHEN s.state IN ('created', 'stopped') THEN format('SELECT bcmig_start_sync(%L);', s.sync)
+            WHEN s.state = 'held' THEN format('SELECT bcmig_alter_sync(%L, ''{"maintenance": false}''); -- when the work on blue is done', s.sync)
+            WHEN EXISTS (SELECT FROM bcmig.schema_change c JOIN bcmig.sync y USING (sync_id) WHERE y.name = s.sync AND c.settled_at IS NULL)
+            THEN format('SELECT object, detail, fix FROM bcmig.schema_change JOIN bcmig.sync USING (sync_id) WHERE name = %L AND settled_at IS NULL;', s.sync)
             WHEN EXISTS (SELECT FROM bcmig.table_status t WHERE t.sync = s.sync AND t.state = 'suspended')
             THEN format('SELECT target, reason FROM bcmig.table_status WHERE sync = %L AND state = ''suspended'';', s.sync)
             WHEN s.quarantined > 0 THEN format('SELECT * FROM bcmig.quarantine; SELECT bcmig_retry_quarantine(%L);', s.sync)

@@ -95,5 +95,15 @@ $blue->safe_psql('postgres', qq{UPDATE $ext SET "Shop No_\$$shop" = 'changed' WH
 wait_sync($green, 's', 'caught_up', '170 s');
 is($green->safe_psql('postgres', q{SELECT shop_no FROM cronus_international_ltd.customer WHERE no = 'C7'}), 'changed', 'and stay in step');
 
+
+# only what bcmig asked for is ever turned off: here one table's tracking, and its companion's
+$blue->safe_psql('postgres', qq{CREATE TABLE untracked ("timestamp" bigint NOT NULL DEFAULT 0, "No_" varchar(20) PRIMARY KEY); CREATE TABLE untracked_ext ("timestamp" bigint NOT NULL DEFAULT 0, "No_" varchar(20) PRIMARY KEY);
+	SELECT mssql.register('untracked', 'A\$B_C _\$Vendor\$$app', false), mssql.register('untracked_ext', 'A\$B_C _\$Vendor\$$app\$ext', false)});
+$green->safe_psql('postgres', qq{SELECT bcmig_add_table('s', 'A\$B_C _\$Vendor\$$app', 'a_b_c.vendor', '{"companions": ["A\$B_C _\$Vendor\$$app\$ext"]}')});
+unlike($green->safe_psql('postgres', q{SELECT bcmig_blue_script('cleanup', 's')}), qr/DISABLE CHANGE_TRACKING/, 'nothing was asked for yet');
+like($green->safe_psql('postgres', q{SELECT bcmig_blue_script('tracking', 's')}), qr/ALTER TABLE \[dbo\]\.\[A\$B_C _\$Vendor\$$app\$ext\] ENABLE CHANGE_TRACKING/, 'companions are tracked as well');
+is(join("\n", sort $green->safe_psql('postgres', q{SELECT bcmig_blue_script('cleanup', 's')}) =~ /ALTER TABLE (\S.*) DISABLE/g),
+	"[dbo].[A\$B_C _\$Vendor\$$app\$ext]\n[dbo].[A\$B_C _\$Vendor\$$app]", 'cleanup takes back what was asked for, no more');
+
 TdsServer::stop_server($server);
 done_testing();

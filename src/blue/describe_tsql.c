@@ -401,14 +401,16 @@ bcmig_tsql_script(const char *kind, const char *login, List *tables)
 	else
 	{
 		appendStringInfoString(&s,
-							   "-- bcmig: takes what bcmig asked for away from blue. Review: lines are commented out where BC, or another\n"
-							   "-- green, may need the same thing.\n");
+							   "-- bcmig: takes what bcmig asked for away from blue. Tables that were tracked before are left alone; lines are\n"
+							   "-- commented out where BC, or another green, may need the same thing. Review.\n");
 		foreach(lc, tables)
 		{
 			BcmigScriptTable *t = (BcmigScriptTable *) lfirst(lc);
 
-			if (strcmp(t->capture, "change_tracking") == 0)
-				appendStringInfo(&s, "-- ALTER TABLE %s.%s DISABLE CHANGE_TRACKING;\n",
+			if (t->asked)
+				appendStringInfo(&s, "IF EXISTS (SELECT 1 FROM sys.change_tracking_tables WHERE object_id = OBJECT_ID(%s))\n"
+								 "\tALTER TABLE %s.%s DISABLE CHANGE_TRACKING;\n",
+								 bcmig_tsql_string(psprintf("%s.%s", bcmig_tsql_identifier(t->schema), bcmig_tsql_identifier(t->table))),
 								 bcmig_tsql_identifier(t->schema), bcmig_tsql_identifier(t->table));
 		}
 		appendStringInfo(&s,

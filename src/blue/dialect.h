@@ -47,6 +47,7 @@ typedef struct BcmigScriptTable
 	char	   *table;
 	char	   *capture;
 	bool		has_key;
+	bool		asked;			/* bcmig asked for its tracking: it was not tracked before */
 } BcmigScriptTable;
 
 /* a table the poller watches: moves are reported under the name of its base */

@@ -451,7 +451,7 @@ bcmig_blue_checks(const BcmigEnvironment *env, Oid role, List *statements, List 
  * Tables of a sync for a script, and the login of its owner's user mapping.
  */
 static List *
-script_tables(const char *sync, const BcmigDialect **dialect, char **login)
+script_tables(const char *sync, bool asks, const BcmigDialect **dialect, char **login)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	MemoryContext oldcontext;
@@ -482,9 +482,17 @@ script_tables(const char *sync, const BcmigDialect **dialect, char **login)
 	MemoryContextSwitchTo(oldcontext);
 	*dialect = bcmig_dialect_of_server(get_foreign_server_oid(server, false));
 
-	n = bcmig_sql("SELECT t.source_schema, t.source_table, t.capture, "
-				  " EXISTS (SELECT 1 FROM bcmig.column_map m WHERE m.table_id = t.table_id AND m.key_position IS NOT NULL) "
-				  "FROM bcmig.sync_table t JOIN bcmig.sync s USING (sync_id) WHERE s.name = $1 ORDER BY 1, 2",
+	/* what the script is about to ask for; a record is tracked when all its parts are */
+	if (asks)
+		bcmig_sql("UPDATE bcmig.sync_table t SET tracking_asked = true FROM bcmig.sync s "
+				  "WHERE s.sync_id = t.sync_id AND s.name = $1 AND t.capture <> 'change_tracking' AND NOT t.tracking_asked", "t", sync);
+	n = bcmig_sql("SELECT p.source_schema, p.source_table, t.capture, "
+				  " EXISTS (SELECT 1 FROM bcmig.column_map m WHERE m.table_id = t.table_id AND m.key_position IS NOT NULL), "
+				  " t.tracking_asked "
+				  "FROM bcmig.sync_table t JOIN bcmig.sync s USING (sync_id), "
+				  " LATERAL (SELECT t.source_schema, t.source_table UNION ALL "
+				  "  SELECT c.source_schema, c.source_table FROM bcmig.companion c WHERE c.table_id = t.table_id) p "
+				  "WHERE s.name = $1 ORDER BY 1, 2",
 				  "t", sync);
 	oldcontext = MemoryContextSwitchTo(caller);
 	for (uint64 i = 0; i < n; i++)
@@ -495,6 +503,7 @@ script_tables(const char *sync, const BcmigDialect **dialect, char **login)
 		t->table = bcmig_get_text(i, 2);
 		t->capture = bcmig_get_text(i, 3);
 		t->has_key = bcmig_get_bool(i, 4);
+		t->asked = bcmig_get_bool(i, 5);
 		tables = lappend(tables, t);
 	}
 	MemoryContextSwitchTo(oldcontext);
@@ -526,6 +535,6 @@ bcmig_blue_script(PG_FUNCTION_ARGS)
 				 errmsg("there is no script \"%s\"", kind),
 				 errhint("Scripts: login, tracking, cleanup.")));
 	if (sync != NULL)
-		tables = script_tables(sync, &dialect, &login);
+		tables = script_tables(sync, strcmp(kind, "tracking") == 0, &dialect, &login);
 	PG_RETURN_TEXT_P(cstring_to_text(dialect->script(kind, login, tables)));
 }

@@ -15,6 +15,7 @@ use Test::More;
 our @EXPORT = qw(new_sql_server connect_sql_server sql_setting freetds_timeout);
 
 my $source = $ENV{BCMIG_SOURCE} // '.';
+my %running;
 
 # Statements are judged by a grammar, which takes seconds for a shape it has not
 # seen: nothing may time out meanwhile.
@@ -58,6 +59,7 @@ sub start_server
 		[ '/usr/bin/python3', "$source/test/tds_server/tds_server", '--port', $server->{port}, '--cache', "$source/tsql-verdicts",
 			'--backing', "host=$host port=$pgport user=$user dbname=postgres" ],
 		'<', \undef, '>', \$out, '2>>', $server->{node}->logfile . '.tds');
+	$running{ $server->{port} } = $server->{handle};
 	IPC::Run::pump($server->{handle}) until $out =~ /listening/;
 }
 
@@ -65,6 +67,15 @@ sub stop_server
 {
 	my ($server) = @_;
 	$server->{handle}->kill_kill;
+	delete $running{ $server->{port} };
+}
+
+# also when the test dies; its exit code stays
+END
+{
+	my $code = $?;
+	$_->kill_kill for values %running;
+	$? = $code;
 }
 
 # tds_fdw, server, user mapping and environment 'blue' on green; a sync when named.
