@@ -6,7 +6,7 @@ CREATE TABLE demo.lag (at timestamptz NOT NULL, sync text NOT NULL, lag interval
 
 -- For so many seconds: commit a row on blue, wait until it is visible here,
 -- note how long that took, and what sync_status says of the lag.
-CREATE PROCEDURE demo.measure(blue text, company text, seconds double precision) LANGUAGE plpgsql AS $$
+CREATE PROCEDURE demo.measure(blue text, blue_table text, green_table text, seconds double precision) LANGUAGE plpgsql AS $$
 DECLARE
 	until_then timestamptz := clock_timestamp() + seconds * interval '1 s';
 	committed  timestamptz;
@@ -16,11 +16,11 @@ BEGIN
 	PERFORM dblink_connect('blue', blue);
 	WHILE clock_timestamp() < until_then LOOP
 		line := line + 1;
-		PERFORM dblink_exec('blue', format('INSERT INTO public.%I ("Table Name", "No_", "Line No_", "Comment") VALUES (99, ''PROBE'', %s, ''probe'')', company || '$Comment Line', line));
+		PERFORM dblink_exec('blue', format('INSERT INTO %s ("Table Name", "No_", "Line No_", "Comment") VALUES (99, ''PROBE'', %s, ''probe'')', blue_table, line));
 		committed := clock_timestamp();
 		LOOP
 			COMMIT;
-			EXECUTE format('SELECT EXISTS (SELECT FROM public.%I WHERE "Table Name" = 99 AND "No_" = ''PROBE'' AND "Line No_" = $1)', company || '$Comment Line') INTO seen USING line;
+			EXECUTE format('SELECT EXISTS (SELECT FROM %s WHERE "Table Name" = 99 AND "No_" = ''PROBE'' AND "Line No_" = $1)', green_table) INTO seen USING line;
 			EXIT WHEN seen;
 			IF clock_timestamp() > committed + interval '20 s' THEN
 				RAISE EXCEPTION 'a row committed on blue was not on green after 20 s';

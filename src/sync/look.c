@@ -28,11 +28,13 @@
 #include "worker.h"
 
 #include "bc_names.h"
+#include "catalog/pg_type.h"
 #include "dictionary.h"
 #include "discover.h"
 #include "miscadmin.h"
 #include "readable.h"
 #include "slot.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -195,6 +197,42 @@ remake_feed(const BcmigTableInfo *table)
 	bcmig_catalog_end(&scope);
 }
 
+/*
+ * Change column_map, green and the feed as blue has changed.  In a transaction,
+ * under the applier lock.
+ */
+static void
+follow_all(const BcmigSync *sync, const BcmigTableInfo *table, List *changes, const BcmigDialect *dialect)
+{
+	List	   *drops = NIL;
+	BcmigCatalogScope scope;
+	ListCell   *lc;
+
+	/* a view would hold the types of its columns */
+	foreach(lc, changes)
+	{
+		if (((BcmigChange *) lfirst(lc))->kind == BCMIG_COLUMN_ALTERED && drops == NIL)
+			drops = bcmig_drop_views_statements(sync);
+	}
+	foreach(lc, drops)
+		bcmig_run_as(sync->owner, lfirst(lc));
+	foreach(lc, changes)
+	{
+		char	   *type;
+
+		(void) can_follow(table, lfirst(lc), dialect, &type);
+		follow(bcmig_load_table(table->table_id), lfirst(lc), type, dialect);
+	}
+	remake_feed(table);
+	if (drops != NIL)
+	{
+		bcmig_catalog_begin(&scope);
+		bcmig_sql("UPDATE bcmig.sync_state SET views_made = NULL WHERE sync_id = $1", "i", sync->sync_id);
+		bcmig_catalog_end(&scope);
+	}
+	bcmig_state_resync(0, InvalidOid, table->table_id, "its columns have changed on blue");
+}
+
 /* ---- one table ---- */
 
 /*
@@ -222,7 +260,7 @@ settle_table(const BcmigSync *sync, const BcmigTableInfo *table, List *changes, 
 		char	   *type;
 		bool		can = can_follow(table, change, dialect, &type);
 
-		if (change->column != NULL && is_ignored(table, change))
+		if (ignoring && change->column != NULL && is_ignored(table, change))
 			continue;
 		news = lappend(news, change);
 		if (ignoring ? change->kind != BCMIG_COLUMN_ADDED : !(following && can))
@@ -236,33 +274,7 @@ settle_table(const BcmigSync *sync, const BcmigTableInfo *table, List *changes, 
 		reason = "the table is suspended";
 
 	if (news != NIL && reason == NULL && following)
-	{
-		List	   *drops = NIL;
-
-		/* a view would hold the types of its columns */
-		foreach(lc, news)
-		{
-			if (((BcmigChange *) lfirst(lc))->kind == BCMIG_COLUMN_ALTERED)
-				drops = bcmig_drop_views_statements(sync);
-		}
-		foreach(lc, drops)
-			bcmig_run_as(sync->owner, lfirst(lc));
-		foreach(lc, news)
-		{
-			char	   *type;
-
-			(void) can_follow(table, lfirst(lc), dialect, &type);
-			follow(bcmig_load_table(table->table_id), lfirst(lc), type, dialect);
-		}
-		remake_feed(table);
-		if (drops != NIL)
-		{
-			bcmig_catalog_begin(&scope);
-			bcmig_sql("UPDATE bcmig.sync_state SET views_made = NULL WHERE sync_id = $1", "i", sync->sync_id);
-			bcmig_catalog_end(&scope);
-		}
-		bcmig_state_resync(0, InvalidOid, table->table_id, "its columns have changed on blue");
-	}
+		follow_all(sync, table, news, dialect);
 
 	bcmig_catalog_begin(&scope);
 	bcmig_sql("UPDATE bcmig.schema_change SET settled_at = clock_timestamp() WHERE table_id = $1 AND settled_at IS NULL",
@@ -291,7 +303,7 @@ settle_table(const BcmigSync *sync, const BcmigTableInfo *table, List *changes, 
 }
 
 static void
-look_at_table(const BcmigSync *sync, BcmigTableInfo *table, List *described, const BcmigDialect *dialect)
+look_at_table(const BcmigSync *sync, BcmigTableInfo *table, List *changes, const BcmigDialect *dialect)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	BcmigWork	work = {.table = table};
@@ -300,7 +312,7 @@ look_at_table(const BcmigSync *sync, BcmigTableInfo *table, List *described, con
 	bcmig_applier_lock(&work, ExclusiveLock);
 	bcmig_start_transaction();
 	MemoryContextSwitchTo(caller);
-	state = settle_table(sync, table, bcmig_compare_schema(table, described), dialect);
+	state = settle_table(sync, table, changes, dialect);
 	bcmig_debug_point("look_before_commit");
 	bcmig_end_transaction();
 	MemoryContextSwitchTo(caller);
@@ -421,6 +433,9 @@ look_at_lot(const BcmigSync *sync, const BcmigEnvironment *env, int *after)
 	List	   *tables;
 	List	   *names = NIL;
 	List	   *described = NIL;
+	Datum		same[TABLES_AT_A_TIME];
+	int			nsame = 0;
+	BcmigCatalogScope scope;
 	ListCell   *lc;
 	int			next = 0;
 
@@ -438,12 +453,24 @@ look_at_lot(const BcmigSync *sync, const BcmigEnvironment *env, int *after)
 	{
 		BcmigTableInfo *table = lfirst(lc);
 		int			parts = table->ncompanions + 1;
+		List	   *changes = bcmig_compare_schema(table, list_copy_head(list_copy_tail(described, next), parts));
 
 		CHECK_FOR_INTERRUPTS();
-		look_at_table(sync, table, list_copy_head(list_copy_tail(described, next), parts),
-					  dialect);
+		if (changes != NIL)
+			look_at_table(sync, table, changes, dialect);
+		else
+			same[nsame++] = Int32GetDatum(table->table_id);
 		next += parts;
 	}
+
+	/* what was changed has been changed back, or followed by hand */
+	bcmig_start_transaction();
+	bcmig_catalog_begin(&scope);
+	bcmig_sql("UPDATE bcmig.schema_change SET settled_at = clock_timestamp() WHERE settled_at IS NULL AND table_id = ANY ($1)",
+			  "n", PointerGetDatum(construct_array(same, nsame, INT4OID, 4, true, TYPALIGN_INT)));
+	bcmig_catalog_end(&scope);
+	bcmig_end_transaction();
+	MemoryContextSwitchTo(caller);
 	return list_length(tables);
 }
 

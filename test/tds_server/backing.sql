@@ -124,6 +124,23 @@ CREATE FUNCTION mssql.keys(rel regclass) RETURNS text[] LANGUAGE sql STABLE AS $
 	SELECT array_agg(a.attname::text ORDER BY k.n) FROM pg_index i, unnest(i.indkey::int2[]) WITH ORDINALITY k(att, n)
 	  JOIN pg_attribute a ON a.attnum = k.att WHERE i.indrelid = rel AND i.indisprimary AND a.attrelid = rel $$;
 
+-- What datetime holds of a moment: a three-hundredth of a second.  Values are
+-- rounded when they are written, as there.
+CREATE FUNCTION mssql.datetime(t timestamp) RETURNS timestamp(3) LANGUAGE sql IMMUTABLE AS
+	$$ SELECT (date_trunc('day', t) + round(extract(epoch FROM t - date_trunc('day', t)) * 300) / 300 * interval '1 s')::timestamp(3) $$;
+CREATE FUNCTION mssql.round_datetimes(rel regclass, types jsonb) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+	columns name[] := ARRAY(SELECT attname FROM pg_attribute WHERE attrelid = rel AND atttypid = 1114 AND atttypmod = 3 AND NOT attisdropped AND NOT types ? attname::text);
+	fn text := format('mssql.round_%s', rel::oid);
+BEGIN
+	IF cardinality(columns) = 0 THEN RETURN; END IF;
+	EXECUTE format('UPDATE %s SET %s WHERE %s', rel, (SELECT string_agg(format('%1$I = mssql.datetime(%1$I)', c), ', ') FROM unnest(columns) c),
+		(SELECT string_agg(format('%1$I <> mssql.datetime(%1$I)', c), ' OR ') FROM unnest(columns) c));
+	EXECUTE format('CREATE FUNCTION %s() RETURNS trigger LANGUAGE plpgsql AS %L', fn,
+		'BEGIN ' || (SELECT string_agg(format('NEW.%1$I := mssql.datetime(NEW.%1$I);', c), ' ') FROM unnest(columns) c) || ' RETURN NEW; END');
+	EXECUTE format('CREATE TRIGGER mssql_0 BEFORE INSERT OR UPDATE ON %s FOR EACH ROW EXECUTE FUNCTION %s()', rel, fn);
+END $$;
+
 CREATE FUNCTION mssql.register(rel regclass, sql_name text, tracked boolean DEFAULT true, sql_schema text DEFAULT 'dbo', types jsonb DEFAULT '{}')
 RETURNS int LANGUAGE plpgsql AS $$
 DECLARE o int;
@@ -131,6 +148,7 @@ BEGIN
 	INSERT INTO mssql.object (rel, schema_name, name, tracked, types, begin_version, min_valid)
 	VALUES (rel, sql_schema, sql_name, tracked AND mssql.keys(rel) IS NOT NULL, types,
 	        (SELECT version FROM mssql.ct_current), (SELECT version FROM mssql.ct_current)) RETURNING object_id INTO o;
+	PERFORM mssql.round_datetimes(rel, types);
 	EXECUTE format('CREATE SEQUENCE mssql.writes_%s', o);
 	EXECUTE format('CREATE TRIGGER mssql_3 AFTER INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW EXECUTE FUNCTION mssql.count_write(%s)', rel, o);
 	IF EXISTS (SELECT FROM pg_attribute WHERE attrelid = rel AND attname = 'timestamp' AND NOT attisdropped) THEN
