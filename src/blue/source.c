@@ -482,10 +482,12 @@ script_tables(const char *sync, bool asks, const BcmigDialect **dialect, char **
 	MemoryContextSwitchTo(oldcontext);
 	*dialect = bcmig_dialect_of_server(get_foreign_server_oid(server, false));
 
-	/* what the script is about to ask for; a record is tracked when all its parts are */
+	/* what the script is about to ask for: a table without a key cannot be tracked, a record is when all its parts are */
 	if (asks)
 		bcmig_sql("UPDATE bcmig.sync_table t SET tracking_asked = true FROM bcmig.sync s "
-				  "WHERE s.sync_id = t.sync_id AND s.name = $1 AND t.capture <> 'change_tracking' AND NOT t.tracking_asked", "t", sync);
+				  "WHERE s.sync_id = t.sync_id AND s.name = $1 AND t.capture <> 'change_tracking' AND NOT t.tracking_asked "
+				  "AND EXISTS (SELECT 1 FROM bcmig.column_map m WHERE m.table_id = t.table_id AND m.key_position IS NOT NULL)",
+				  "t", sync);
 	n = bcmig_sql("SELECT p.source_schema, p.source_table, t.capture, "
 				  " EXISTS (SELECT 1 FROM bcmig.column_map m WHERE m.table_id = t.table_id AND m.key_position IS NOT NULL), "
 				  " t.tracking_asked "
