@@ -266,7 +266,7 @@ CREATE TABLE bcmig.sync_batch (
     batch_id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     sync_id       integer NOT NULL,
     table_id      integer NOT NULL,
-    kind          text NOT NULL CHECK (kind IN ('copy', 'window', 'sweep', 'compare', 'retry')),
+    kind          text NOT NULL CHECK (kind IN ('copy', 'window', 'sweep', 'compare', 'retry', 'repair')),
     started_at    timestamptz NOT NULL,
     finished_at   timestamptz,
     status        text NOT NULL CHECK (status IN ('Processing', 'Completed', 'Failed')),
@@ -301,7 +301,7 @@ CREATE TABLE bcmig.request (
     request_id  bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     sync_id     integer NOT NULL REFERENCES bcmig.sync ON DELETE CASCADE,
     table_id    integer REFERENCES bcmig.sync_table ON DELETE CASCADE,
-    kind        text NOT NULL CHECK (kind IN ('window', 'sweep', 'retry', 'resync')),
+    kind        text NOT NULL CHECK (kind IN ('window', 'sweep', 'retry', 'resync', 'repair')),
     ids         bigint[],
     requested_by text NOT NULL DEFAULT session_user,
     requested_at timestamptz NOT NULL DEFAULT now()
@@ -342,6 +342,142 @@ CREATE TABLE bcmig.audit_log (
 );
 CREATE INDEX audit_log_at ON bcmig.audit_log (at);
 COMMENT ON TABLE bcmig.audit_log IS 'Commands, state changes, errors and schema changes in one order; append only.';
+
+-- ---------------------------------------------------------------------------
+-- Proof: what validation knows and found
+-- ---------------------------------------------------------------------------
+CREATE TABLE bcmig.chunking (
+    table_id   integer PRIMARY KEY REFERENCES bcmig.sync_table ON DELETE CASCADE,
+    generation integer NOT NULL,
+    method     text NOT NULL CHECK (method IN ('range', 'buckets')),
+    size       bigint NOT NULL CHECK (size > 0),
+    proved_at  timestamptz
+);
+COMMENT ON TABLE bcmig.chunking IS 'How each table is cut into chunks for validation.';
+COMMENT ON COLUMN bcmig.chunking.generation IS 'marks of another generation mean nothing: the table is validated in full';
+COMMENT ON COLUMN bcmig.chunking.method IS 'range: the first key column, an integer, divided by size; buckets: size of them, by the hash of the key (of the row, where there is no key)';
+COMMENT ON COLUMN bcmig.chunking.proved_at IS 'when every chunk had been compared with blue; from then on only marked ones need be; NULL = not yet, or copied anew';
+
+CREATE TABLE bcmig.dirty_chunk (
+    mark_id    bigint GENERATED ALWAYS AS IDENTITY,
+    table_id   integer NOT NULL REFERENCES bcmig.sync_table ON DELETE CASCADE,
+    generation integer NOT NULL,
+    chunk      bigint NOT NULL
+);
+CREATE INDEX dirty_chunk_table ON bcmig.dirty_chunk (table_id);
+COMMENT ON TABLE bcmig.dirty_chunk IS 'Chunks written to since they were compared, appended by the transaction that wrote; an incremental validation compares these and takes the marks away.';
+
+CREATE TABLE bcmig.validation_run (
+    run_id       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    sync_id      integer NOT NULL REFERENCES bcmig.sync ON DELETE CASCADE,
+    table_id     integer,
+    mode         text NOT NULL CHECK (mode IN ('count', 'incremental', 'full')),
+    state        text NOT NULL DEFAULT 'running' CHECK (state IN ('running', 'finished', 'cancelled')),
+    verdict      text CHECK (verdict IN ('ok', 'different', 'inconclusive')),
+    requested_by text NOT NULL DEFAULT session_user,
+    started_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+    finished_at  timestamptz
+);
+CREATE INDEX validation_run_sync ON bcmig.validation_run (sync_id, run_id);
+COMMENT ON TABLE bcmig.validation_run IS 'Validations asked for by bcmig_validate: all tables of a sync, or one.';
+COMMENT ON COLUMN bcmig.validation_run.table_id IS 'NULL = all tables, rules and sequences';
+COMMENT ON COLUMN bcmig.validation_run.verdict IS 'the worst of its parts: ok, inconclusive (could not be compared), different';
+
+CREATE TABLE bcmig.validation_result (
+    run_id       bigint NOT NULL REFERENCES bcmig.validation_run ON DELETE CASCADE,
+    table_id     integer NOT NULL REFERENCES bcmig.sync_table ON DELETE CASCADE,
+    done         boolean NOT NULL DEFAULT false,
+    mode         text,
+    pushdown     boolean,
+    todo         bigint[],
+    next_chunk   bigint,
+    last_chunk   bigint,
+    chunks       bigint NOT NULL DEFAULT 0,
+    differing    bigint NOT NULL DEFAULT 0,
+    rows_blue    bigint NOT NULL DEFAULT 0,
+    rows_green   bigint NOT NULL DEFAULT 0,
+    in_flight    bigint NOT NULL DEFAULT 0,
+    differences  bigint NOT NULL DEFAULT 0,
+    verdict      text CHECK (verdict IN ('ok', 'different', 'inconclusive')),
+    detail       text,
+    failures     integer NOT NULL DEFAULT 0,
+    started_at   timestamptz,
+    finished_at  timestamptz,
+    seconds      double precision NOT NULL DEFAULT 0,
+    PRIMARY KEY (run_id, table_id)
+) WITH (fillfactor = 50);
+CREATE INDEX validation_result_table ON bcmig.validation_result (table_id) WHERE NOT done;
+COMMENT ON TABLE bcmig.validation_result IS 'Each table of each run: how far it is, what was found. Progress commits with every group of chunks, so a crash repeats one group.';
+COMMENT ON COLUMN bcmig.validation_result.mode IS 'what was done: an incremental run compares in full what was never proved';
+COMMENT ON COLUMN bcmig.validation_result.pushdown IS 'blue hashed its own rows; false = rows were pulled, because blue hashes a type of this table differently';
+COMMENT ON COLUMN bcmig.validation_result.todo IS 'chunks to compare; NULL = all from next_chunk to last_chunk';
+COMMENT ON COLUMN bcmig.validation_result.differing IS 'chunks with rows that differ';
+COMMENT ON COLUMN bcmig.validation_result.in_flight IS 'rows that differed only because a change was on its way';
+COMMENT ON COLUMN bcmig.validation_result.differences IS 'rows that differ, also those too many to be listed';
+
+CREATE TABLE bcmig.validation_difference (
+    difference_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    run_id       bigint NOT NULL REFERENCES bcmig.validation_run ON DELETE CASCADE,
+    table_id     integer NOT NULL REFERENCES bcmig.sync_table ON DELETE CASCADE,
+    kind         text NOT NULL CHECK (kind IN ('missing', 'extra', 'different')),
+    key          jsonb,
+    columns      text[],
+    blue         jsonb,
+    green        jsonb,
+    found_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
+    repaired_at  timestamptz,
+    repair_error text
+);
+CREATE INDEX validation_difference_run ON bcmig.validation_difference (run_id, table_id);
+COMMENT ON TABLE bcmig.validation_difference IS 'Rows that differ: missing on green, extra on green, or different, with both images.';
+COMMENT ON COLUMN bcmig.validation_difference.key IS 'key values as text, in key order; NULL where the table has no key';
+COMMENT ON COLUMN bcmig.validation_difference.columns IS 'target columns that differ';
+
+CREATE TABLE bcmig.hash_probe (
+    environment_id integer NOT NULL REFERENCES bcmig.environment ON DELETE CASCADE,
+    type_class   text NOT NULL,
+    agrees       boolean NOT NULL,
+    detail       text,
+    probed_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (environment_id, type_class)
+);
+COMMENT ON TABLE bcmig.hash_probe IS 'Does blue hash values of a type as green does? Tables with a type where it does not are pulled.';
+COMMENT ON COLUMN bcmig.hash_probe.detail IS 'the test value, and what each side made of it';
+
+CREATE TABLE bcmig.rule (
+    rule_id      integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    sync_id      integer NOT NULL REFERENCES bcmig.sync ON DELETE CASCADE,
+    table_id     integer REFERENCES bcmig.sync_table ON DELETE CASCADE,
+    name         text NOT NULL CHECK (name <> ''),
+    kind         text NOT NULL CHECK (kind IN ('reference', 'business', 'calculated')),
+    severity     text NOT NULL CHECK (severity IN ('hard', 'soft')),
+    query        text NOT NULL,
+    blue_query   text,
+    company      text,
+    shipped      boolean NOT NULL DEFAULT false,
+    created_at   timestamptz NOT NULL DEFAULT now(),
+    UNIQUE (sync_id, name)
+);
+COMMENT ON TABLE bcmig.rule IS 'Rules a validation asserts: a query that returns the rows that break it.';
+COMMENT ON COLUMN bcmig.rule.table_id IS 'table whose verdict it counts for: the first of the sync''s tables in its query';
+COMMENT ON COLUMN bcmig.rule.blue_query IS 'of calculated fields: the same computed by blue, whose rows green''s must equal';
+COMMENT ON COLUMN bcmig.rule.shipped IS 'made by bcmig_add_company from the rules of Business Central';
+
+CREATE TABLE bcmig.rule_result (
+    run_id       bigint NOT NULL REFERENCES bcmig.validation_run ON DELETE CASCADE,
+    rule_id      integer NOT NULL REFERENCES bcmig.rule ON DELETE CASCADE,
+    verdict      text NOT NULL CHECK (verdict IN ('ok', 'fails', 'fails on blue', 'inconclusive', 'error')),
+    failing      bigint NOT NULL DEFAULT 0,
+    examples     jsonb,
+    looks        integer NOT NULL DEFAULT 1,
+    detail       text,
+    seconds      double precision NOT NULL DEFAULT 0,
+    finished_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (run_id, rule_id)
+);
+COMMENT ON TABLE bcmig.rule_result IS 'What each run made of each rule, with the first failing rows.';
+COMMENT ON COLUMN bcmig.rule_result.failing IS 'rows that broke it at every look';
+COMMENT ON COLUMN bcmig.rule_result.looks IS 'how often it was looked at: a failure counts when it is still there after synced_through has passed the first';
 
 -- ---------------------------------------------------------------------------
 -- Engine
@@ -554,6 +690,19 @@ COMMENT ON FUNCTION bcmig.make_views(text) IS 'configuration: make or replace th
 REVOKE ALL ON FUNCTION bcmig.make_views(text) FROM PUBLIC;
 
 -- ---------------------------------------------------------------------------
+-- Proof
+-- ---------------------------------------------------------------------------
+CREATE FUNCTION bcmig_validate(sync text, target text DEFAULT NULL, mode text DEFAULT 'incremental') RETURNS bigint
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_validate(text, text, text) IS 'request: compare a table, or all tables and rules of a running sync, with blue. count: numbers of rows per chunk; incremental: chunks written to since they were compared; full: every chunk, trusting nothing. Returns the run id at once; SELECT * FROM bcmig.validation_summary shows it, CALL bcmig_wait_sync(sync, ''validated'') waits for it.';
+
+CREATE FUNCTION bcmig_cancel_validation(run bigint) RETURNS void
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_cancel_validation(bigint) IS 'request: end a validation; what it has found stays.';
+
+REVOKE ALL ON FUNCTION bcmig_validate(text, text, text), bcmig_cancel_validation(bigint) FROM PUBLIC;
+
+-- ---------------------------------------------------------------------------
 -- What is alive, and the views
 -- ---------------------------------------------------------------------------
 CREATE FUNCTION bcmig.exact(source anyelement, back anyelement, column_name text) RETURNS boolean
@@ -715,6 +864,13 @@ SELECT pg_extension_config_dump('bcmig.quarantine', '');
 SELECT pg_extension_config_dump('bcmig.request', '');
 SELECT pg_extension_config_dump('bcmig.schema_change', '');
 SELECT pg_extension_config_dump('bcmig.audit_log', '');
+SELECT pg_extension_config_dump('bcmig.chunking', '');
+SELECT pg_extension_config_dump('bcmig.dirty_chunk', '');
+SELECT pg_extension_config_dump('bcmig.validation_run', '');
+SELECT pg_extension_config_dump('bcmig.validation_result', '');
+SELECT pg_extension_config_dump('bcmig.validation_difference', '');
+SELECT pg_extension_config_dump('bcmig.rule', '');
+SELECT pg_extension_config_dump('bcmig.rule_result', '');
 SELECT pg_extension_config_dump('bcmig.environment_environment_id_seq', '');
 SELECT pg_extension_config_dump('bcmig.sync_sync_id_seq', '');
 SELECT pg_extension_config_dump('bcmig.sync_table_table_id_seq', '');
@@ -723,5 +879,9 @@ SELECT pg_extension_config_dump('bcmig.quarantine_quarantine_id_seq', '');
 SELECT pg_extension_config_dump('bcmig.request_request_id_seq', '');
 SELECT pg_extension_config_dump('bcmig.schema_change_change_id_seq', '');
 SELECT pg_extension_config_dump('bcmig.audit_log_audit_id_seq', '');
+SELECT pg_extension_config_dump('bcmig.dirty_chunk_mark_id_seq', '');
+SELECT pg_extension_config_dump('bcmig.validation_run_run_id_seq', '');
+SELECT pg_extension_config_dump('bcmig.validation_difference_difference_id_seq', '');
+SELECT pg_extension_config_dump('bcmig.rule_rule_id_seq', '');
 
 SELECT bcmig.wake();

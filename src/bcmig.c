@@ -12,6 +12,7 @@
 #include "postgres.h"
 
 #include "bcmig.h"
+#include "check.h"
 
 #include "access/xact.h"
 #include "common/hashfn.h"
@@ -56,7 +57,8 @@ static const char *const state_names[] = {
 };
 
 static const char *const job_names[] = {
-	"idle", "window", "retry", "sweep", "copy", "look at schema", "make tables"
+	"idle", "window", "retry", "sweep", "copy", "look at schema", "make tables",
+	"validate", "check rules", "repair"
 };
 
 const char *
@@ -210,6 +212,7 @@ _PG_init(void)
 		return;
 
 #ifdef BCMIG_HAVE_SHMEM_REQUEST_HOOK
+	bcmig_check_init();
 	prev_shmem_request_hook = shmem_request_hook;
 	shmem_request_hook = request_shmem;
 #else

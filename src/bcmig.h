@@ -53,7 +53,10 @@ typedef enum BcmigJobKind
 	BCMIG_JOB_SWEEP,			/* key sweep, or full compare of a snapshot table */
 	BCMIG_JOB_COPY,				/* copy chunks until none is left, then build the key */
 	BCMIG_JOB_LOOK,				/* see what has changed in the schema of blue */
-	BCMIG_JOB_MAKE				/* make the sync's green tables and feeds that are not there yet */
+	BCMIG_JOB_MAKE,				/* make the sync's green tables and feeds that are not there yet */
+	BCMIG_JOB_CHECK,			/* compare a table with blue */
+	BCMIG_JOB_RULES,			/* rules and calculated fields of a sync */
+	BCMIG_JOB_REPAIR			/* write what a validation found to be wrong */
 } BcmigJobKind;
 
 typedef struct BcmigJob
@@ -180,6 +183,9 @@ typedef struct BcmigTable
 	int			busy;			/* jobs running */
 	bool		exclusive;		/* one that takes the applier lock for itself */
 	bool		sweeping;		/* a key sweep, beside windows */
+	bool		checking;		/* a validation, beside all others */
+	int			check_failures; /* in a row */
+	TimestampTz check_not_before;	/* backoff, or pause of a throttled validation */
 	bool		drained;		/* copy: all chunks are claimed */
 	TimestampTz swept_at;		/* last complete sweep or compare */
 	int64		sweep_ms;		/* how long it took */

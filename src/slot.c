@@ -107,7 +107,9 @@ void
 bcmig_job_begins(BcmigTable *live, BcmigJobKind kind, bool snapshot)
 {
 	live->busy++;
-	if (kind == BCMIG_JOB_SWEEP && !snapshot)
+	if (kind == BCMIG_JOB_CHECK)
+		live->checking = true;
+	else if (kind == BCMIG_JOB_SWEEP && !snapshot)
 		live->sweeping = true;
 	else if (kind != BCMIG_JOB_COPY)
 		live->exclusive = true;
@@ -130,7 +132,9 @@ bcmig_job_ends(BcmigSlot *slot)
 			continue;
 		if (live->busy > 0)
 			live->busy--;
-		if (slot->job.kind == BCMIG_JOB_SWEEP && live->sweeping)
+		if (slot->job.kind == BCMIG_JOB_CHECK)
+			live->checking = false;
+		else if (slot->job.kind == BCMIG_JOB_SWEEP && live->sweeping)
 			live->sweeping = false;
 		else if (slot->job.kind != BCMIG_JOB_COPY)
 			live->exclusive = false;

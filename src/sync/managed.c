@@ -40,7 +40,9 @@ load_syncs(Config *c)
 			  " coalesce((s.options->>'max_latency')::int, 100), st.state, st.views_made IS DISTINCT FROM " BCMIG_VIEWS_KEY ", "
 			  " coalesce((s.options->>'maintenance')::bool, false), coalesce(st.schema_mark, 0), "
 			  " EXISTS (SELECT FROM bcmig.schema_change c JOIN bcmig.table_state t USING (table_id) "
-			  "  WHERE c.sync_id = s.sync_id AND c.settled_at IS NULL AND c.action = 'stopped' AND t.state <> 'suspended') "
+			  "  WHERE c.sync_id = s.sync_id AND c.settled_at IS NULL AND c.action = 'stopped' AND t.state <> 'suspended'), "
+			  " EXISTS (SELECT FROM bcmig.validation_run r WHERE r.sync_id = s.sync_id AND r.state = 'running' "
+			  "  AND NOT EXISTS (SELECT FROM bcmig.validation_result v WHERE v.run_id = r.run_id AND NOT v.done)) "
 			  "FROM bcmig.sync s JOIN bcmig.sync_state st USING (sync_id), LATERAL (SELECT s.sync_id, s.options) y "
 			  "ORDER BY s.sync_id", "");
 	c->nsyncs = SPI_processed;
@@ -62,6 +64,7 @@ load_syncs(Config *c)
 		s->maintenance = bcmig_get_bool(i, 11);
 		s->schema_mark = (uint64) bcmig_get_int64(i, 12, 0);
 		s->look_again = bcmig_get_bool(i, 13);
+		s->rules_due = bcmig_get_bool(i, 14);
 	}
 }
 
@@ -146,7 +149,9 @@ load_tables(Config *c)
 			  " coalesce(coalesce(t.options->>'sweep_interval', s.options->>'sweep_interval')::int8, 900000), "
 			  " st.state, coalesce(st.position, 0), coalesce(st.swept_position, 0), st.swept_at, "
 			  " st.rows_copied, st.rows_applied, st.rows_deleted, t.source_schema, t.source_table, "
-			  " coalesce(q.n, 0)::int8, st.made "
+			  " coalesce(q.n, 0)::int8, st.made, "
+			  " EXISTS (SELECT FROM bcmig.validation_result v JOIN bcmig.validation_run r USING (run_id) "
+			  "  WHERE v.table_id = t.table_id AND NOT v.done AND r.state = 'running') "
 			  "FROM bcmig.sync_table t JOIN bcmig.sync s USING (sync_id) JOIN bcmig.table_state st USING (table_id) "
 			  "LEFT JOIN (SELECT table_id, count(*) AS n FROM bcmig.quarantine GROUP BY 1) q USING (table_id) "
 			  "ORDER BY 4, 1", "");
@@ -165,6 +170,7 @@ load_tables(Config *c)
 		t->enabled = bcmig_get_bool(i, 6);
 		t->sweep_interval = bcmig_get_int64(i, 7, 900000);
 		t->made = bcmig_get_bool(i, 18);
+		t->check_due = bcmig_get_bool(i, 19);
 		t->snapshot = strcmp(capture, "snapshot") == 0;
 		t->sweeps = strcmp(capture, "rowversion") == 0;
 		if (t->sync != NULL && t->sync->running && t->sync->blue >= 0)
@@ -189,7 +195,8 @@ load_requests(Config *c)
 		const char *name;
 		BcmigJobKind kind;
 	}			kinds[] = {
-		{"window", BCMIG_JOB_WINDOW}, {"sweep", BCMIG_JOB_SWEEP}, {"retry", BCMIG_JOB_RETRY}
+		{"window", BCMIG_JOB_WINDOW}, {"sweep", BCMIG_JOB_SWEEP}, {"retry", BCMIG_JOB_RETRY},
+		{"repair", BCMIG_JOB_REPAIR}
 	};
 
 	bcmig_sql("SELECT request_id, table_id, kind FROM bcmig.request WHERE table_id IS NOT NULL ORDER BY 1", "");

@@ -26,6 +26,7 @@ typedef struct Sync
 	uint64		schema_mark;	/* of blue when its schema was last looked at */
 	bool		look_again;		/* a change that stopped a table waits for another look */
 	bool		views_due;		/* views or grants are to be made */
+	bool		rules_due;		/* a validation has compared all its tables: rules are next */
 	int			blue;			/* index into blues[] */
 	int			busy;			/* workers lent, this round */
 } Sync;
@@ -46,6 +47,7 @@ typedef struct Table
 	int			parallel;
 	bool		enabled;
 	bool		made;			/* green table and feed are there */
+	bool		check_due;		/* a validation has not done with it yet */
 	bool		snapshot;
 	bool		sweeps;			/* deletes come by sweep */
 	int64		sweep_interval;

@@ -177,6 +177,12 @@ make_due(const Table *t, TimestampTz now)
 	return !has_job(t->sync, BCMIG_JOB_MAKE);
 }
 
+static bool
+check_due(const Table *t, TimestampTz now)
+{
+	return t->check_due && !t->live->checking && !t->live->stopping && t->live->check_not_before <= now;
+}
+
 static int
 compare_windows(const void *a, const void *b)
 {
@@ -349,6 +355,24 @@ bcmig_schedule(void)
 				longs++;
 				windows_had_it = false;
 			}
+		}
+	}
+
+	/* proof comes last: it may wait, and must leave a worker to the rest */
+	for (int i = 0; i < bcmig_managed->ntables; i++)
+	{
+		Table	   *t = &bcmig_managed->tables[i];
+		int			most = Max(1, pool - 1);
+
+		if (!blue_answers(t) || longs >= most)
+			continue;
+		if (check_due(t, now) && give_job(&t, 1, BCMIG_JOB_CHECK, 0, &missing))
+			longs++;
+		else if (t->sync->rules_due && !has_job(t->sync, BCMIG_JOB_RULES) &&
+				 give_job(&t, 0, BCMIG_JOB_RULES, 0, &missing))
+		{
+			longs++;
+			t->sync->rules_due = false;
 		}
 	}
 	pfree(due);

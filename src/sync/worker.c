@@ -56,6 +56,8 @@ typedef struct KnownTable
 	BcmigWork  *work;
 } KnownTable;
 
+const BcmigCheckRoom *bcmig_check_room = NULL;
+
 static HTAB *known_tables = NULL;
 static MemoryContext known_context;
 static bool config_changed = false;
@@ -262,6 +264,11 @@ run_job(BcmigJob *job)
 		bcmig_run_look(job->sync_id);
 		return;
 	}
+	if (job->kind == BCMIG_JOB_RULES)
+	{
+		bcmig_check_room->rules(job->sync_id);
+		return;
+	}
 	for (int i = 0; i < job->ntables; i++)
 	{
 		job->table_id = job->tables[i];
@@ -285,6 +292,13 @@ run_job(BcmigJob *job)
 			case BCMIG_JOB_RETRY:
 				bcmig_run_retry(works[0]);
 				break;
+			case BCMIG_JOB_CHECK:
+				bcmig_check_room->check(works[0]);
+				break;
+			case BCMIG_JOB_REPAIR:
+				bcmig_check_room->repair(works[0]);
+				break;
+			case BCMIG_JOB_RULES:
 			case BCMIG_JOB_LOOK:
 			case BCMIG_JOB_MAKE:
 			case BCMIG_JOB_NONE:
@@ -325,6 +339,13 @@ record_failure(const BcmigJob *job, const ErrorData *edata, bool from_blue)
 	if (job->kind == BCMIG_JOB_LOOK)
 	{
 		bcmig_look_failed(job->sync_id, edata);
+		return;
+	}
+
+	/* a table that cannot be proved goes on streaming */
+	if (job->kind == BCMIG_JOB_CHECK || job->kind == BCMIG_JOB_RULES || job->kind == BCMIG_JOB_REPAIR)
+	{
+		bcmig_check_room->failed(job, edata, passing);
 		return;
 	}
 	LWLockAcquire(bcmig_shared->lock, LW_EXCLUSIVE);

@@ -54,6 +54,21 @@ extern void bcmig_log_batch(const BcmigWork *work, const char *kind,
 							const BcmigStored *from, const BcmigReading *to,
 							const char *error);
 
+/*
+ * What the room above does when it is there (src/check): jobs of kind CHECK,
+ * RULES and REPAIR, what is to be done when one of them fails, and marks of
+ * what was written, in the transaction that wrote it.
+ */
+typedef struct BcmigCheckRoom
+{
+	void		(*check) (BcmigWork *work);
+	void		(*rules) (int sync_id);
+	void		(*repair) (BcmigWork *work);
+	void		(*failed) (const BcmigJob *job, const ErrorData *edata, bool passing);
+} BcmigCheckRoom;
+
+extern const BcmigCheckRoom *bcmig_check_room;
+
 /* look.c */
 extern void bcmig_run_look(int sync_id);
 extern void bcmig_look_failed(int sync_id, const ErrorData *edata);
