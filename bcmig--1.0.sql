@@ -359,12 +359,13 @@ COMMENT ON COLUMN bcmig.chunking.method IS 'range: the first key column, an inte
 COMMENT ON COLUMN bcmig.chunking.proved_at IS 'when every chunk had been compared with blue; from then on only marked ones need be; NULL = not yet, or copied anew';
 
 CREATE TABLE bcmig.dirty_chunk (
-    mark_id    bigint GENERATED ALWAYS AS IDENTITY,
     table_id   integer NOT NULL REFERENCES bcmig.sync_table ON DELETE CASCADE,
     generation integer NOT NULL,
-    chunk      bigint NOT NULL
+    chunk      bigint NOT NULL,
+    xid        xid8 NOT NULL DEFAULT pg_current_xact_id()
 );
 CREATE INDEX dirty_chunk_table ON bcmig.dirty_chunk (table_id);
+COMMENT ON COLUMN bcmig.dirty_chunk.xid IS 'transaction that wrote: a mark goes only when the comparison began after that had committed';
 COMMENT ON TABLE bcmig.dirty_chunk IS 'Chunks written to since they were compared, appended by the transaction that wrote; an incremental validation compares these and takes the marks away.';
 
 CREATE TABLE bcmig.validation_run (
@@ -696,11 +697,27 @@ CREATE FUNCTION bcmig_validate(sync text, target text DEFAULT NULL, mode text DE
     AS 'MODULE_PATHNAME' LANGUAGE C;
 COMMENT ON FUNCTION bcmig_validate(text, text, text) IS 'request: compare a table, or all tables and rules of a running sync, with blue. count: numbers of rows per chunk; incremental: chunks written to since they were compared; full: every chunk, trusting nothing. Returns the run id at once; SELECT * FROM bcmig.validation_summary shows it, CALL bcmig_wait_sync(sync, ''validated'') waits for it.';
 
+CREATE FUNCTION bcmig_row_hash(tuple record, image text DEFAULT 'fields') RETURNS bytea
+    AS 'MODULE_PATHNAME' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION bcmig_row_hash(record, text) IS 'report: SHA-256 of the image of a row, as a validation compares it. image: fields, as SQL Server hashes its rows; record, as a PostgreSQL blue does (docs/consistency.md).';
+
+CREATE FUNCTION bcmig.chunk_hash_step(state internal, tuple record, image text) RETURNS internal
+    AS 'MODULE_PATHNAME', 'bcmig_chunk_hash_step' LANGUAGE C STABLE PARALLEL SAFE;
+COMMENT ON FUNCTION bcmig.chunk_hash_step(internal, record, text) IS 'engine: adds a row to the state of bcmig_chunk_hash.';
+CREATE FUNCTION bcmig.chunk_hash_end(state internal) RETURNS bigint[]
+    AS 'MODULE_PATHNAME', 'bcmig_chunk_hash_end' LANGUAGE C STABLE PARALLEL SAFE;
+COMMENT ON FUNCTION bcmig.chunk_hash_end(internal) IS 'engine: result of bcmig_chunk_hash.';
+CREATE AGGREGATE bcmig_chunk_hash(tuple record, image text) (
+    SFUNC = bcmig.chunk_hash_step, STYPE = internal, FINALFUNC = bcmig.chunk_hash_end, PARALLEL = SAFE
+);
+COMMENT ON AGGREGATE bcmig_chunk_hash(record, text) IS 'report: {rows, four sums} of rows: each row''s hash (bcmig_row_hash) is cut to four lanes of 32 bits, each lane is summed. The order of rows does not matter.';
+
 CREATE FUNCTION bcmig_cancel_validation(run bigint) RETURNS void
     AS 'MODULE_PATHNAME' LANGUAGE C;
 COMMENT ON FUNCTION bcmig_cancel_validation(bigint) IS 'request: end a validation; what it has found stays.';
 
-REVOKE ALL ON FUNCTION bcmig_validate(text, text, text), bcmig_cancel_validation(bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION bcmig_validate(text, text, text), bcmig_cancel_validation(bigint), bcmig_row_hash(record, text),
+    bcmig.chunk_hash_step(internal, record, text), bcmig.chunk_hash_end(internal), bcmig_chunk_hash(record, text) FROM PUBLIC;
 
 -- ---------------------------------------------------------------------------
 -- What is alive, and the views
@@ -864,8 +881,6 @@ SELECT pg_extension_config_dump('bcmig.quarantine', '');
 SELECT pg_extension_config_dump('bcmig.request', '');
 SELECT pg_extension_config_dump('bcmig.schema_change', '');
 SELECT pg_extension_config_dump('bcmig.audit_log', '');
-SELECT pg_extension_config_dump('bcmig.chunking', '');
-SELECT pg_extension_config_dump('bcmig.dirty_chunk', '');
 SELECT pg_extension_config_dump('bcmig.validation_run', '');
 SELECT pg_extension_config_dump('bcmig.validation_result', '');
 SELECT pg_extension_config_dump('bcmig.validation_difference', '');
@@ -879,7 +894,6 @@ SELECT pg_extension_config_dump('bcmig.quarantine_quarantine_id_seq', '');
 SELECT pg_extension_config_dump('bcmig.request_request_id_seq', '');
 SELECT pg_extension_config_dump('bcmig.schema_change_change_id_seq', '');
 SELECT pg_extension_config_dump('bcmig.audit_log_audit_id_seq', '');
-SELECT pg_extension_config_dump('bcmig.dirty_chunk_mark_id_seq', '');
 SELECT pg_extension_config_dump('bcmig.validation_run_run_id_seq', '');
 SELECT pg_extension_config_dump('bcmig.validation_difference_difference_id_seq', '');
 SELECT pg_extension_config_dump('bcmig.rule_rule_id_seq', '');

@@ -10,6 +10,7 @@
 #include "dialect.h"
 
 #include "catalog/pg_type.h"
+#include "common/int.h"
 #include "errors.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -54,6 +55,64 @@ bcmig_nulls(int n)
 	initStringInfo(&s);
 	for (int i = 0; i < n; i++)
 		appendStringInfoString(&s, ", NULL");
+	return s.data;
+}
+
+/*
+ * Can the table be cut by its first key column?  Integers are the one kind of
+ * value both engines surely order, divide and print alike.
+ */
+bool
+bcmig_ranges_possible(const BcmigTableInfo *table)
+{
+	const char *type;
+
+	if (table->nkeys == 0)
+		return false;
+	type = table->columns[table->keys[0]].source_type;
+	return table->columns[table->keys[0]].part == 0 &&
+		(strcmp(type, "integer") == 0 || strcmp(type, "bigint") == 0 || strcmp(type, "smallint") == 0);
+}
+
+/*
+ * First and last value of the ranges from first to last.  Division is towards
+ * zero, as both engines do it, so chunk 0 is twice as wide.
+ */
+void
+bcmig_range_bounds(const BcmigChunking *chunking, int64 first, int64 last, int64 *low, int64 *high)
+{
+	if (pg_mul_s64_overflow(first, chunking->size, low) ||
+		(first <= 0 && pg_sub_s64_overflow(*low, chunking->size - 1, low)))
+		*low = PG_INT64_MIN;
+	if (pg_mul_s64_overflow(last, chunking->size, high) ||
+		(last >= 0 && pg_add_s64_overflow(*high, chunking->size - 1, high)))
+		*high = PG_INT64_MAX;
+}
+
+/*
+ * A condition on "what", an integer, that is true in the given chunks; for
+ * ranges on the key itself, so that an index helps.
+ */
+char *
+bcmig_chunk_condition(const BcmigChunking *chunking, List *chunks, const char *what)
+{
+	StringInfoData s;
+	ListCell   *lc;
+
+	initStringInfo(&s);
+	foreach(lc, chunks)
+	{
+		BcmigChunks *c = lfirst(lc);
+		int64		low = c->first;
+		int64		high = c->last;
+
+		if (!chunking->buckets)
+			bcmig_range_bounds(chunking, c->first, c->last, &low, &high);
+		/* the lowest bigint has no literal of its own */
+		appendStringInfo(&s, "%s%s BETWEEN " INT64_FORMAT " AND " INT64_FORMAT, s.len ? " OR " : "(", what,
+						 Max(low, -PG_INT64_MAX), high);
+	}
+	appendStringInfoChar(&s, ')');
 	return s.data;
 }
 

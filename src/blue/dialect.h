@@ -61,6 +61,67 @@ typedef struct BcmigWatched
 } BcmigWatched;
 
 /*
+ * How a table is cut into chunks for validation: ranges of the first key
+ * column, an integer (chunk = value / size, towards zero), or buckets by the
+ * first 16 bits of the hash of the key - of the row, where there is no key.
+ */
+typedef struct BcmigChunking
+{
+	bool		buckets;
+	int64		size;			/* width of a range; or how many buckets, a power of two up to BCMIG_BUCKETS */
+	int			generation;		/* of bcmig.chunking */
+} BcmigChunking;
+
+#define BCMIG_BUCKETS	65536
+
+/* chunks from first to last, both included */
+typedef struct BcmigChunks
+{
+	int64		first;
+	int64		last;
+} BcmigChunks;
+
+/* what the hashes of a blue are hashes of; docs/consistency.md */
+typedef enum BcmigImage
+{
+	BCMIG_IMAGE_RECORD,			/* PostgreSQL's binary form of a record */
+	BCMIG_IMAGE_FIELDS			/* SQL Server: fields with a tag, text in UTF-16 */
+} BcmigImage;
+
+/*
+ * Hashes of rows, made by blue (text feed unless said).  "chunks" is a List of
+ * BcmigChunks; count_only: do not look at columns beside the key.
+ */
+typedef struct BcmigHashDialect
+{
+	BcmigImage	image;
+
+	/* types that are hashed alike, as probe names them; NULL: not hashed on blue */
+	const char *(*type_class) (const BcmigColumn *column);
+
+	/*
+	 * Rows of one column each: class, hash of the row in hex, an expression
+	 * that gives the same value on green, what is special about it.
+	 */
+	char	   *(*probe) (void);
+
+	/* per chunk that has rows: chunk, rows, the sums of four lanes of 32 bits of their hashes */
+	char	   *(*sums) (const BcmigTableInfo *table, const BcmigChunking *chunking, List *chunks, bool count_only);
+
+	/*
+	 * Per row: first 16 bytes of the hash of its key and of the row, both in
+	 * hex, its key as the text of a text array.
+	 */
+	char	   *(*rows) (const BcmigTableInfo *table, const BcmigChunking *chunking, List *chunks, bool count_only);
+
+	/* row feed: the rows themselves; chunks NIL = all */
+	char	   *(*pull) (const BcmigTableInfo *table, const BcmigChunking *chunking, List *chunks);
+
+	/* rows (estimate), lowest and highest value of the first key column where that is an integer */
+	char	   *(*extent) (const BcmigTableInfo *table);
+} BcmigHashDialect;
+
+/*
  * What Business Central keeps in its database (text feed).
  */
 typedef struct BcmigBcDialect
@@ -232,6 +293,8 @@ typedef struct BcmigDialect
 	/* NULL: Business Central is not discovered on this kind of blue */
 	const BcmigBcDialect *bc;
 
+	const BcmigHashDialect *hash;
+
 	/*
 	 * Text for a person to review and run on blue: kind login, tracking or
 	 * cleanup; tables is a List of BcmigScriptTable, NIL = none known yet.
@@ -241,6 +304,10 @@ typedef struct BcmigDialect
 
 extern const BcmigDialect bcmig_dialect_postgres;
 extern const BcmigDialect bcmig_dialect_tsql;
+
+/* dialect_postgres.c */
+extern char *bcmig_postgres_ident(const char *name);
+extern char *bcmig_postgres_source_name(const BcmigTableInfo *table);
 
 /* describe_postgres.c */
 extern char *bcmig_postgres_missing_timeouts(ForeignServer *server, char **fix, bool *fatal);
@@ -252,7 +319,13 @@ extern char *bcmig_postgres_script(const char *kind, const char *login, List *ta
 /* dialect.c */
 extern BcmigName *bcmig_name(char *schema, char *name);
 
+/* hash_postgres.c */
+extern const BcmigHashDialect bcmig_postgres_hash;
+
 /* parts of statements */
+extern bool bcmig_ranges_possible(const BcmigTableInfo *table);
+extern void bcmig_range_bounds(const BcmigChunking *chunking, int64 first, int64 last, int64 *low, int64 *high);
+extern char *bcmig_chunk_condition(const BcmigChunking *chunking, List *chunks, const char *what);
 extern char *bcmig_nulls(int n);
 extern char **bcmig_bound_values(const BcmigTableInfo *table, Datum bound);
 

@@ -25,8 +25,12 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 
+/* short names of what dialect.h shares */
+#define ident		bcmig_postgres_ident
+#define source_name bcmig_postgres_source_name
+
 /* always quoted: blue's keywords need not be ours */
-static char *
+char *
 ident(const char *name)
 {
 	StringInfoData s;
@@ -43,7 +47,7 @@ ident(const char *name)
 	return s.data;
 }
 
-static char *
+char *
 source_name(const BcmigTableInfo *table)
 {
 	return psprintf("%s.%s", ident(table->source_schema), ident(table->source_table));
@@ -547,5 +551,6 @@ const BcmigDialect bcmig_dialect_postgres = {
 	.table_size = pg_table_size_sql,
 	.describe = bcmig_postgres_describe,
 	.preflight = bcmig_postgres_preflight,
+	.hash = &bcmig_postgres_hash,
 	.script = bcmig_postgres_script,
 };

@@ -30,15 +30,16 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 
-#define ident	bcmig_tsql_identifier
+/* short names of what tsql.h shares */
+#define ident		bcmig_tsql_identifier
+#define source_name bcmig_tsql_source_name
+#define from_clause bcmig_tsql_from_clause
+#define value_of	bcmig_tsql_value_of
+#define key_array	bcmig_tsql_key_array
+#define type_is		bcmig_tsql_type_is
 
 #define WAIT_STEPS	48			/* of 20 ms */
 #define MOVED_TABLES	200		/* asked in one statement */
-
-/* readers do not wait for writers where the database allows it */
-#define SNAPSHOT_WHERE_ALLOWED \
-	"IF EXISTS (SELECT 1 FROM sys.databases AS d WHERE d.database_id = DB_ID() AND d.snapshot_isolation_state = 1)" \
-	" SET TRANSACTION ISOLATION LEVEL SNAPSHOT; "
 
 /* <database>.<fork>/<start of the server>, as incarnation.c takes it apart */
 #define DECLARE_INCARNATION \
@@ -47,13 +48,13 @@
 	" + N'/' + ISNULL((SELECT CONVERT(nvarchar(30), d.create_date, 126) FROM sys.databases AS d WHERE d.name = N'tempdb'), N'unknown');" \
 	" DECLARE @i bigint = CONVERT(bigint, CONVERT(binary(8), HASHBYTES('MD5', @inc))); "
 
-static char *
+char *
 source_name(const BcmigTableInfo *table)
 {
 	return psprintf("%s.%s", ident(table->source_schema), ident(table->source_table));
 }
 
-static bool
+bool
 type_is(const char *native, const char *name)
 {
 	size_t		len = strlen(name);
@@ -113,14 +114,14 @@ companion_joins(const BcmigTableInfo *table)
 	return s.data;
 }
 
-static char *
+char *
 from_clause(const BcmigTableInfo *table)
 {
 	return psprintf("%s AS t%s", source_name(table), companion_joins(table));
 }
 
 /* a column of the feed, of alias "alias"; t stands for the part it is of */
-static char *
+char *
 value_of(const BcmigColumn *column, const char *alias)
 {
 	char	   *name = psprintf("%s.%s", column->part == 0 ? alias : psprintf("p%d", column->part),
@@ -264,7 +265,7 @@ append_signs(StringInfo s, const BcmigTableInfo *table, int64 mark)
 static char *
 row_batch(const BcmigTableInfo *table, const char *purpose, const char *sql)
 {
-	return bcmig_tsql_batch(table, purpose, psprintf(SNAPSHOT_WHERE_ALLOWED DECLARE_INCARNATION "%s", sql));
+	return bcmig_tsql_batch(table, purpose, psprintf(BCMIG_SNAPSHOT_WHERE_ALLOWED DECLARE_INCARNATION "%s", sql));
 }
 
 /* ---- polling ---- */
@@ -592,7 +593,7 @@ tsql_with_rows(List *tables)
 	ListCell   *lc;
 
 	initStringInfo(&s);
-	appendStringInfoString(&s, SNAPSHOT_WHERE_ALLOWED DECLARE_INCARNATION
+	appendStringInfoString(&s, BCMIG_SNAPSHOT_WHERE_ALLOWED DECLARE_INCARNATION
 						   "SELECT N'incarnation', CONVERT(nvarchar(20), @i), NULL, NULL, NULL, NULL, NULL, NULL");
 	foreach(lc, tables)
 	{
@@ -659,7 +660,7 @@ tsql_key_list(const BcmigTableInfo *table)
 }
 
 /* {"a","b"}: PostgreSQL's text of an array */
-static char *
+char *
 key_array(const BcmigTableInfo *table, const char *alias)
 {
 	StringInfoData s;
@@ -777,5 +778,6 @@ const BcmigDialect bcmig_dialect_tsql = {
 	.describe = bcmig_tsql_describe,
 	.preflight = bcmig_tsql_preflight,
 	.bc = &bcmig_tsql_bc,
+	.hash = &bcmig_tsql_hash,
 	.script = bcmig_tsql_script,
 };

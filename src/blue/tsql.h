@@ -17,6 +17,21 @@
 #define BCMIG_SELECT_ANSWER \
 	" SELECT r.c1, r.c2, r.c3, r.c4, r.c5, r.c6, r.c7, r.c8 FROM @r AS r ORDER BY r.part, r.name, r.n"
 
+/* readers do not wait for writers where the database allows it */
+#define BCMIG_SNAPSHOT_WHERE_ALLOWED \
+	"IF EXISTS (SELECT 1 FROM sys.databases AS d WHERE d.database_id = DB_ID() AND d.snapshot_isolation_state = 1)" \
+	" SET TRANSACTION ISOLATION LEVEL SNAPSHOT; "
+
+/* dialect_tsql.c: parts of statements about a table; the base is t, companions p1, p2, ... */
+extern char *bcmig_tsql_source_name(const BcmigTableInfo *table);
+extern char *bcmig_tsql_from_clause(const BcmigTableInfo *table);
+extern char *bcmig_tsql_value_of(const BcmigColumn *column, const char *alias);
+extern char *bcmig_tsql_key_array(const BcmigTableInfo *table, const char *alias);
+extern bool bcmig_tsql_type_is(const char *native, const char *name);
+
+/* hash_tsql.c */
+extern const BcmigHashDialect bcmig_tsql_hash;
+
 /* describe_tsql.c */
 extern char *bcmig_tsql_identifier(const char *name);
 extern char *bcmig_tsql_string(const char *value);
