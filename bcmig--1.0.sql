@@ -719,7 +719,12 @@ CREATE FUNCTION bcmig_cancel_validation(run bigint) RETURNS void
     AS 'MODULE_PATHNAME' LANGUAGE C;
 COMMENT ON FUNCTION bcmig_cancel_validation(bigint) IS 'request: end a validation; what it has found stays.';
 
-REVOKE ALL ON FUNCTION bcmig_validate(text, text, text), bcmig_cancel_validation(bigint), bcmig_row_hash(record, text),
+CREATE FUNCTION bcmig_repair(run bigint, dry_run boolean DEFAULT false)
+    RETURNS TABLE (step integer, "where" text, statement text, reversible boolean, expected text, on_failure text)
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_repair(bigint, boolean) IS 'request: read the rows a validation listed again from blue and write them, as the sync itself would; dry_run only says what would be done. validation_difference.repaired_at and repair_error tell what became of each.';
+
+REVOKE ALL ON FUNCTION bcmig_validate(text, text, text), bcmig_cancel_validation(bigint), bcmig_repair(bigint, boolean), bcmig_row_hash(record, text),
     bcmig.chunk_hash_step(internal, record, text), bcmig.chunk_hash_end(internal), bcmig_chunk_hash(record, text) FROM PUBLIC;
 
 -- ---------------------------------------------------------------------------

@@ -86,6 +86,73 @@ is(on_green(qq{SELECT v.differences, count(d.*), min(d.green->>'b') FROM bcmig.v
 	LEFT JOIN bcmig.validation_difference d USING (run_id, table_id) WHERE v.run_id = $run AND source_table = 'heap' GROUP BY 1}), '12|12|h0', 'a duplicated chunk of a heap');
 ($rc, $out, $err) = $green->psql('postgres', "CALL bcmig_wait_sync('s', 'validated')");
 like($err, qr/different.*differ/s, 'bcmig_wait_sync raises');
+my $found = $run;
 is((validate('count', 'public.entry'))[1], 'different', 'numbers of rows differ in their chunks though not in all');
+
+# --- repair ---
+($rc, $out, $err) = $green->psql('postgres', "SELECT bcmig_repair(4711)");
+like($err, qr/no validation 4711/, 'an unknown run');
+is(on_green("SELECT count(*) FROM bcmig_repair($found, true)"), 4, 'a dry run lists a step per table');
+is(on_green("SELECT count(*) FROM bcmig.request"), 0, 'and asks for nothing');
+on_green("SELECT * FROM bcmig_repair($found)");
+ok($green->poll_query_until('postgres', "SELECT count(*) = 0 FROM bcmig.validation_difference WHERE run_id = $found AND repaired_at IS NULL"), 'all is repaired');
+is((validate('incremental'))[1], 'ok', 'what differed was marked, and is equal now');
+is((validate('full'))[1], 'ok', 'and all else');
+all_equal($blue, $green, 'after the repair', qw(entry customer versioned));
+
+# --- under load: rows are changed, deleted, put back; keys that hash into a few chunks ---
+my $load = q{
+	\set k random(1, 300)
+	UPDATE entry SET amount = amount + 1, note = 'x' || random() WHERE no = :k;
+	UPDATE customer SET name = CASE name WHEN 'a' THEN 'b' ELSE 'a' END WHERE code = 'C' || (:k % 20);
+	DELETE FROM entry WHERE no = 1000 + :k;
+	INSERT INTO entry SELECT 1000 + :k, 'A', 1, '2026-01-01', 0, 0, 'back', NULL, 0 ON CONFLICT DO NOTHING;
+	UPDATE versioned SET v = v + 1 WHERE b = 'x' || :k;
+	UPDATE heap SET b = b WHERE a = 1;
+};
+my $script = $blue->basedir . '/load.sql';
+PostgreSQL::Test::Utils::append_to_file($script, $load);
+my $pgbench = IPC::Run::start([ 'pgbench', '-n', '-c', '3', '-T', '60', '-R', '300', '-f', $script, $blue->connstr('postgres') ], '>', \my $bench, '2>', \my $bench_err);
+my %verdicts;
+my $flying = 0;
+foreach my $n (1 .. 12)
+{
+	($run, $verdict) = validate($n % 3 == 0 ? 'incremental' : 'full', 'public.entry');
+	$verdicts{$verdict}++;
+	$flying += on_green("SELECT sum(in_flight) FROM bcmig.validation_result WHERE run_id = $run");
+	($run, $verdict) = validate('full', $n % 2 ? 'public.customer' : 'public.versioned');
+	$verdicts{$verdict}++;
+}
+is(join(',', map { "$_ $verdicts{$_}" } sort keys %verdicts), 'ok 24', 'no false alarm under load');
+cmp_ok($flying, '>', 0, 'though rows were in flight');
+on_green(q{SET session_replication_role = replica; UPDATE entry SET credit = credit + 1 WHERE no IN (40000, 500)});
+($run, $verdict) = validate('full', 'public.entry');
+is($verdict, 'different', 'a wrong row is found under load');
+is(on_green("SELECT key FROM bcmig.validation_difference WHERE run_id = $run ORDER BY (key->>0)::int"), qq{["500"]\n["40000"]}, 'and no other');
+$pgbench->kill_kill;
+
+# --- interrupted: a worker dies in the middle, the run goes on ---
+on_green("SELECT * FROM bcmig_repair($run)");
+$green->append_conf('postgresql.conf', "bcmig.debug_points = 'validate_compared'");
+$green->reload;
+my $hold = hold_point($green, 'validate_compared');
+$run = on_green("SELECT bcmig_validate('s', 'public.customer', 'full')");
+ok($green->poll_query_until('postgres', q{SELECT count(*) = 1 FROM bcmig.worker_status WHERE phase = 'validate'}), 'a worker is at it');
+is(on_green(q{SELECT count(*) FROM bcmig.progress WHERE phase = 'validate'}), 1, 'progress shows it');
+kill_pid('TERM', on_green(q{SELECT pid FROM bcmig.worker_status WHERE phase = 'validate'}));
+$hold->quit;
+$green->append_conf('postgresql.conf', "bcmig.debug_points = ''");
+$green->reload;
+ok($green->poll_query_until('postgres', "SELECT verdict = 'ok' FROM bcmig.validation_run WHERE run_id = $run"), 'the run ends well after a crash');
+is(on_green("SELECT rows_blue, rows_green FROM bcmig.validation_result WHERE run_id = $run"), '25000|25000', 'each chunk counted once');
+
+# --- cancelled; a table that is not streaming ---
+on_green("SELECT bcmig_suspend_table('s', 'public.customer')");
+is((validate('full', 'public.customer'))[1], 'inconclusive', 'a table that does not stream cannot be proved');
+on_green("SELECT bcmig_resume_table('s', 'public.customer')");
+wait_sync($green, 's', 'caught_up');
+$run = on_green("BEGIN; SELECT bcmig_validate('s'); SELECT bcmig_cancel_validation(max(run_id)) FROM bcmig.validation_run; COMMIT");
+is(on_green(q{SELECT state FROM bcmig.validation_run ORDER BY run_id DESC LIMIT 1}), 'cancelled', 'cancelled');
+is((validate('full'))[1], 'ok', 'the next run is not in its way');
 
 done_testing();
