@@ -60,6 +60,8 @@ INSERT INTO bcmig.option (name, scope, kind, unit, default_value, min_value, max
  ('application_server', '{environment}', 'text',    NULL,   'auto', NULL, NULL,   NULL, 'Foreign server of the application database of a multitenant deployment, which holds the dictionary of objects; auto = the environment''s own server.'),
  ('views',              '{sync,company}', 'boolean', NULL,  'false', NULL, NULL,  NULL, 'A readable view of each table in schema <target schema>_read.'),
  ('grant_select',       '{sync,company}', 'list',   NULL,   NULL,   NULL, NULL,   NULL, 'Roles that may read: USAGE on the schemas, SELECT on the tables and their views.'),
+ ('validate_answer',    '{sync}',       'interval', 'ms',   '1s', 1, 3600000, NULL,       'Validation pauses while blue takes longer than this to answer a poll.'),
+ ('validate_sessions',  '{sync}',       'integer',  'sessions', 'auto', 1, 100000, '{auto}', 'Validation pauses while more client sessions than this are active on green; auto = no bound.'),
  ('connect_timeout',    '{environment}', 'interval', 'ms',  '10s', 1000, 600000,  NULL, 'How long a one-off question to blue (check, discovery, preflight) may take to be answered.');
 
 -- ---------------------------------------------------------------------------
@@ -420,6 +422,7 @@ CREATE TABLE bcmig.validation_difference (
     difference_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     run_id       bigint NOT NULL REFERENCES bcmig.validation_run ON DELETE CASCADE,
     table_id     integer NOT NULL REFERENCES bcmig.sync_table ON DELETE CASCADE,
+    chunk        bigint NOT NULL,
     kind         text NOT NULL CHECK (kind IN ('missing', 'extra', 'different')),
     key          jsonb,
     columns      text[],
@@ -716,7 +719,12 @@ CREATE FUNCTION bcmig_cancel_validation(run bigint) RETURNS void
     AS 'MODULE_PATHNAME' LANGUAGE C;
 COMMENT ON FUNCTION bcmig_cancel_validation(bigint) IS 'request: end a validation; what it has found stays.';
 
-REVOKE ALL ON FUNCTION bcmig_validate(text, text, text), bcmig_cancel_validation(bigint), bcmig_row_hash(record, text),
+CREATE FUNCTION bcmig_repair(run bigint, dry_run boolean DEFAULT false)
+    RETURNS TABLE (step integer, "where" text, statement text, reversible boolean, expected text, on_failure text)
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_repair(bigint, boolean) IS 'request: read the rows a validation listed again from blue and write them, as the sync itself would; dry_run only says what would be done. validation_difference.repaired_at and repair_error tell what became of each.';
+
+REVOKE ALL ON FUNCTION bcmig_validate(text, text, text), bcmig_cancel_validation(bigint), bcmig_repair(bigint, boolean), bcmig_row_hash(record, text),
     bcmig.chunk_hash_step(internal, record, text), bcmig.chunk_hash_end(internal), bcmig_chunk_hash(record, text) FROM PUBLIC;
 
 -- ---------------------------------------------------------------------------
@@ -744,7 +752,7 @@ COMMENT ON FUNCTION bcmig.live_syncs() IS 'report: how far running syncs are pro
 
 CREATE PROCEDURE bcmig_wait_sync(sync text, until text DEFAULT 'caught_up', timeout interval DEFAULT '5 min')
     AS 'MODULE_PATHNAME' LANGUAGE C;
-COMMENT ON PROCEDURE bcmig_wait_sync(text, text, interval) IS 'wait: until streaming or caught_up (all that blue had committed when it was called is on green); holds no snapshot; error BM011 when time is up or it cannot get there.';
+COMMENT ON PROCEDURE bcmig_wait_sync(text, text, interval) IS 'wait: until streaming, caught_up (all that blue had committed when it was called is on green) or validated (the newest validation of all tables is over; error BM017 when it did not find both sides equal); holds no snapshot; error BM011 when time is up or it cannot get there.';
 
 CREATE VIEW bcmig.table_status AS
 SELECT y.name AS sync, format('%I.%I', t.target_schema, t.target_table) AS target,
@@ -821,6 +829,25 @@ SELECT e.name AS environment, e.side, e.server, pg_get_userbyid(b.owner) AS owne
   LEFT JOIN bcmig.live_blues() b USING (environment_id);
 COMMENT ON VIEW bcmig.environment_status IS 'Each environment and what its pollers read last: blue''s clock, horizon (all below it has ended), top (newest given out), who holds the horizon back.';
 
+CREATE VIEW bcmig.validation_summary AS
+SELECT r.run_id, y.name AS sync, coalesce(v.mode, r.mode) AS mode, format('%I.%I', t.target_schema, t.target_table) AS target,
+       v.rows_blue, v.rows_green, v.chunks, v.differing, v.differences,
+       CASE WHEN v.done THEN v.verdict WHEN r.state = 'cancelled' THEN 'cancelled' WHEN v.started_at IS NULL THEN 'waiting'
+            ELSE 'running, ' || CASE WHEN v.last_chunk > 0 THEN least(100, 100 * v.next_chunk / v.last_chunk) ELSE 0 END || ' %' END AS verdict,
+       (SELECT CASE WHEN count(*) FILTER (WHERE x.verdict = 'fails' AND u.severity = 'hard') > 0 THEN 'fails' ELSE max(x.verdict) END
+          FROM bcmig.rule_result x JOIN bcmig.rule u USING (rule_id) WHERE x.run_id = r.run_id AND u.table_id = t.table_id AND u.kind = 'reference') AS "references",
+       (SELECT CASE WHEN count(*) FILTER (WHERE x.verdict = 'fails' AND u.severity = 'hard') > 0 THEN 'fails' ELSE max(x.verdict) END
+          FROM bcmig.rule_result x JOIN bcmig.rule u USING (rule_id) WHERE x.run_id = r.run_id AND u.table_id = t.table_id AND u.kind = 'business') AS rules,
+       (SELECT CASE WHEN count(*) FILTER (WHERE x.verdict = 'fails' AND u.severity = 'hard') > 0 THEN 'fails' ELSE max(x.verdict) END
+          FROM bcmig.rule_result x JOIN bcmig.rule u USING (rule_id) WHERE x.run_id = r.run_id AND u.table_id = t.table_id AND u.kind = 'calculated') AS calculated,
+       round(v.seconds::numeric, 2) AS seconds, v.in_flight, v.pushdown, v.detail, r.started_at
+  FROM bcmig.validation_result v
+  JOIN bcmig.validation_run r USING (run_id)
+  JOIN bcmig.sync y ON y.sync_id = r.sync_id
+  JOIN bcmig.sync_table t ON t.table_id = v.table_id
+ ORDER BY r.run_id DESC, 4;
+COMMENT ON VIEW bcmig.validation_summary IS 'One line a table of each validation, the newest first: rows and chunks compared, rows that differ, the verdict on its data, references, rules and calculated fields, seconds. in_flight: rows that differed only because a change was on its way; detail: why a verdict is what it is.';
+
 CREATE VIEW bcmig.timeline AS
 SELECT a.at, a.sync_name AS sync, a.target, a.kind, a.event, a.detail, a.actor
   FROM bcmig.audit_log a
@@ -831,7 +858,10 @@ CREATE FUNCTION bcmig_status(sync text DEFAULT NULL)
     RETURNS TABLE (sync_name text, state text, lag interval, green_percent numeric, proof text, problems text, next_step text)
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
-SELECT s.sync, s.state, s.lag, 0::numeric, 'not validated'::text,
+SELECT s.sync, s.state, s.lag, 0::numeric,
+       coalesce((SELECT CASE WHEN r.state = 'running' THEN 'validation ' || r.run_id || ' is running' ELSE r.verdict || ' (' || r.mode || ', ' || to_char(r.finished_at, 'YYYY-MM-DD HH24:MI') || ')' END
+                   FROM bcmig.validation_run r JOIN bcmig.sync y USING (sync_id)
+                  WHERE y.name = s.sync AND r.table_id IS NULL AND r.state <> 'cancelled' ORDER BY r.run_id DESC LIMIT 1), 'not validated'),
        nullif(concat_ws('; ',
               CASE WHEN s.state = 'waiting' THEN 'blue does not answer: ' || coalesce(s.last_error, '?') END,
               CASE WHEN s.quarantined > 0 THEN s.quarantined || ' rows in quarantine' END,

@@ -128,6 +128,7 @@ typedef struct BcmigBlue
 	bool		refuses_wait;	/* blue does not know how to wait in a poll */
 	uint64		poll;			/* 0 = never answered */
 	instr_time	read_at;		/* our monotonic clock when it was asked */
+	int			answer_ms;		/* how long answers to polls take, the last ones counting most */
 	TimestampTz clock;			/* blue's clock */
 	int64		horizon;
 	int64		top;

@@ -43,5 +43,7 @@
 #define ERRCODE_BM_INEXACT				BCMIG_ERRCODE('0', '1', '5')
 /* a compressed BLOB or a metadata document of BC that cannot be read */
 #define ERRCODE_BM_DAMAGED				BCMIG_ERRCODE('0', '1', '6')
+/* blue and green were found not to be equal, or could not be compared */
+#define ERRCODE_BM_DIFFERENT			BCMIG_ERRCODE('0', '1', '7')
 
 #endif							/* BCMIG_ERRORS_H */

@@ -60,6 +60,13 @@ typedef struct BcmigWatched
 	char	   *base_table;
 } BcmigWatched;
 
+/* what the hashes of a blue are hashes of; docs/consistency.md */
+typedef enum BcmigImage
+{
+	BCMIG_IMAGE_RECORD,			/* PostgreSQL's binary form of a record */
+	BCMIG_IMAGE_FIELDS			/* SQL Server: fields with a tag, text in UTF-16 */
+} BcmigImage;
+
 /*
  * How a table is cut into chunks for validation: ranges of the first key
  * column, an integer (chunk = value / size, towards zero), or buckets by the
@@ -70,6 +77,7 @@ typedef struct BcmigChunking
 	bool		buckets;
 	int64		size;			/* width of a range; or how many buckets, a power of two up to BCMIG_BUCKETS */
 	int			generation;		/* of bcmig.chunking */
+	BcmigImage	image;			/* of the keys whose hashes tell the bucket */
 } BcmigChunking;
 
 #define BCMIG_BUCKETS	65536
@@ -80,13 +88,6 @@ typedef struct BcmigChunks
 	int64		first;
 	int64		last;
 } BcmigChunks;
-
-/* what the hashes of a blue are hashes of; docs/consistency.md */
-typedef enum BcmigImage
-{
-	BCMIG_IMAGE_RECORD,			/* PostgreSQL's binary form of a record */
-	BCMIG_IMAGE_FIELDS			/* SQL Server: fields with a tag, text in UTF-16 */
-} BcmigImage;
 
 /*
  * Hashes of rows, made by blue (text feed unless said).  "chunks" is a List of

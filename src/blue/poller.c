@@ -307,7 +307,10 @@ publish(BcmigPoll *poll, instr_time asked_at, bool all_moved)
 	uint64	   *hinted = palloc(sizeof(uint64) * Max(list_length(watched), 1));
 	int			nhinted = 0;
 	ListCell   *lc;
+	instr_time	took;
 
+	INSTR_TIME_SET_CURRENT(took);
+	INSTR_TIME_SUBTRACT(took, asked_at);
 	qsort(poll->moved, poll->nmoved, sizeof(uint64), compare_hash);
 	foreach(lc, watched)
 	{
@@ -322,6 +325,7 @@ publish(BcmigPoll *poll, instr_time asked_at, bool all_moved)
 	blue->reachable = true;
 	blue->poll++;
 	blue->read_at = asked_at;
+	blue->answer_ms = blue->poll == 1 ? INSTR_TIME_GET_MILLISEC(took) : (3 * blue->answer_ms + INSTR_TIME_GET_MILLISEC(took)) / 4;
 	blue->clock = poll->clock;
 	blue->horizon = poll->horizon;
 	blue->top = poll->top;

@@ -199,13 +199,14 @@ bcmig_remote_failed(const ErrorData *edata)
 		 ERRCODE_TO_CATEGORY(edata->sqlerrcode) == ERRCODE_TO_CATEGORY(ERRCODE_CONNECTION_EXCEPTION));
 }
 
-/* ---- a receiver that collects the rows of a text feed ---- */
+/* ---- the rows of a text feed ---- */
 
 typedef struct TextReceiver
 {
 	DestReceiver pub;
-	MemoryContext context;
-	List	   *rows;
+	MemoryContext context;		/* of one row */
+	BcmigTextRow row;
+	void	   *arg;
 } TextReceiver;
 
 static void
@@ -220,7 +221,7 @@ text_receive(TupleTableSlot *slot, DestReceiver *self)
 {
 	TextReceiver *r = (TextReceiver *) self;
 	MemoryContext oldcontext = MemoryContextSwitchTo(r->context);
-	char	  **row = palloc0(sizeof(char *) * TEXT_FEED_COLUMNS);
+	char	   *row[TEXT_FEED_COLUMNS] = {NULL};
 
 	slot_getallattrs(slot);
 	for (int i = 0; i < TEXT_FEED_COLUMNS; i++)
@@ -228,8 +229,9 @@ text_receive(TupleTableSlot *slot, DestReceiver *self)
 		if (!slot->tts_isnull[i])
 			row[i] = TextDatumGetCString(slot->tts_values[i]);
 	}
-	r->rows = lappend(r->rows, row);
+	r->row(r->arg, row);
 	MemoryContextSwitchTo(oldcontext);
+	MemoryContextReset(r->context);
 	return true;
 }
 
@@ -238,8 +240,8 @@ text_nothing(DestReceiver *self)
 {
 }
 
-List *
-bcmig_remote_texts(Oid feed, const char *sql)
+void
+bcmig_remote_each_text(Oid feed, const char *sql, BcmigTextRow row, void *arg)
 {
 	TextReceiver r = {{0}};
 
@@ -248,7 +250,38 @@ bcmig_remote_texts(Oid feed, const char *sql)
 	r.pub.rShutdown = text_nothing;
 	r.pub.rDestroy = text_nothing;
 	r.pub.mydest = DestNone;
-	r.context = CurrentMemoryContext;
+	r.context = AllocSetContextCreate(CurrentMemoryContext, "bcmig text row", ALLOCSET_SMALL_SIZES);
+	r.row = row;
+	r.arg = arg;
 	bcmig_remote_run(feed, sql, 10000, &r.pub);
-	return r.rows;
+	MemoryContextDelete(r.context);
+}
+
+/* where bcmig_remote_texts() collects */
+typedef struct TextList
+{
+	MemoryContext context;
+	List	   *rows;
+} TextList;
+
+static void
+collect_row(void *arg, char **row)
+{
+	TextList   *list = arg;
+	MemoryContext oldcontext = MemoryContextSwitchTo(list->context);
+	char	  **copy = palloc0(sizeof(char *) * TEXT_FEED_COLUMNS);
+
+	for (int i = 0; i < TEXT_FEED_COLUMNS; i++)
+		copy[i] = row[i] ? pstrdup(row[i]) : NULL;
+	list->rows = lappend(list->rows, copy);
+	MemoryContextSwitchTo(oldcontext);
+}
+
+List *
+bcmig_remote_texts(Oid feed, const char *sql)
+{
+	TextList	list = {CurrentMemoryContext, NIL};
+
+	bcmig_remote_each_text(feed, sql, collect_row, &list);
+	return list.rows;
 }

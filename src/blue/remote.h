@@ -33,6 +33,13 @@ extern void bcmig_remote_run(Oid feed, const char *sql, int fetch_size,
 extern bool bcmig_remote_failed(const ErrorData *edata);
 
 /*
+ * The same with a text feed: "row" gets 8 texts (NULL for SQL NULL), which are
+ * gone after it, as is all it allocates.
+ */
+typedef void (*BcmigTextRow) (void *arg, char **row);
+extern void bcmig_remote_each_text(Oid feed, const char *sql, BcmigTextRow row, void *arg);
+
+/*
  * The same with the rows of a text feed in a list of char *[8] arrays (NULL
  * for SQL NULL), in the current memory context.
  */

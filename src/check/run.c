@@ -233,4 +233,5 @@ bcmig_check_init(void)
 	};
 
 	bcmig_check_room = &room;
+	bcmig_mark_written = bcmig_mark_chunks;
 }

@@ -1,8 +1,444 @@
+/*-------------------------------------------------------------------------
+ *
+ * validate.c
+ *	  Comparing one table with blue: a worker's job.
+ *
+ * Groups of chunks are added up on both sides; where the sums differ the rows
+ * are, and what differs there is settled (settle.c).  Each group commits with
+ * its numbers, the next chunk and the marks it has answered, so a crash, a
+ * stopped sync or a blue that went away repeats one group.
+ *
+ * The table goes on streaming meanwhile: no lock is held, no statement on blue
+ * takes long (groups adapt to GROUP_MS; buckets need a pass over the table),
+ * and the job gives its worker back after a turn.  It pauses while blue answers
+ * slowly or green has many sessions at work.
+ *
+ *-------------------------------------------------------------------------
+ */
 #include "postgres.h"
 
 #include "check.h"
 
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "slot.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#define TURN			5000	/* ms */
+#define GROUP_MS		1500	/* wanted of a group of chunks */
+#define FIRST_GROUP		16		/* chunks */
+#define MOST_GROUP		1000
+#define PAUSE			1000	/* ms, when throttled */
+#define MOST_DIFFERENCES 10000	/* listed of a table */
+
+/* the unfinished result of a table */
+typedef struct Pending
+{
+	int64		run_id;
+	char	   *mode;			/* of the run */
+	bool		begun;
+	bool		pushdown;
+	char	   *done_as;		/* mode of this table */
+	int64		next;
+	int64		last;
+	int			ntodo;			/* -1 = all */
+	int64	   *todo;			/* ascending */
+	int64		differences;
+	char	   *detail;
+} Pending;
+
+static int	group_chunks = FIRST_GROUP;
+
+/* the oldest result of the table that is not done; in a transaction */
+static bool
+load_result(int table_id, Pending *r)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	BcmigCatalogScope scope;
+	bool		found;
+
+	memset(r, 0, sizeof(*r));
+	bcmig_catalog_begin(&scope);
+	found = bcmig_sql("SELECT v.run_id, r.mode, v.started_at IS NOT NULL, coalesce(v.pushdown, false), v.mode, coalesce(v.next_chunk, 0), "
+					  " coalesce(v.last_chunk, -1), v.todo, v.differences, v.detail "
+					  "FROM bcmig.validation_result v JOIN bcmig.validation_run r USING (run_id) "
+					  "WHERE v.table_id = $1 AND NOT v.done AND r.state = 'running' ORDER BY v.run_id LIMIT 1", "i", table_id) > 0;
+	if (found)
+	{
+		MemoryContext oldcontext = MemoryContextSwitchTo(caller);
+		bool		isnull;
+		Datum		todo;
+
+		r->run_id = bcmig_get_int64(0, 1, 0);
+		r->mode = bcmig_get_text(0, 2);
+		r->begun = bcmig_get_bool(0, 3);
+		r->pushdown = bcmig_get_bool(0, 4);
+		r->done_as = bcmig_get_text(0, 5);
+		r->next = bcmig_get_int64(0, 6, 0);
+		r->last = bcmig_get_int64(0, 7, -1);
+		r->differences = bcmig_get_int64(0, 9, 0);
+		r->detail = bcmig_get_text(0, 10);
+		r->ntodo = -1;
+		todo = bcmig_get_datum(0, 8, &isnull);
+		if (!isnull)
+		{
+			Datum	   *values;
+			bool	   *nulls;
+
+			deconstruct_array(DatumGetArrayTypeP(todo), INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE,
+							  &values, &nulls, &r->ntodo);
+			r->todo = palloc(sizeof(int64) * Max(r->ntodo, 1));
+			for (int i = 0; i < r->ntodo; i++)
+				r->todo[i] = DatumGetInt64(values[i]);
+		}
+		MemoryContextSwitchTo(oldcontext);
+	}
+	bcmig_catalog_end(&scope);
+	return found;
+}
+
+/* the verdict of a table; in a transaction */
+static void
+finish(const BcmigTableInfo *table, const Pending *r, const char *verdict, const char *detail, bool proved)
+{
+	BcmigCatalogScope scope;
+
+	bcmig_catalog_begin(&scope);
+	bcmig_sql("UPDATE bcmig.validation_result SET done = true, verdict = $3, detail = coalesce($4, detail), "
+			  " started_at = coalesce(started_at, clock_timestamp()), finished_at = clock_timestamp() "
+			  "WHERE run_id = $1 AND table_id = $2", "Iitt", r->run_id, table->table_id, verdict, detail);
+	if (proved)
+		bcmig_sql("UPDATE bcmig.chunking SET proved_at = clock_timestamp() WHERE table_id = $1", "i", table->table_id);
+	bcmig_config_changed();
+	bcmig_catalog_end(&scope);
+}
+
+/*
+ * What is to be compared: all chunks, or those marked.  In a transaction.
+ */
+static void
+begin_table(BcmigProof *proof, Pending *r)
+{
+	const BcmigTableInfo *table = proof->table;
+	bool		count = strcmp(r->mode, "count") == 0;
+	BcmigCatalogScope scope;
+	BcmigChunking chunking;
+	bool		proved = false;
+	char	   *why = NULL;
+	int64		rows;
+
+	proof->count_only = count;
+	r->pushdown = bcmig_may_push_down(proof, &why);
+	r->done_as = count ? "count" : "full";
+	if (strcmp(r->mode, "incremental") == 0 && strcmp(table->capture, "snapshot") != 0 &&
+		bcmig_load_chunking(table, &chunking, &proved) && proved)
+		r->done_as = "incremental";
+	bcmig_plan_chunks(proof, strcmp(r->done_as, "full") == 0, &r->next, &r->last, &rows);
+	bcmig_catalog_begin(&scope);
+	bcmig_sql("UPDATE bcmig.validation_result SET mode = $3, pushdown = $4, next_chunk = $5, last_chunk = $6, detail = $7, "
+			  " started_at = clock_timestamp(), "
+			  " todo = CASE WHEN $3 = 'incremental' THEN coalesce((SELECT array_agg(DISTINCT d.chunk ORDER BY d.chunk) FROM bcmig.dirty_chunk d "
+			  "  WHERE d.table_id = $2 AND d.generation = $8), '{}') END "
+			  "WHERE run_id = $1 AND table_id = $2",
+			  "IitbIIti", r->run_id, table->table_id, r->done_as, (int) r->pushdown, r->next, r->last, why, proof->chunking.generation);
+	bcmig_catalog_end(&scope);
+}
+
+/* chunks of the next group, as few intervals as may be; *after is the chunk to go on with */
+static List *
+next_group(const Pending *r, int most, int64 *after)
+{
+	List	   *chunks = NIL;
+
+	if (r->ntodo < 0)
+	{
+		BcmigChunks *c = palloc(sizeof(BcmigChunks));
+
+		c->first = r->next;
+		c->last = Min(r->last, r->next + most - 1);
+		*after = c->last + 1;
+		return list_make1(c);
+	}
+	*after = r->last + 1;
+	for (int i = 0; i < r->ntodo; i++)
+	{
+		BcmigChunks *c = chunks ? llast(chunks) : NULL;
+
+		if (r->todo[i] < r->next)
+			continue;
+		if (most-- == 0)
+		{
+			*after = r->todo[i];
+			break;
+		}
+		if (c != NULL && c->last + 1 == r->todo[i])
+			c->last++;
+		else
+		{
+			c = palloc(sizeof(BcmigChunks));
+			c->first = c->last = r->todo[i];
+			chunks = lappend(chunks, c);
+		}
+		*after = r->todo[i] + 1;
+	}
+	return chunks;
+}
+
+/* first and last chunks of intervals as two int8[] */
+static Datum
+bounds_of(List *chunks, bool last)
+{
+	Datum	   *values = palloc(sizeof(Datum) * Max(list_length(chunks), 1));
+	ListCell   *lc;
+	int			n = 0;
+
+	foreach(lc, chunks)
+		values[n++] = Int64GetDatum(last ? ((BcmigChunks *) lfirst(lc))->last : ((BcmigChunks *) lfirst(lc))->first);
+	return PointerGetDatum(construct_array(values, n, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+}
+
+/* must the job wait?  Why, or NULL. */
+static const char *
+throttled(const BcmigProof *proof)
+{
+	BcmigCatalogScope scope;
+	BcmigTable *live;
+	int64		answer;
+	int64		sessions;
+	const char *why = NULL;
+
+	bcmig_start_transaction();
+	bcmig_catalog_begin(&scope);
+	bcmig_sql("SELECT coalesce((s.options->>'validate_answer')::int8, 1000), coalesce(nullif(s.options->>'validate_sessions', 'auto')::int8, 0), "
+			  " CASE WHEN s.options ? 'validate_sessions' THEN (SELECT count(*) FROM pg_stat_get_activity(NULL) a WHERE a.state = 'active' AND a.client_port IS NOT NULL) ELSE 0 END "
+			  "FROM bcmig.sync s WHERE s.sync_id = $1", "i", proof->table->sync_id);
+	answer = bcmig_get_int64(0, 1, 1000);
+	sessions = bcmig_get_int64(0, 2, 0);
+	if (sessions > 0 && bcmig_get_int64(0, 3, 0) > sessions)
+		why = "paused: many sessions are active on green";
+	bcmig_catalog_end(&scope);
+	bcmig_end_transaction();
+
+	LWLockAcquire(bcmig_shared->lock, LW_EXCLUSIVE);
+	live = bcmig_live_table(proof->table->table_id);
+	if (live != NULL && live->blue >= 0 && bcmig_shared->blues[live->blue].answer_ms > answer)
+		why = "paused: blue answers slowly";
+	if (live != NULL && why != NULL)
+		live->check_not_before = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), PAUSE);
+	LWLockRelease(bcmig_shared->lock);
+	return why;
+}
+
+/* the chunks of a group whose sums are not the same */
+static List *
+differing_chunks(HTAB *pairs, BcmigSums *blue, BcmigSums *green, int64 *n)
+{
+	HASH_SEQ_STATUS seq;
+	BcmigChunkPair *pair;
+	List	   *differing = NIL;
+
+	hash_seq_init(&seq, pairs);
+	while ((pair = hash_seq_search(&seq)) != NULL)
+	{
+		(*n)++;
+		blue->rows += pair->blue.rows;
+		green->rows += pair->green.rows;
+		if (memcmp(&pair->blue, &pair->green, sizeof(BcmigSums)) != 0)
+		{
+			BcmigChunks *c = palloc(sizeof(BcmigChunks));
+
+			c->first = c->last = pair->chunk;
+			differing = lappend(differing, c);
+		}
+	}
+	return differing;
+}
+
+/*
+ * One group.  Returns false when the table is done with, or cannot be gone on
+ * with now.
+ */
+static bool
+validate_group(BcmigProof *proof, Pending *r)
+{
+	const BcmigTableInfo *table = proof->table;
+	TimestampTz started = GetCurrentTimestamp();
+	int			most = proof->chunking.buckets ? Max(1, (int) Min(proof->chunking.size, 100)) : group_chunks;
+	int64		after;
+	List	   *chunks = next_group(r, most, &after);
+	List	   *differing;
+	List	   *suspects = NIL;
+	ListCell   *lc;
+	BcmigSums	blue = {0};
+	BcmigSums	green = {0};
+	BcmigSettled settled = {0};
+	bool		too_many = false;
+	int64		n = 0;
+	int64		bad = 0;
+	int			ms;
+	char	   *seen;
+	BcmigCatalogScope scope;
+
+	if (!proof->pushdown && !proof->count_only && proof->chunking.buckets)
+	{
+		/* rows come in one pass */
+		chunks = NIL;
+		after = r->last + 1;
+	}
+	else if (chunks == NIL)
+		return false;			/* NIL would be all of them */
+	bcmig_start_transaction();
+	/* marks of transactions this snapshot shows will have been answered */
+	seen = OidOutputFunctionCall(F_PG_SNAPSHOT_OUT, OidFunctionCall0(F_PG_CURRENT_SNAPSHOT));
+	differing = differing_chunks(bcmig_compare_chunks(proof, chunks), &blue, &green, &n);
+	bcmig_end_transaction();
+	ms = TimestampDifferenceMilliseconds(started, GetCurrentTimestamp());
+	bcmig_debug_point("validate_compared");
+
+	if (differing != NIL)
+	{
+		bcmig_start_transaction();
+		bcmig_catalog_begin(&scope);
+		bcmig_sql("DELETE FROM bcmig.validation_difference WHERE run_id = $1 AND table_id = $2 AND chunk = ANY ($3)",
+				  "Iiq", r->run_id, table->table_id, bounds_of(differing, false));
+		bcmig_catalog_end(&scope);
+		suspects = bcmig_find_suspects(proof, differing, MOST_DIFFERENCES, &too_many);
+		bcmig_end_transaction();
+		bcmig_settle(proof, suspects, &settled);
+		if (bcmig_stopping(proof->work))
+			return false;
+	}
+
+	bcmig_start_transaction();
+	bcmig_catalog_begin(&scope);
+	foreach(lc, differing)
+	{
+		int64		chunk = ((BcmigChunks *) lfirst(lc))->first;
+
+		/* a chunk with differences stays marked: the next incremental run looks at it again */
+		if (bcmig_sql("INSERT INTO bcmig.dirty_chunk (table_id, generation, chunk) SELECT $1, $2, $3 WHERE EXISTS (SELECT FROM bcmig.validation_difference "
+					  "WHERE run_id = $4 AND table_id = $1 AND chunk = $3)",
+					  "iiII", table->table_id, proof->chunking.generation, chunk, r->run_id) > 0)
+			bad++;
+	}
+	if (!proof->count_only && settled.unknown == NULL)
+		bcmig_sql("DELETE FROM bcmig.dirty_chunk d WHERE d.table_id = $1 AND d.generation = $2 AND pg_visible_in_snapshot(d.xid, $3::pg_snapshot) "
+				  "AND (cardinality($4) = 0 OR EXISTS (SELECT FROM unnest($4, $5) u(f, l) WHERE d.chunk BETWEEN u.f AND u.l))",
+				  "iitqq", table->table_id, proof->chunking.generation, seen, bounds_of(chunks, false), bounds_of(chunks, true));
+	bcmig_sql("UPDATE bcmig.validation_result SET next_chunk = $3, chunks = chunks + $4, differing = differing + $5, "
+			  " rows_blue = rows_blue + $6, rows_green = rows_green + $7, in_flight = in_flight + $8, differences = differences + $9, "
+			  " seconds = seconds + extract(epoch FROM clock_timestamp() - $10) "
+			  "WHERE run_id = $1 AND table_id = $2",
+			  "IiIIIIIIIz", r->run_id, table->table_id, after, n, bad, blue.rows, green.rows, settled.in_flight, settled.differences, started);
+	bcmig_catalog_end(&scope);
+	r->next = after;
+	r->differences += settled.differences;
+	if (settled.unknown != NULL)
+		finish(table, r, r->differences > 0 ? "different" : "inconclusive", settled.unknown, false);
+	else if (too_many)
+		finish(table, r, "different", psprintf("more than %d rows differ in one group of chunks; the comparison ended there", MOST_DIFFERENCES), false);
+	else if (after > r->last)
+		finish(table, r, r->differences > 0 ? "different" : "ok", NULL, !proof->count_only);
+	bcmig_debug_point("validate_before_commit");
+	bcmig_end_transaction();
+
+	if (ms < GROUP_MS / 2)
+		group_chunks = Min(group_chunks * 2, MOST_GROUP);
+	else if (ms > GROUP_MS * 2)
+		group_chunks = Max(group_chunks / 2, 1);
+	return settled.unknown == NULL && !too_many && after <= r->last;
+}
+
+/* is the run still wanted?  In no transaction. */
+static bool
+still_running(int64 run_id)
+{
+	BcmigCatalogScope scope;
+	bool		running;
+
+	bcmig_start_transaction();
+	bcmig_catalog_begin(&scope);
+	running = bcmig_sql("SELECT 1 FROM bcmig.validation_run WHERE run_id = $1 AND state = 'running'", "I", run_id) > 0;
+	bcmig_catalog_end(&scope);
+	bcmig_end_transaction();
+	return running;
+}
+
 void
 bcmig_run_check(BcmigWork *work)
 {
+	BcmigTableInfo *table = work->table;
+	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), TURN);
+	MemoryContext group_context;
+	BcmigProof *proof;
+	BcmigStored stored;
+	BcmigTable *live;
+	Pending		r;
+	bool		more = true;
+
+	bcmig_start_transaction();
+	if (!load_result(table->table_id, &r))
+	{
+		bcmig_end_transaction();
+		return;
+	}
+	if (!bcmig_state_load(table->table_id, &stored) || stored.state != BCMIG_STREAMING)
+	{
+		finish(table, &r, "inconclusive", psprintf("the table is %s", bcmig_state_name(stored.state)), false);
+		bcmig_end_transaction();
+		return;
+	}
+	bcmig_slot_phase("validate", table->target_name, stored.rows_total);
+	proof = bcmig_proof_open(work);
+	proof->run_id = r.run_id;
+	if (!r.begun)
+	{
+		begin_table(proof, &r);
+		bcmig_end_transaction();
+		bcmig_start_transaction();
+		(void) load_result(table->table_id, &r);
+	}
+	proof->count_only = strcmp(r.done_as, "count") == 0;
+	proof->pushdown = r.pushdown;
+	if (!bcmig_load_chunking(table, &proof->chunking, NULL))
+		elog(ERROR, "table %s is not cut into chunks", table->target_name);
+	if (r.next > r.last || (r.ntodo >= 0 && (r.ntodo == 0 || r.todo[r.ntodo - 1] < r.next)))
+	{
+		finish(table, &r, r.differences > 0 ? "different" : "ok", NULL, false);
+		more = false;
+	}
+	bcmig_end_transaction();
+
+	group_context = AllocSetContextCreate(CurrentMemoryContext, "bcmig validate", ALLOCSET_DEFAULT_SIZES);
+	while (more && GetCurrentTimestamp() < until)
+	{
+		const char *why;
+		MemoryContext oldcontext = MemoryContextSwitchTo(group_context);
+
+		CHECK_FOR_INTERRUPTS();
+		if (bcmig_stopping(work) || !still_running(r.run_id))
+			break;
+		why = throttled(proof);
+		if (why != NULL)
+		{
+			bcmig_slot_phase(why, table->target_name, 0);
+			MemoryContextSwitchTo(oldcontext);
+			break;
+		}
+		more = validate_group(proof, &r);
+		MemoryContextSwitchTo(oldcontext);
+		MemoryContextReset(group_context);
+	}
+
+	LWLockAcquire(bcmig_shared->lock, LW_EXCLUSIVE);
+	live = bcmig_live_table(table->table_id);
+	if (live != NULL)
+		live->check_failures = 0;
+	LWLockRelease(bcmig_shared->lock);
 }

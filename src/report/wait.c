@@ -42,6 +42,10 @@ typedef struct Look
 	int64		rows_done;
 	int64		rows_total;
 	bool		all_streaming;	/* also tables the manager has not seen yet */
+	int64		run_id;			/* the newest validation of all tables, 0 = none */
+	char	   *run_state;
+	char	   *verdict;
+	char	   *worst;			/* a table that is not ok, and why */
 	char	   *wanted;
 } Look;
 
@@ -61,8 +65,13 @@ look(const char *name, Look *seen)
 				  "  JOIN bcmig.table_state ts USING (table_id) LEFT JOIN bcmig.live_tables() l USING (table_id) WHERE t.sync_id = s.sync_id), "
 				  " (SELECT coalesce(sum(ts.rows_total), 0)::int8 FROM bcmig.sync_table t JOIN bcmig.table_state ts USING (table_id) WHERE t.sync_id = s.sync_id), "
 				  " NOT EXISTS (SELECT FROM bcmig.sync_table t JOIN bcmig.table_state ts USING (table_id) WHERE t.sync_id = s.sync_id "
-				  "  AND ts.state <> 'streaming' AND coalesce((t.options->>'enabled')::bool, true)) "
-				  "FROM bcmig.sync s JOIN bcmig.sync_state st USING (sync_id) WHERE s.name = $1", "t", name) == 0)
+				  "  AND ts.state <> 'streaming' AND coalesce((t.options->>'enabled')::bool, true)), "
+				  " r.run_id, r.state, r.verdict, "
+				  " (SELECT v.target || ': ' || v.verdict || coalesce(', ' || nullif(v.differences, 0) || ' rows differ', '') || coalesce(', ' || v.detail, '') "
+				  "  FROM bcmig.validation_summary v WHERE v.run_id = r.run_id AND (v.verdict <> 'ok' OR v.differences > 0) ORDER BY v.verdict LIMIT 1) "
+				  "FROM bcmig.sync s JOIN bcmig.sync_state st USING (sync_id) "
+				  "LEFT JOIN LATERAL (SELECT * FROM bcmig.validation_run r WHERE r.sync_id = s.sync_id AND r.table_id IS NULL "
+				  " AND r.state <> 'cancelled' ORDER BY r.run_id DESC LIMIT 1) r ON true WHERE s.name = $1", "t", name) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_BM_UNKNOWN_OBJECT),
 				 errmsg("sync \"%s\" does not exist", name),
@@ -76,6 +85,10 @@ look(const char *name, Look *seen)
 	seen->rows_done = bcmig_get_int64(0, 6, 0);
 	seen->rows_total = bcmig_get_int64(0, 7, 0);
 	seen->all_streaming = bcmig_get_bool(0, 8);
+	seen->run_id = bcmig_get_int64(0, 9, 0);
+	seen->run_state = bcmig_get_text(0, 10);
+	seen->verdict = bcmig_get_text(0, 11);
+	seen->worst = bcmig_get_text(0, 12);
 	MemoryContextSwitchTo(oldcontext);
 	bcmig_catalog_end(&scope);
 }
@@ -180,11 +193,11 @@ bcmig_wait_sync(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
 				 errmsg("bcmig_wait_sync cannot run inside a transaction block"),
 				 errhint("COMMIT first: what it waits for happens after your transaction.")));
-	if (strcmp(until, "streaming") != 0 && strcmp(until, "caught_up") != 0)
+	if (strcmp(until, "streaming") != 0 && strcmp(until, "caught_up") != 0 && strcmp(until, "validated") != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_BM_OPTION),
 				 errmsg("bcmig_wait_sync cannot wait until \"%s\"", until),
-				 errhint("This version knows: streaming, caught_up.")));
+				 errhint("This version knows: streaming, caught_up, validated.")));
 	bcmig_require_loaded();
 
 	SPI_connect_ext(SPI_OPT_NONATOMIC);
@@ -223,6 +236,24 @@ bcmig_wait_sync(PG_FUNCTION_ARGS)
 			break;
 		if (strcmp(until, "caught_up") == 0 && seen.all_streaming && known && target != 0 && through >= target)
 			break;
+
+		if (strcmp(until, "validated") == 0)
+		{
+			if (seen.run_id == 0)
+				ereport(ERROR,
+						(errcode(ERRCODE_BM_WRONG_STATE),
+						 errmsg("sync \"%s\" has no validation to wait for", name),
+						 errhint("SELECT bcmig_validate(%s);", quote_literal_cstr(name))));
+			if (strcmp(seen.run_state, "finished") == 0 && strcmp(seen.verdict, "ok") == 0)
+				break;
+			if (strcmp(seen.run_state, "finished") == 0)
+				ereport(ERROR,
+						(errcode(ERRCODE_BM_DIFFERENT),
+						 errmsg("validation " INT64_FORMAT " of sync \"%s\": %s", seen.run_id, name, seen.verdict),
+						 seen.worst ? errdetail("%s", seen.worst) : 0,
+						 errhint("SELECT * FROM bcmig.validation_summary WHERE run_id = " INT64_FORMAT "; SELECT * FROM bcmig.validation_difference WHERE run_id = "
+								 INT64_FORMAT "; SELECT * FROM bcmig_repair(" INT64_FORMAT ");", seen.run_id, seen.run_id, seen.run_id)));
+		}
 
 		now = GetCurrentTimestamp();
 		/* the stored state may lag behind a table just resumed */

@@ -83,6 +83,8 @@ typedef struct ApplyPlans
 
 static HTAB *apply_plans = NULL;
 
+BcmigMark	bcmig_mark_written = NULL;
+
 /* ---- statements ---- */
 
 static const char *
@@ -466,6 +468,8 @@ bcmig_apply_whole(const BcmigTableInfo *table, BcmigSpool *spool, BcmigApplied *
 	}
 	constraints(false);
 	SPI_finish();
+	if (bcmig_mark_written != NULL)
+		bcmig_mark_written(table, spool->store, spool->desc);
 }
 
 bool
@@ -550,6 +554,8 @@ apply_range(Batch *batch, int from, int to)
 		processed = run_statement(batch->table, batch->desc, batch->statement);
 		constraints(false);
 		SPI_finish();
+		if (bcmig_mark_written != NULL)
+			bcmig_mark_written(batch->table, store, batch->desc);
 		tuplestore_end(store);
 
 		ReleaseCurrentSubTransaction();

@@ -34,6 +34,13 @@ extern void bcmig_apply_whole(const BcmigTableInfo *table, BcmigSpool *spool,
 extern void bcmig_apply_batches(const BcmigTableInfo *table, BcmigSpool *spool,
 								bool plain, BcmigApplied *applied);
 
+/*
+ * Told of the rows of a spool that a transaction writes, in that transaction;
+ * NULL, or set by the room above (src/check) for all processes.
+ */
+typedef void (*BcmigMark) (const BcmigTableInfo *table, Tuplestorestate *rows, TupleDesc desc);
+extern BcmigMark bcmig_mark_written;
+
 /* is this an error of one row (of a table or the world otherwise)? */
 extern bool bcmig_is_row_error(const ErrorData *edata);
 

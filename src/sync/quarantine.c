@@ -59,21 +59,20 @@ bcmig_exact(PG_FUNCTION_ARGS)
 }
 
 static char *
-value_text(TupleDesc desc, TupleTableSlot *slot, int att)
+value_text(TupleDesc desc, int att, Datum value)
 {
 	Oid			out;
 	bool		varlena;
 
 	getTypeOutputInfo(TupleDescAttr(desc, att)->atttypid, &out, &varlena);
-	return OidOutputFunctionCall(out, slot->tts_values[att]);
+	return OidOutputFunctionCall(out, value);
 }
 
 char *
-bcmig_row_key(const BcmigTableInfo *table, TupleTableSlot *slot)
+bcmig_key_json(const BcmigTableInfo *table, TupleDesc desc, const Datum *values, const bool *isnull)
 {
 	StringInfoData s;
 
-	slot_getallattrs(slot);
 	initStringInfo(&s);
 	appendStringInfoChar(&s, '[');
 	for (int k = 0; k < table->nkeys; k++)
@@ -82,34 +81,40 @@ bcmig_row_key(const BcmigTableInfo *table, TupleTableSlot *slot)
 
 		if (k > 0)
 			appendStringInfoChar(&s, ',');
-		if (slot->tts_isnull[att])
+		if (isnull[att])
 			appendStringInfoString(&s, "null");
 		else
-			escape_json(&s, value_text(slot->tts_tupleDescriptor, slot, att));
+			escape_json(&s, value_text(desc, att, values[att]));
 	}
 	appendStringInfoChar(&s, ']');
 	return s.data;
 }
 
-static char *
-row_image(TupleTableSlot *slot)
+char *
+bcmig_row_key(const BcmigTableInfo *table, TupleTableSlot *slot)
 {
-	TupleDesc	desc = slot->tts_tupleDescriptor;
+	slot_getallattrs(slot);
+	return bcmig_key_json(table, slot->tts_tupleDescriptor, slot->tts_values, slot->tts_isnull);
+}
+
+char *
+bcmig_image_json(TupleDesc desc, int first, const Datum *values, const bool *isnull)
+{
 	StringInfoData s;
 
 	initStringInfo(&s);
 	appendStringInfoChar(&s, '{');
-	for (int att = FEED_VERSION; att < desc->natts; att++)
+	for (int att = first; att < desc->natts; att++)
 	{
-		if (att > FEED_VERSION)
+		if (att > first)
 			appendStringInfoChar(&s, ',');
 		escape_json(&s, NameStr(TupleDescAttr(desc, att)->attname));
 		appendStringInfoChar(&s, ':');
-		if (slot->tts_isnull[att])
+		if (isnull[att])
 			appendStringInfoString(&s, "null");
 		else
 		{
-			char	   *value = value_text(desc, slot, att);
+			char	   *value = value_text(desc, att, values[att]);
 
 			if (strlen(value) > LONG_VALUE)
 				appendStringInfo(&s, "{\"characters\":%zu}", strlen(value));
@@ -140,7 +145,7 @@ bcmig_quarantine_row(const BcmigTableInfo *table, TupleDesc desc, MinimalTuple r
 			  "ON CONFLICT (table_id, key) DO UPDATE SET image = excluded.image, operation = excluded.operation, "
 			  " sqlstate = excluded.sqlstate, message = excluded.message, attempts = q.attempts + 1, last_seen = clock_timestamp()",
 			  "iijjttt", table->sync_id, table->table_id, bcmig_row_key(table, slot),
-			  row_image(slot), operation, unpack_sql_state(edata->sqlerrcode), message);
+			  bcmig_image_json(desc, FEED_VERSION, slot->tts_values, slot->tts_isnull), operation, unpack_sql_state(edata->sqlerrcode), message);
 	bcmig_catalog_end(&scope);
 	ExecDropSingleTupleTableSlot(slot);
 }

@@ -24,8 +24,12 @@ extern void bcmig_quarantine_row(const BcmigTableInfo *table, TupleDesc desc,
 extern void bcmig_quarantine_settle(const BcmigTableInfo *table, BcmigSpool *spool,
 									TimestampTz since);
 
-/* key of a row as a jsonb array of texts */
+/* key of a row of the feed's shape as a jsonb array of texts */
 extern char *bcmig_row_key(const BcmigTableInfo *table, TupleTableSlot *slot);
+extern char *bcmig_key_json(const BcmigTableInfo *table, TupleDesc desc, const Datum *values, const bool *isnull);
+
+/* the row itself, from attribute "first" on, as a jsonb object of texts; long ones by their length */
+extern char *bcmig_image_json(TupleDesc desc, int first, const Datum *values, const bool *isnull);
 
 /*
  * Count rows and failures of the present five minutes.  Returns why the table
