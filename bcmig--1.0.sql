@@ -911,6 +911,10 @@ SELECT pg_extension_config_dump('bcmig.quarantine', '');
 SELECT pg_extension_config_dump('bcmig.request', '');
 SELECT pg_extension_config_dump('bcmig.schema_change', '');
 SELECT pg_extension_config_dump('bcmig.audit_log', '');
+-- made again by the next validation, which compares all
+SELECT pg_extension_config_dump('bcmig.chunking', 'WHERE false');
+SELECT pg_extension_config_dump('bcmig.dirty_chunk', 'WHERE false');
+SELECT pg_extension_config_dump('bcmig.hash_probe', 'WHERE false');
 SELECT pg_extension_config_dump('bcmig.validation_run', '');
 SELECT pg_extension_config_dump('bcmig.validation_result', '');
 SELECT pg_extension_config_dump('bcmig.validation_difference', '');
