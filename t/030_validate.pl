@@ -114,6 +114,21 @@ is((validate('incremental'))[1], 'ok', 'what differed was marked, and is equal n
 is((validate('full'))[1], 'ok', 'and all else');
 all_equal($blue, $green, 'after the repair', qw(entry customer versioned));
 
+# --- what was written is compared again, and no more ---
+on_green(q{SET session_replication_role = replica; UPDATE entry SET credit = 7 WHERE no = 41005; UPDATE customer SET name = 'x' WHERE code = 'C100'});
+on_blue(q{UPDATE entry SET debit = debit + 1 WHERE no BETWEEN 41006 AND 42005});
+wait_sync($green, 's', 'caught_up');
+($run, $verdict) = validate('incremental');
+is(on_green("SELECT target, chunks < 3, verdict FROM bcmig.validation_summary WHERE run_id = $run AND mode = 'incremental' ORDER BY 1"), join("\n",
+	'public.customer|t|ok', 'public.entry|t|different', 'public.versioned|t|ok'), 'chunks that were written to, no others');
+is(on_green("SELECT key FROM bcmig.validation_difference WHERE run_id = $run"), '["41005"]', 'what is wrong there is found');
+($run, $verdict) = validate('incremental');
+is($verdict, 'different', 'and stays found');
+($run, $verdict) = validate('full');
+is(on_green("SELECT string_agg(key::text, ' ' ORDER BY key::text) FROM bcmig.validation_difference WHERE run_id = $run"), '["41005"] ["C100"]', 'a full run finds the rest');
+on_green("SELECT * FROM bcmig_repair($run)");
+ok($green->poll_query_until('postgres', "SELECT count(*) = 0 FROM bcmig.validation_difference WHERE run_id = $run AND repaired_at IS NULL"), 'repaired');
+
 # --- under load: rows are changed, deleted, put back; keys that hash into a few chunks ---
 my $load = q{
 	\set k random(1, 300)
