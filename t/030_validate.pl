@@ -184,4 +184,14 @@ $run = on_green("BEGIN; SELECT bcmig_validate('s'); SELECT bcmig_cancel_validati
 is(on_green(q{SELECT state FROM bcmig.validation_run ORDER BY run_id DESC LIMIT 1}), 'cancelled', 'cancelled');
 is((validate('full'))[1], 'ok', 'the next run is not in its way');
 
+# --- blue goes away in the middle ---
+$blue->stop('immediate');
+$green->poll_query_until('postgres', q{SELECT NOT reachable FROM bcmig.environment_status WHERE environment = 'blue'});
+$run = on_green("SELECT bcmig_validate('s', mode => 'full')");
+is(on_green("SELECT state FROM bcmig.validation_run WHERE run_id = $run"), 'running', 'a run waits for blue');
+$blue->start;
+ok($green->poll_query_until('postgres', "SELECT verdict = 'ok' FROM bcmig.validation_run WHERE run_id = $run"), 'and goes on when it is back');
+$green->safe_psql('postgres', "CALL bcmig_wait_sync('s', 'validated')");
+is(on_green("SELECT proof LIKE 'ok (full%' FROM bcmig_status('s')"), 't', 'the status says so');
+
 done_testing();
