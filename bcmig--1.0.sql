@@ -719,12 +719,25 @@ CREATE FUNCTION bcmig_cancel_validation(run bigint) RETURNS void
     AS 'MODULE_PATHNAME' LANGUAGE C;
 COMMENT ON FUNCTION bcmig_cancel_validation(bigint) IS 'request: end a validation; what it has found stays.';
 
+CREATE FUNCTION bcmig_schedule_validation(sync text, cron text, mode text DEFAULT 'incremental') RETURNS bigint
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_schedule_validation(text, text, text) IS 'configuration: have pg_cron validate a sync at the times of a cron string, as the calling role (it needs LOGIN, and USAGE on schema cron); one schedule a sync, a second replaces the first. A run is left out while the one before is under way. Returns pg_cron''s job id; cron.job_run_details has what became of it.';
+
+CREATE FUNCTION bcmig_unschedule_validation(sync text) RETURNS void
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_unschedule_validation(text) IS 'configuration: end the schedule of a sync''s validations; a run under way goes on. bcmig_drop_sync does it too.';
+
+CREATE FUNCTION bcmig.validate_scheduled(sync text, mode text) RETURNS bigint
+    AS 'MODULE_PATHNAME', 'bcmig_validate_scheduled' LANGUAGE C;
+COMMENT ON FUNCTION bcmig.validate_scheduled(text, text) IS 'engine: what pg_cron calls: bcmig_validate of all tables, or NULL while a run of the same mode is under way.';
+
 CREATE FUNCTION bcmig_repair(run bigint, dry_run boolean DEFAULT false)
     RETURNS TABLE (step integer, "where" text, statement text, reversible boolean, expected text, on_failure text)
     AS 'MODULE_PATHNAME' LANGUAGE C;
 COMMENT ON FUNCTION bcmig_repair(bigint, boolean) IS 'request: read the rows a validation listed again from blue and write them, as the sync itself would; dry_run only says what would be done. validation_difference.repaired_at and repair_error tell what became of each.';
 
-REVOKE ALL ON FUNCTION bcmig_validate(text, text, text), bcmig_cancel_validation(bigint), bcmig_repair(bigint, boolean), bcmig_row_hash(record, text),
+REVOKE ALL ON FUNCTION bcmig_validate(text, text, text), bcmig_schedule_validation(text, text, text), bcmig_unschedule_validation(text),
+    bcmig.validate_scheduled(text, text), bcmig_cancel_validation(bigint), bcmig_repair(bigint, boolean), bcmig_row_hash(record, text),
     bcmig.chunk_hash_step(internal, record, text), bcmig.chunk_hash_end(internal), bcmig_chunk_hash(record, text) FROM PUBLIC;
 
 -- ---------------------------------------------------------------------------

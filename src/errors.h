@@ -45,5 +45,7 @@
 #define ERRCODE_BM_DAMAGED				BCMIG_ERRCODE('0', '1', '6')
 /* blue and green were found not to be equal, or could not be compared */
 #define ERRCODE_BM_DIFFERENT			BCMIG_ERRCODE('0', '1', '7')
+/* another extension is needed for this, and is not there */
+#define ERRCODE_BM_MISSING_EXTENSION	BCMIG_ERRCODE('0', '1', '8')
 
 #endif							/* BCMIG_ERRORS_H */

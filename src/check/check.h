@@ -13,6 +13,7 @@
 #ifndef BCMIG_CHECK_H
 #define BCMIG_CHECK_H
 
+#include "configure.h"
 #include "row_image.h"
 #include "utils/hsearch.h"
 #include "worker.h"
@@ -32,6 +33,12 @@ typedef struct BcmigRun
 /* hands the jobs of this room to the workers; once, when the library is loaded */
 extern void bcmig_check_init(void);
 
+/* ERROR when there is no such mode */
+extern void bcmig_check_mode(const char *mode);
+
+/* begin a run of a table, or (NULL) of all; returns its id */
+extern int64 bcmig_run_begin(const BcmigSync *sync, const char *target, const char *mode);
+
 /* sync and owner of a run; ERROR when there is none */
 extern void bcmig_run_sync(int64 run_id, char **sync_name, Oid *owner);
 
@@ -40,6 +47,11 @@ extern BcmigRun *bcmig_run_ready(int sync_id);
 
 /* all is known: store the verdict.  In a transaction. */
 extern void bcmig_run_finish(const BcmigRun *run);
+
+/* ---- schedule_validation.c ---- */
+
+/* BcmigCheckRoom.unschedule */
+extern char *bcmig_unschedule_jobs(int sync_id, const char *sync_name, bool dry_run);
 
 /* ---- one table under validation: rows.c ---- */
 

@@ -27,30 +27,26 @@
 BCMIG_FUNCTION(bcmig_validate);
 BCMIG_FUNCTION(bcmig_cancel_validation);
 
-/*
- * bcmig_validate(sync, target, mode): ask for a run, return its id.
- */
-Datum
-bcmig_validate(PG_FUNCTION_ARGS)
+void
+bcmig_check_mode(const char *mode)
 {
-	BcmigSync  *sync;
-	char	   *target;
-	char	   *mode;
+	if (strcmp(mode, "count") != 0 && strcmp(mode, "incremental") != 0 && strcmp(mode, "full") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_OPTION),
+				 errmsg("there is no validation mode \"%s\"", mode),
+				 errhint("Modes: count, incremental, full.")));
+}
+
+int64
+bcmig_run_begin(const BcmigSync *sync, const char *target, const char *mode)
+{
 	char	   *name = NULL;
 	int			table_id = 0;
 	int64		run_id;
 	uint64		tables;
 	BcmigCatalogScope scope;
 
-	bcmig_require_loaded();
-	sync = bcmig_load_sync(bcmig_arg_text(fcinfo, 0, "sync"));
-	target = bcmig_arg_optional_text(fcinfo, 1);
-	mode = bcmig_arg_text(fcinfo, 2, "mode");
-	if (strcmp(mode, "count") != 0 && strcmp(mode, "incremental") != 0 && strcmp(mode, "full") != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_BM_OPTION),
-				 errmsg("there is no validation mode \"%s\"", mode),
-				 errhint("Modes: count, incremental, full.")));
+	bcmig_check_mode(mode);
 	if (!sync->wanted)
 		ereport(ERROR,
 				(errcode(ERRCODE_BM_WRONG_STATE),
@@ -75,7 +71,20 @@ bcmig_validate(PG_FUNCTION_ARGS)
 	bcmig_audit("command", sync->name, name, "bcmig_validate", psprintf("run " INT64_FORMAT ", %s", run_id, mode));
 	bcmig_config_changed();
 	bcmig_catalog_end(&scope);
-	PG_RETURN_INT64(run_id);
+	return run_id;
+}
+
+/*
+ * bcmig_validate(sync, target, mode): ask for a run, return its id.
+ */
+Datum
+bcmig_validate(PG_FUNCTION_ARGS)
+{
+	BcmigSync  *sync;
+
+	bcmig_require_loaded();
+	sync = bcmig_load_sync(bcmig_arg_text(fcinfo, 0, "sync"));
+	PG_RETURN_INT64(bcmig_run_begin(sync, bcmig_arg_optional_text(fcinfo, 1), bcmig_arg_text(fcinfo, 2, "mode")));
 }
 
 /*
@@ -230,6 +239,7 @@ bcmig_check_init(void)
 		.rules = bcmig_run_rules,
 		.repair = bcmig_run_repair,
 		.failed = job_failed,
+		.unschedule = bcmig_unschedule_jobs,
 	};
 
 	bcmig_check_room = &room;

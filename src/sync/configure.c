@@ -31,6 +31,7 @@
 #include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "worker.h"
 
 #define MANY_TABLES		100		/* whose locks are too many for one transaction */
 
@@ -139,8 +140,8 @@ bcmig_find_table(const BcmigSync *sync, const char *target, char **name)
  * conflicts with itself only, until the end of the transaction; taking it makes
  * what the other one has committed visible.
  */
-static void
-lock_grants(void)
+void
+bcmig_lock_grants(void)
 {
 	LockDatabaseObject(NamespaceRelationId, get_namespace_oid("bcmig", false), 0,
 					   ShareUpdateExclusiveLock);
@@ -190,7 +191,7 @@ bcmig_create_sync(PG_FUNCTION_ARGS)
 				 errhint("SELECT bcmig_alter_sync(%s, '{...}');", quote_literal_cstr(name))));
 	sync_id = bcmig_get_int64(0, 1, 0);
 	bcmig_sql("INSERT INTO bcmig.sync_state (sync_id) VALUES ($1)", "i", sync_id);
-	lock_grants();
+	bcmig_lock_grants();
 	if (owner != env->owner)
 		SPI_execute(psprintf("GRANT SELECT ON bcmig.%s TO %s",
 							 bcmig_environment_feed(env->environment_id),
@@ -340,6 +341,7 @@ bcmig_drop_sync(PG_FUNCTION_ARGS)
 	List	   *tables;
 	List	   *steps = NIL;
 	ListCell   *lc;
+	char	   *unschedule;
 
 	require_stopped(sync);
 	tables = removals(sync->sync_id, 0, NULL, drop_tables);
@@ -364,6 +366,9 @@ bcmig_drop_sync(PG_FUNCTION_ARGS)
 		if (!dry_run)
 			remove_table(sync, r, list_length(tables) > MANY_TABLES);
 	}
+	unschedule = bcmig_check_room->unschedule(sync->sync_id, sync->name, dry_run);
+	if (unschedule != NULL)
+		steps = add_step(steps, unschedule, true, "validations are not run by pg_cron any more");
 	steps = add_step(steps, psprintf("DELETE FROM bcmig.sync WHERE name = %s;", quote_literal_cstr(sync->name)), false,
 					 psprintf("configuration and progress of %d tables are gone; the audit log stays", list_length(tables)));
 
@@ -375,7 +380,7 @@ bcmig_drop_sync(PG_FUNCTION_ARGS)
 					  "UNION ALL SELECT 1 FROM bcmig.environment WHERE environment_id = $1 AND owner::oid = $2",
 					  "io", sync->environment_id, sync->owner) == 0)
 		{
-			lock_grants();
+			bcmig_lock_grants();
 			SPI_execute(psprintf("REVOKE SELECT ON bcmig.%s FROM %s",
 								 bcmig_environment_feed(sync->environment_id),
 								 quote_identifier(GetUserNameFromId(sync->owner, false))), false, 0);

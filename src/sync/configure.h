@@ -61,6 +61,9 @@ extern BcmigSync *bcmig_load_sync(const char *name);
 extern BcmigSync *bcmig_read_sync(int sync_id);
 extern int	bcmig_find_table(const BcmigSync *sync, const char *target, char **name);
 
+/* before rights on objects of schema bcmig are changed */
+extern void bcmig_lock_grants(void);
+
 /*
  * A table whose columns have been chosen: checks a target that is there, stores
  * it all.  Returns the table's id; green table and feed are made

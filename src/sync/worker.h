@@ -58,6 +58,9 @@ extern void bcmig_log_batch(const BcmigWork *work, const char *kind,
  * What the room above does when it is there (src/check): jobs of kind CHECK,
  * RULES and REPAIR, what is to be done when one of them fails, and marks of
  * what was written, in the transaction that wrote it.
+ *
+ * unschedule: a sync is dropped, its scheduled validations go; returns the
+ * statement for it, also in a dry run, or NULL when there is nothing to do.
  */
 typedef struct BcmigCheckRoom
 {
@@ -65,6 +68,7 @@ typedef struct BcmigCheckRoom
 	void		(*rules) (int sync_id);
 	void		(*repair) (BcmigWork *work);
 	void		(*failed) (const BcmigJob *job, const ErrorData *edata, bool passing);
+	char	   *(*unschedule) (int sync_id, const char *sync_name, bool dry_run);
 } BcmigCheckRoom;
 
 extern const BcmigCheckRoom *bcmig_check_room;
