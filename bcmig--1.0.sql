@@ -62,6 +62,7 @@ INSERT INTO bcmig.option (name, scope, kind, unit, default_value, min_value, max
  ('grant_select',       '{sync,company}', 'list',   NULL,   NULL,   NULL, NULL,   NULL, 'Roles that may read: USAGE on the schemas, SELECT on the tables and their views.'),
  ('validate_answer',    '{sync}',       'interval', 'ms',   '1s', 1, 3600000, NULL,       'Validation pauses while blue takes longer than this to answer a poll.'),
  ('validate_sessions',  '{sync}',       'integer',  'sessions', 'auto', 1, 100000, '{auto}', 'Validation pauses while more client sessions than this are active on green; auto = no bound.'),
+ ('rule_timeout',       '{sync}',       'interval', 'ms',   '60s', 1, 86400000, NULL,      'How long one look at a rule of a validation may take.'),
  ('connect_timeout',    '{environment}', 'interval', 'ms',  '10s', 1000, 600000,  NULL, 'How long a one-off question to blue (check, discovery, preflight) may take to be answered.');
 
 -- ---------------------------------------------------------------------------
@@ -459,6 +460,7 @@ CREATE TABLE bcmig.rule (
     blue_query   text,
     company      text,
     shipped      boolean NOT NULL DEFAULT false,
+    removed      boolean NOT NULL DEFAULT false,
     created_at   timestamptz NOT NULL DEFAULT now(),
     UNIQUE (sync_id, name)
 );
@@ -466,6 +468,7 @@ COMMENT ON TABLE bcmig.rule IS 'Rules a validation asserts: a query that returns
 COMMENT ON COLUMN bcmig.rule.table_id IS 'table whose verdict it counts for: the first of the sync''s tables in its query';
 COMMENT ON COLUMN bcmig.rule.blue_query IS 'of calculated fields: the same computed by blue, whose rows green''s must equal';
 COMMENT ON COLUMN bcmig.rule.shipped IS 'made by bcmig_add_company from the rules of Business Central';
+COMMENT ON COLUMN bcmig.rule.removed IS 'a shipped rule taken away by bcmig_remove_rule: it is not made again';
 
 CREATE TABLE bcmig.rule_result (
     run_id       bigint NOT NULL REFERENCES bcmig.validation_run ON DELETE CASCADE,
@@ -719,7 +722,15 @@ CREATE FUNCTION bcmig_cancel_validation(run bigint) RETURNS void
     AS 'MODULE_PATHNAME' LANGUAGE C;
 COMMENT ON FUNCTION bcmig_cancel_validation(bigint) IS 'request: end a validation; what it has found stays.';
 
-REVOKE ALL ON FUNCTION bcmig_validate(text, text, text), bcmig_cancel_validation(bigint), bcmig_row_hash(record, text),
+CREATE FUNCTION bcmig_add_rule(sync text, name text, kind text, severity text, query text) RETURNS void
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_add_rule(text, text, text, text, text) IS 'configuration: a rule validations assert: a query on green, one plain SELECT, that returns the rows that break it; names with their schema. kind: reference, business or calculated; severity: hard (it turns a run''s verdict) or soft (it is reported).';
+CREATE FUNCTION bcmig_remove_rule(sync text, name text) RETURNS void
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_remove_rule(text, text) IS 'configuration: take a rule away, with its results; one of Business Central''s is not made again.';
+
+REVOKE ALL ON FUNCTION bcmig_add_rule(text, text, text, text, text), bcmig_remove_rule(text, text),
+    bcmig_validate(text, text, text), bcmig_cancel_validation(bigint), bcmig_row_hash(record, text),
     bcmig.chunk_hash_step(internal, record, text), bcmig.chunk_hash_end(internal), bcmig_chunk_hash(record, text) FROM PUBLIC;
 
 -- ---------------------------------------------------------------------------
