@@ -62,9 +62,4 @@ typedef struct BcmigRuleLook
 extern BcmigRuleLook *bcmig_look_at_rule(int sync_id, const BcmigRule *rule, Oid feed, int timeout,
 										 const BcmigRuleLook *before);
 
-/* ---- bc_rules.c ---- */
-
-/* make, or make anew, what Business Central's tables of a sync are known to obey.  Not in a transaction. */
-extern void bcmig_ship_rules(int sync_id);
-
 #endif							/* BCMIG_RULE_H */
