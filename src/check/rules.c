@@ -425,8 +425,6 @@ bcmig_run_rules(int sync_id)
 	bcmig_end_transaction();
 	if (run == NULL)
 		return;
-	if (strcmp(run->mode, "count") != 0)
-		bcmig_ship_rules(sync_id);
 
 	MemoryContextSwitchTo(context);
 	while ((rule = next_rule(run)) != NULL)
