@@ -108,7 +108,7 @@ check_query(const char *query, bool tsql)
 	const char *wrong = NULL;
 	int			depth = 0;
 
-	for (const char *p = query; *p && wrong == NULL;)
+	for (const char *p = query; wrong == NULL && *p;)
 	{
 		const char *next = p + 1;
 		bool		in_word = p > query && is_word(p[-1]);

@@ -24,7 +24,6 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
-#include "utils/snapmgr.h"
 
 #define MOST_ROWS		1000000
 #define FETCH_ROWS		1000
@@ -135,7 +134,7 @@ fetch_green(const BcmigDialect *dialect, const char *query, Rows *rows)
 				(errcode(ERRCODE_BM_OPTION),
 				 errmsg("the query for green is not one query"),
 				 errhint("One SELECT, without a semicolon.")));
-	portal = SPI_cursor_open(NULL, plan, NULL, NULL, true);
+	portal = SPI_cursor_open(NULL, plan, NULL, NULL, false);
 	if (portal->tupDesc->natts != 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_BM_OPTION),
@@ -161,8 +160,7 @@ fetch_green(const BcmigDialect *dialect, const char *query, Rows *rows)
 }
 
 /*
- * Read only, also for functions the query calls: SPI's own "read only" looks
- * at the statement alone.
+ * Read only as a transaction is: also for functions the query calls.
  */
 static void
 read_green(const BcmigDialect *dialect, const char *query, Rows *rows)
@@ -171,7 +169,6 @@ read_green(const BcmigDialect *dialect, const char *query, Rows *rows)
 	int			guc_level = NewGUCNestLevel();
 
 	spell_as_blue();
-	PushActiveSnapshot(GetTransactionSnapshot());
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	XactReadOnly = true;
@@ -185,7 +182,6 @@ read_green(const BcmigDialect *dialect, const char *query, Rows *rows)
 	}
 	PG_END_TRY();
 	SPI_finish();
-	PopActiveSnapshot();
 	AtEOXact_GUC(true, guc_level);
 }
 
