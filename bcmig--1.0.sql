@@ -737,6 +737,11 @@ CREATE FUNCTION bcmig_unschedule_validation(sync text) RETURNS void
     AS 'MODULE_PATHNAME' LANGUAGE C;
 COMMENT ON FUNCTION bcmig_unschedule_validation(text) IS 'configuration: end the schedule of a sync''s validations; a run under way goes on. bcmig_drop_sync does it too.';
 
+CREATE FUNCTION bcmig_compare_query(sync text, blue_query text, green_query text)
+    RETURNS TABLE (side text, times bigint, value text)
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_compare_query(text, text, text) IS 'report: run a query on blue, in blue''s SQL and as the owner of the sync, then one here as the caller, both read only, and return the rows only one side has, with how many of them; no row: equal. Rows are compared as text: 1.50 is not 1.5, so cast on both sides. On PostgreSQL a row of any number of columns is the text of a record, and tables of blue need their schema; on SQL Server the query has one column, no WITH and no ORDER BY. At most 1,000,000 rows. Not one moment: what changes meanwhile may differ.';
+
 CREATE FUNCTION bcmig.validate_scheduled(sync text, mode text) RETURNS bigint
     AS 'MODULE_PATHNAME', 'bcmig_validate_scheduled' LANGUAGE C;
 COMMENT ON FUNCTION bcmig.validate_scheduled(text, text) IS 'engine: what pg_cron calls: bcmig_validate of all tables, or NULL while a run of the same mode is under way.';
@@ -746,7 +751,7 @@ CREATE FUNCTION bcmig_repair(run bigint, dry_run boolean DEFAULT false)
     AS 'MODULE_PATHNAME' LANGUAGE C;
 COMMENT ON FUNCTION bcmig_repair(bigint, boolean) IS 'request: read the rows a validation listed again from blue and write them, as the sync itself would; dry_run only says what would be done. validation_difference.repaired_at and repair_error tell what became of each.';
 
-REVOKE ALL ON FUNCTION bcmig_add_rule(text, text, text, text, text), bcmig_remove_rule(text, text), bcmig_validate(text, text, text), bcmig_schedule_validation(text, text, text), bcmig_unschedule_validation(text),
+REVOKE ALL ON FUNCTION bcmig_compare_query(text, text, text), bcmig_add_rule(text, text, text, text, text), bcmig_remove_rule(text, text), bcmig_validate(text, text, text), bcmig_schedule_validation(text, text, text), bcmig_unschedule_validation(text),
     bcmig.validate_scheduled(text, text), bcmig_cancel_validation(bigint), bcmig_repair(bigint, boolean), bcmig_row_hash(record, text),
     bcmig.chunk_hash_step(internal, record, text), bcmig.chunk_hash_end(internal), bcmig_chunk_hash(record, text) FROM PUBLIC;
 

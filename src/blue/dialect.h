@@ -297,6 +297,16 @@ typedef struct BcmigDialect
 	const BcmigHashDialect *hash;
 
 	/*
+	 * Text feed.  Statements (List of char *) for a query somebody else wrote;
+	 * at most so many rows of it come, c1 = the row as text, c2 not NULL (that
+	 * of other rows is).  ERROR when it may be more than one query.
+	 * rows_are_records: the text of a record, else of the only column.
+	 */
+	List	   *(*own_query) (const char *query, int64 most);
+	bool		rows_are_records;
+	const char *own_query_hint; /* what such a query has to look like */
+
+	/*
 	 * Text for a person to review and run on blue: kind login, tracking or
 	 * cleanup; tables is a List of BcmigScriptTable, NIL = none known yet.
 	 */
@@ -319,6 +329,9 @@ extern char *bcmig_postgres_script(const char *kind, const char *login, List *ta
 
 /* dialect.c */
 extern BcmigName *bcmig_name(char *schema, char *name);
+
+/* own_query.c */
+extern List *bcmig_postgres_own_query(const char *query, int64 most);
 
 /* hash_postgres.c */
 extern const BcmigHashDialect bcmig_postgres_hash;

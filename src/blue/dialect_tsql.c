@@ -779,5 +779,7 @@ const BcmigDialect bcmig_dialect_tsql = {
 	.preflight = bcmig_tsql_preflight,
 	.bc = &bcmig_tsql_bc,
 	.hash = &bcmig_tsql_hash,
+	.own_query = bcmig_tsql_own_query,
+	.own_query_hint = "On SQL Server a query may have one column, no WITH in front and no ORDER BY; put columns together with CONCAT(..., N'|', ...), on green with concat(..., '|', ...).",
 	.script = bcmig_tsql_script,
 };

@@ -29,6 +29,9 @@ extern char *bcmig_tsql_value_of(const BcmigColumn *column, const char *alias);
 extern char *bcmig_tsql_key_array(const BcmigTableInfo *table, const char *alias);
 extern bool bcmig_tsql_type_is(const char *native, const char *name);
 
+/* own_query.c */
+extern List *bcmig_tsql_own_query(const char *query, int64 most);
+
 /* hash_tsql.c */
 extern const BcmigHashDialect bcmig_tsql_hash;
 
