@@ -62,6 +62,7 @@ INSERT INTO bcmig.option (name, scope, kind, unit, default_value, min_value, max
  ('grant_select',       '{sync,company}', 'list',   NULL,   NULL,   NULL, NULL,   NULL, 'Roles that may read: USAGE on the schemas, SELECT on the tables and their views.'),
  ('validate_answer',    '{sync}',       'interval', 'ms',   '1s', 1, 3600000, NULL,       'Validation pauses while blue takes longer than this to answer a poll.'),
  ('validate_sessions',  '{sync}',       'integer',  'sessions', 'auto', 1, 100000, '{auto}', 'Validation pauses while more client sessions than this are active on green; auto = no bound.'),
+ ('rule_timeout',       '{sync}',       'interval', 'ms',   '60s', 1, 86400000, NULL,      'How long one look at a rule of a validation may take.'),
  ('connect_timeout',    '{environment}', 'interval', 'ms',  '10s', 1000, 600000,  NULL, 'How long a one-off question to blue (check, discovery, preflight) may take to be answered.');
 
 -- ---------------------------------------------------------------------------
@@ -459,6 +460,7 @@ CREATE TABLE bcmig.rule (
     blue_query   text,
     company      text,
     shipped      boolean NOT NULL DEFAULT false,
+    removed      boolean NOT NULL DEFAULT false,
     created_at   timestamptz NOT NULL DEFAULT now(),
     UNIQUE (sync_id, name)
 );
@@ -466,6 +468,7 @@ COMMENT ON TABLE bcmig.rule IS 'Rules a validation asserts: a query that returns
 COMMENT ON COLUMN bcmig.rule.table_id IS 'table whose verdict it counts for: the first of the sync''s tables in its query';
 COMMENT ON COLUMN bcmig.rule.blue_query IS 'of calculated fields: the same computed by blue, whose rows green''s must equal';
 COMMENT ON COLUMN bcmig.rule.shipped IS 'made by bcmig_add_company from the rules of Business Central';
+COMMENT ON COLUMN bcmig.rule.removed IS 'a shipped rule taken away by bcmig_remove_rule: it is not made again';
 
 CREATE TABLE bcmig.rule_result (
     run_id       bigint NOT NULL REFERENCES bcmig.validation_run ON DELETE CASCADE,
@@ -719,6 +722,13 @@ CREATE FUNCTION bcmig_cancel_validation(run bigint) RETURNS void
     AS 'MODULE_PATHNAME' LANGUAGE C;
 COMMENT ON FUNCTION bcmig_cancel_validation(bigint) IS 'request: end a validation; what it has found stays.';
 
+CREATE FUNCTION bcmig_add_rule(sync text, name text, kind text, severity text, query text) RETURNS void
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_add_rule(text, text, text, text, text) IS 'configuration: a rule validations assert: a query on green, one plain SELECT, that returns the rows that break it; names with their schema. kind: reference, business or calculated; severity: hard (it turns a run''s verdict) or soft (it is reported).';
+CREATE FUNCTION bcmig_remove_rule(sync text, name text) RETURNS void
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_remove_rule(text, text) IS 'configuration: take a rule away, with its results; one of Business Central''s is not made again.';
+
 CREATE FUNCTION bcmig_schedule_validation(sync text, cron text, mode text DEFAULT 'incremental') RETURNS bigint
     AS 'MODULE_PATHNAME' LANGUAGE C;
 COMMENT ON FUNCTION bcmig_schedule_validation(text, text, text) IS 'configuration: have pg_cron validate a sync at the times of a cron string, as the calling role (it needs LOGIN, and USAGE on schema cron); one schedule a sync, a second replaces the first. A run is left out while the one before is under way. Returns pg_cron''s job id; cron.job_run_details has what became of it.';
@@ -741,8 +751,8 @@ CREATE FUNCTION bcmig_repair(run bigint, dry_run boolean DEFAULT false)
     AS 'MODULE_PATHNAME' LANGUAGE C;
 COMMENT ON FUNCTION bcmig_repair(bigint, boolean) IS 'request: read the rows a validation listed again from blue and write them, as the sync itself would; dry_run only says what would be done. validation_difference.repaired_at and repair_error tell what became of each.';
 
-REVOKE ALL ON FUNCTION bcmig_validate(text, text, text), bcmig_schedule_validation(text, text, text), bcmig_unschedule_validation(text),
-    bcmig_compare_query(text, text, text), bcmig.validate_scheduled(text, text), bcmig_cancel_validation(bigint), bcmig_repair(bigint, boolean), bcmig_row_hash(record, text),
+REVOKE ALL ON FUNCTION bcmig_compare_query(text, text, text), bcmig_add_rule(text, text, text, text, text), bcmig_remove_rule(text, text), bcmig_validate(text, text, text), bcmig_schedule_validation(text, text, text), bcmig_unschedule_validation(text),
+    bcmig.validate_scheduled(text, text), bcmig_cancel_validation(bigint), bcmig_repair(bigint, boolean), bcmig_row_hash(record, text),
     bcmig.chunk_hash_step(internal, record, text), bcmig.chunk_hash_end(internal), bcmig_chunk_hash(record, text) FROM PUBLIC;
 
 -- ---------------------------------------------------------------------------
@@ -929,6 +939,10 @@ SELECT pg_extension_config_dump('bcmig.quarantine', '');
 SELECT pg_extension_config_dump('bcmig.request', '');
 SELECT pg_extension_config_dump('bcmig.schema_change', '');
 SELECT pg_extension_config_dump('bcmig.audit_log', '');
+-- made again by the next validation, which compares all
+SELECT pg_extension_config_dump('bcmig.chunking', 'WHERE false');
+SELECT pg_extension_config_dump('bcmig.dirty_chunk', 'WHERE false');
+SELECT pg_extension_config_dump('bcmig.hash_probe', 'WHERE false');
 SELECT pg_extension_config_dump('bcmig.validation_run', '');
 SELECT pg_extension_config_dump('bcmig.validation_result', '');
 SELECT pg_extension_config_dump('bcmig.validation_difference', '');

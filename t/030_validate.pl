@@ -28,6 +28,20 @@ track($blue, 'versioned', 'rowversion');
 connect_blue($green, $blue, 's', '{"sweep_interval": "1h"}');
 on_green("SELECT bcmig_add_table('s', '$_')") foreach qw(entry customer versioned heap);
 
+# --- hashes, against vectors made by something else ---
+open(my $vectors, '<', ($ENV{BCMIG_SOURCE} // '.') . '/test/row_image/vectors.txt') or die "vectors: $!";
+my ($right, @wrong) = (0);
+while (<$vectors>)
+{
+	chomp;
+	my ($flavour, $type, $value, $hash) = split /\t/;
+	my $image = $flavour eq 'tsql' ? 'fields' : 'record';
+	my $got = on_green("SELECT encode(bcmig_row_hash(ROW($value), '$image'), 'hex')");
+	if ($got eq $hash) { $right++ } else { push @wrong, "$flavour $value" }
+}
+is(join("\n", @wrong), '', 'row hashes are those of the vectors');
+cmp_ok($right, '>', 90, 'all of them');
+
 my ($rc, $out, $err) = $green->psql('postgres', "SELECT bcmig_validate('s')");
 like($err, qr/not running/, 'a stopped sync is not validated');
 start_sync($green, 's');
@@ -100,6 +114,21 @@ is((validate('incremental'))[1], 'ok', 'what differed was marked, and is equal n
 is((validate('full'))[1], 'ok', 'and all else');
 all_equal($blue, $green, 'after the repair', qw(entry customer versioned));
 
+# --- what was written is compared again, and no more ---
+on_green(q{SET session_replication_role = replica; UPDATE entry SET credit = 7 WHERE no = 41005; UPDATE customer SET name = 'x' WHERE code = 'C100'});
+on_blue(q{UPDATE entry SET debit = debit + 1 WHERE no BETWEEN 41006 AND 42005});
+wait_sync($green, 's', 'caught_up');
+($run, $verdict) = validate('incremental');
+is(on_green("SELECT target, chunks < 3, verdict FROM bcmig.validation_summary WHERE run_id = $run AND mode = 'incremental' ORDER BY 1"), join("\n",
+	'public.customer|t|ok', 'public.entry|t|different', 'public.versioned|t|ok'), 'chunks that were written to, no others');
+is(on_green("SELECT key FROM bcmig.validation_difference WHERE run_id = $run"), '["41005"]', 'what is wrong there is found');
+($run, $verdict) = validate('incremental');
+is($verdict, 'different', 'and stays found');
+($run, $verdict) = validate('full');
+is(on_green("SELECT string_agg(key::text, ' ' ORDER BY key::text) FROM bcmig.validation_difference WHERE run_id = $run"), '["41005"] ["C100"]', 'a full run finds the rest');
+on_green("SELECT * FROM bcmig_repair($run)");
+ok($green->poll_query_until('postgres', "SELECT count(*) = 0 FROM bcmig.validation_difference WHERE run_id = $run AND repaired_at IS NULL"), 'repaired');
+
 # --- under load: rows are changed, deleted, put back; keys that hash into a few chunks ---
 my $load = q{
 	\set k random(1, 300)
@@ -154,5 +183,15 @@ wait_sync($green, 's', 'caught_up');
 $run = on_green("BEGIN; SELECT bcmig_validate('s'); SELECT bcmig_cancel_validation(max(run_id)) FROM bcmig.validation_run; COMMIT");
 is(on_green(q{SELECT state FROM bcmig.validation_run ORDER BY run_id DESC LIMIT 1}), 'cancelled', 'cancelled');
 is((validate('full'))[1], 'ok', 'the next run is not in its way');
+
+# --- blue goes away in the middle ---
+$blue->stop('immediate');
+$green->poll_query_until('postgres', q{SELECT NOT reachable FROM bcmig.environment_status WHERE environment = 'blue'});
+$run = on_green("SELECT bcmig_validate('s', mode => 'full')");
+is(on_green("SELECT state FROM bcmig.validation_run WHERE run_id = $run"), 'running', 'a run waits for blue');
+$blue->start;
+ok($green->poll_query_until('postgres', "SELECT verdict = 'ok' FROM bcmig.validation_run WHERE run_id = $run"), 'and goes on when it is back');
+$green->safe_psql('postgres', "CALL bcmig_wait_sync('s', 'validated')");
+is(on_green("SELECT proof LIKE 'ok (full%' FROM bcmig_status('s')"), 't', 'the status says so');
 
 done_testing();

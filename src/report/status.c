@@ -11,12 +11,11 @@
  */
 #include "postgres.h"
 
-#include "status.h"
-
 #include "access/htup_details.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "slot.h"
+#include "through.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
@@ -61,17 +60,6 @@ put(FunctionCallInfo fcinfo, Row *row)
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, row->values, row->nulls);
-}
-
-/* microseconds since "then" on the monotonic clock */
-static int64
-age_of(instr_time then)
-{
-	instr_time	now;
-
-	INSTR_TIME_SET_CURRENT(now);
-	INSTR_TIME_SUBTRACT(now, then);
-	return INSTR_TIME_GET_MICROSEC(now);
 }
 
 /*
@@ -135,7 +123,7 @@ bcmig_live_blues(PG_FUNCTION_ARGS)
 		add(&row, BoolGetDatum(blue->reachable), false);
 		add(&row, Int64GetDatum((int64) blue->poll), false);
 		add_time(&row, blue->clock);
-		add(&row, Int64GetDatum(blue->poll > 0 ? age_of(blue->read_at) / 1000 : 0), blue->poll == 0);
+		add(&row, Int64GetDatum(blue->poll > 0 ? bcmig_age_of(blue->read_at) / 1000 : 0), blue->poll == 0);
 		add(&row, Int64GetDatum(blue->horizon), blue->poll == 0);
 		add(&row, Int64GetDatum(blue->top), blue->poll == 0);
 		add_text(&row, blue->incarnation_text);
@@ -145,28 +133,6 @@ bcmig_live_blues(PG_FUNCTION_ARGS)
 	}
 	LWLockRelease(bcmig_shared->lock);
 	return (Datum) 0;
-}
-
-/* is it complete to its blue's horizon? */
-static bool
-is_clean(const BcmigTable *table)
-{
-	return table->state == BCMIG_STREAMING && table->window_poll > 0 && !table->hinted &&
-		table->window_poll >= table->moved_poll;
-}
-
-/*
- * The position a table proves: everything of blue below it is on green.
- * Returns false when it proves nothing.
- */
-static bool
-proved_position(const BcmigTable *table, const BcmigBlue *blue, int64 *position)
-{
-	if (table->state != BCMIG_STREAMING || table->window_poll == 0)
-		return false;
-	*position = is_clean(table) ? blue->horizon : table->position;
-	*position = Min(*position, table->swept_position);
-	return true;
 }
 
 /*
@@ -191,10 +157,10 @@ bcmig_live_tables(PG_FUNCTION_ARGS)
 			continue;
 		add(&row, Int32GetDatum(table->key.table_id), false);
 		add_text(&row, bcmig_state_name(table->state));
-		add(&row, Int64GetDatum(is_clean(table) && table->blue >= 0 ?
+		add(&row, Int64GetDatum(bcmig_is_clean(table) && table->blue >= 0 ?
 								bcmig_shared->blues[table->blue].horizon : table->position),
 			table->state == BCMIG_PENDING);
-		add(&row, BoolGetDatum(is_clean(table)), false);
+		add(&row, BoolGetDatum(bcmig_is_clean(table)), false);
 		add(&row, Int64GetDatum(table->rows_copied), false);
 		add(&row, Int64GetDatum(table->rows_applied), false);
 		add(&row, Int64GetDatum(table->rows_deleted), false);
@@ -206,49 +172,6 @@ bcmig_live_tables(PG_FUNCTION_ARGS)
 	}
 	LWLockRelease(bcmig_shared->lock);
 	return (Datum) 0;
-}
-
-/*
- * How far a sync is proved: the newest (clock, top) pair of its blue whose top
- * is at or below the position of every table.  Caller holds the lock.
- */
-bool
-bcmig_synced_through(int sync_id, TimestampTz *through, int64 *lag_us, int *blue_index)
-{
-	HASH_SEQ_STATUS seq;
-	BcmigTable *table;
-	int64		least = PG_INT64_MAX;
-	bool		proved = true;
-	BcmigBlue  *blue;
-
-	*blue_index = -1;
-	hash_seq_init(&seq, bcmig_tables);
-	while ((table = hash_seq_search(&seq)) != NULL)
-	{
-		int64		position;
-
-		if (table->key.dboid != MyDatabaseId || table->sync_id != sync_id ||
-			table->stopping || table->blue < 0)
-			continue;
-		*blue_index = table->blue;
-		if (!proved_position(table, &bcmig_shared->blues[table->blue], &position))
-			proved = false;
-		else
-			least = Min(least, position);
-	}
-	if (*blue_index < 0 || !proved)
-		return false;
-	blue = &bcmig_shared->blues[*blue_index];
-	for (int i = blue->npairs - 1; i >= 0; i--)
-	{
-		if (blue->pairs[i].top <= least)
-		{
-			*through = blue->pairs[i].clock;
-			*lag_us = blue->clock - blue->pairs[i].clock + age_of(blue->read_at);
-			return true;
-		}
-	}
-	return false;
 }
 
 /*

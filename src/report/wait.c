@@ -12,7 +12,7 @@
 
 #include "catalog.h"
 #include "slot.h"
-#include "status.h"
+#include "through.h"
 
 #include "access/xact.h"
 #include "executor/spi.h"

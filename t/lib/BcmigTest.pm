@@ -6,6 +6,7 @@ use strict;
 use warnings;
 
 use Exporter 'import';
+use IPC::Run;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -13,7 +14,7 @@ use Time::HiRes qw(time usleep);
 
 our @EXPORT = qw(
   new_blue new_green connect_blue start_sync wait_sync wait_streaming
-  compare_table all_equal state_of wait_state hold_point pids kill_pid
+  compare_table all_equal state_of wait_state hold_point poll_through_restart pids kill_pid
   track table_value);
 
 # Where blue/postgres_tracking.sql is; set by test/run, else the source tree.
@@ -162,6 +163,24 @@ sub hold_point
 	my $session = $green->background_psql('postgres', on_error_die => 1);
 	$session->query_safe("SELECT pg_advisory_lock(7268, hashtext('$name'))");
 	return $session;
+}
+
+# The same as poll_query_until, for a server that may be going down or coming
+# up: psql then ends before it has read its standard input, and writing to it
+# would end the test.
+sub poll_through_restart
+{
+	my ($node, $sql) = @_;
+
+	for (my $left = 10 * $PostgreSQL::Test::Utils::timeout_default; $left > 0; $left--)
+	{
+		my ($out, $err) = ('', '');
+
+		IPC::Run::run([ 'psql', '-XAtq', '-d', $node->connstr('postgres'), '-c', $sql ], '<', '/dev/null', '>', \$out, '2>', \$err);
+		return 1 if $out eq "t\n";
+		usleep(100_000);
+	}
+	return 0;
 }
 
 # pids of processes of bcmig, by backend_type

@@ -188,6 +188,8 @@ CREATE FUNCTION mssql.change_tracking_current_version() RETURNS bigint LANGUAGE 
 	$$ SELECT version FROM mssql.ct_current WHERE mssql.setting('change_tracking') = '1' $$;
 CREATE FUNCTION mssql.hashbytes(kind text, v text) RETURNS bytea LANGUAGE sql IMMUTABLE AS $$
 	SELECT CASE WHEN kind = 'MD5' THEN decode(md5(convert_to(v, 'UTF8')), 'hex') ELSE sha256(convert_to(v, 'UTF8')) END $$;
+CREATE FUNCTION mssql.hashbytes(kind text, v bytea) RETURNS bytea LANGUAGE sql IMMUTABLE AS $$
+	SELECT CASE WHEN kind = 'MD5' THEN decode(md5(v), 'hex') ELSE sha256(v) END $$;
 CREATE FUNCTION mssql.has_perms_by_name(text, text, text) RETURNS int LANGUAGE sql STABLE AS $$
 	SELECT CASE WHEN mssql.setting('deny') LIKE '%' || $3 || '%' AND ($3 <> 'SELECT' OR mssql.setting('deny') LIKE '%SELECT ' || $1 || '%') THEN 0
 	            WHEN $3 = 'SELECT' AND mssql.object_id($1) IS NULL THEN NULL ELSE 1 END $$;
@@ -209,7 +211,35 @@ CREATE FUNCTION mssql.to_text(numeric, int DEFAULT 0) RETURNS text LANGUAGE sql 
 CREATE FUNCTION mssql.to_text(bytea, int DEFAULT 0) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT CASE $2 WHEN 2 THEN upper(encode($1, 'hex')) WHEN 1 THEN '0x' || upper(encode($1, 'hex')) END $$;
 CREATE FUNCTION mssql.to_text(timestamp, int DEFAULT 0) RETURNS text LANGUAGE sql IMMUTABLE AS $$
 	SELECT CASE $2 WHEN 121 THEN to_char($1, 'YYYY-MM-DD HH24:MI:SS.MS') WHEN 126 THEN to_char($1, 'YYYY-MM-DD"T"HH24:MI:SS.MS') ELSE to_char($1, 'Mon DD YYYY HH12:MIAM') END $$;
-CREATE FUNCTION mssql.to_binary8(bytea) RETURNS bytea LANGUAGE sql IMMUTABLE AS 'SELECT substr($1, 1, 8)';
+CREATE FUNCTION mssql.to_bigint(boolean) RETURNS bigint LANGUAGE sql IMMUTABLE AS 'SELECT $1::int::bigint';
+-- varchar, whose bytes are not nvarchar's
+CREATE DOMAIN mssql.ansi AS text;
+CREATE FUNCTION mssql.to_varchar(numeric) RETURNS mssql.ansi LANGUAGE sql IMMUTABLE AS 'SELECT $1::text::mssql.ansi';
+CREATE FUNCTION mssql.to_varchar(text) RETURNS mssql.ansi LANGUAGE sql IMMUTABLE AS 'SELECT $1::mssql.ansi';
+-- binary(n): numbers at the right, all else at the left
+CREATE FUNCTION mssql.to_binary(bigint, int) RETURNS bytea LANGUAGE sql IMMUTABLE AS $$ SELECT substr(int8send($1), 9 - $2) $$;
+CREATE FUNCTION mssql.to_binary(int, int) RETURNS bytea LANGUAGE sql IMMUTABLE AS $$ SELECT substr(int8send($1::bigint), 9 - $2) $$;
+CREATE FUNCTION mssql.to_binary(bytea, int) RETURNS bytea LANGUAGE sql IMMUTABLE AS $$ SELECT substr($1 || decode(repeat('00', $2), 'hex'), 1, $2) $$;
+CREATE FUNCTION mssql.to_binary(uuid, int) RETURNS bytea LANGUAGE sql IMMUTABLE AS $$
+	SELECT substr(u, 4, 1) || substr(u, 3, 1) || substr(u, 2, 1) || substr(u, 1, 1) || substr(u, 6, 1) || substr(u, 5, 1) || substr(u, 8, 1) || substr(u, 7, 1) || substr(u, 9)
+	  FROM uuid_send($1) u $$;
+-- datetime: days since 1900, three-hundredths of a second
+CREATE FUNCTION mssql.to_binary(timestamp, int) RETURNS bytea LANGUAGE sql IMMUTABLE AS $$
+	SELECT int4send($1::date - date '1900-01-01') || int4send(round(extract(epoch FROM $1 - date_trunc('day', $1)) * 300)::int) $$;
+-- varbinary: nvarchar is UTF-16, unless the server is to be an odd one
+CREATE FUNCTION mssql.utf16(v text) RETURNS bytea LANGUAGE sql IMMUTABLE AS $$
+	SELECT CASE WHEN v = '' THEN ''::bytea
+	  WHEN octet_length(v) = char_length(v) THEN decode(regexp_replace(encode(convert_to(v, 'UTF8'), 'hex'), '(..)', '\100', 'g'), 'hex')
+	  ELSE (SELECT string_agg(CASE WHEN c < 65536 THEN substr(int4send(c), 4, 1) || substr(int4send(c), 3, 1)
+	          ELSE substr(int4send(h), 4, 1) || substr(int4send(h), 3, 1) || substr(int4send(l), 4, 1) || substr(int4send(l), 3, 1) END, ''::bytea ORDER BY n)
+	          FROM (SELECT n, ascii(x) AS c, 55296 + ((ascii(x) - 65536) >> 10) AS h, 56320 + ((ascii(x) - 65536) & 1023) AS l
+	                  FROM regexp_split_to_table(v, '') WITH ORDINALITY s(x, n)) y) END $$;
+CREATE FUNCTION mssql.to_varbinary(text) RETURNS bytea LANGUAGE sql STABLE AS
+	$$ SELECT CASE WHEN mssql.setting('text_bytes') = 'utf8' THEN convert_to($1, 'UTF8') ELSE mssql.utf16($1) END $$;
+CREATE FUNCTION mssql.to_varbinary(mssql.ansi) RETURNS bytea LANGUAGE sql IMMUTABLE AS $$ SELECT convert_to($1::text, 'LATIN1') $$;
+CREATE FUNCTION mssql.to_varbinary(bytea) RETURNS bytea LANGUAGE sql IMMUTABLE AS 'SELECT $1';
+CREATE FUNCTION mssql.joined(bytea, bytea) RETURNS bytea LANGUAGE sql IMMUTABLE AS 'SELECT $1 || $2';
+CREATE OPERATOR mssql.+ (LEFTARG = bytea, RIGHTARG = bytea, FUNCTION = mssql.joined);
 
 -- ---------------------------------------------------------------------------
 -- Catalogue

@@ -230,12 +230,13 @@ class Batch:
 
     def type(self):
         name = name_of(self.next()).lower()
-        size = ''
+        self.type_name, size = name, ''
         if self.accept('('):
             parts = []
             while not self.accept(')'):
                 parts.append(self.next().text.lower())
             size = '(%s)' % ''.join(parts)
+        self.type_size = size[1:-1]
         return {'nvarchar': 'text', 'varchar': 'text', 'nchar': 'text', 'char': 'text', 'sysname': 'text', 'int': 'int', 'bigint': 'bigint', 'bit': 'boolean',
                 'smallint': 'smallint', 'tinyint': 'smallint', 'datetime': 'timestamp(3)', 'datetime2': 'timestamp', 'uniqueidentifier': 'uuid',
                 'decimal': 'numeric' + size, 'numeric': 'numeric' + size, 'binary': 'bytea', 'varbinary': 'bytea', 'float': 'float8', 'real': 'float4'}.get(name) or self._no_type(name)
@@ -387,6 +388,7 @@ class Batch:
     def convert(self):
         self.expect('(')
         kind = self.type()
+        name, size = self.type_name, self.type_size
         self.expect(',')
         value, style = [], '0'
         while not self.accept(')'):
@@ -397,12 +399,14 @@ class Batch:
         value = ' '.join(value)
         if value.upper() == 'NULL':
             return 'NULL::%s' % kind
+        if name in ('varchar', 'char') and style == '0':
+            return 'mssql.to_varchar(%s)' % value
         if kind == 'text':
             return 'mssql.to_text(%s, %s)' % (value, style)
         if kind == 'bigint':
             return 'mssql.to_bigint(%s)' % value
         if kind == 'bytea':
-            return '(%s)::bytea' % value if '::' in value or 'hashbytes' not in value else 'mssql.to_binary8(%s)' % value
+            return 'mssql.to_binary(%s, %s)' % (value, size) if name == 'binary' else 'mssql.to_varbinary(%s)' % value
         return '(%s)::%s' % (value, kind)
 
     def changetable(self):

@@ -1,0 +1,58 @@
+# validate.sh: sourced by bench/run: what a validation costs on a PostgreSQL blue.
+# shellcheck shell=bash disable=SC2154
+
+# a validation of table gl to its end: seconds of its comparing
+validate_once()
+{
+	local run
+
+	run=$(green -c "SELECT bcmig_validate('val', NULL, '$1')")
+	until [ "$(green -c "SELECT state FROM bcmig.validation_run WHERE run_id = $run")" != running ]; do sleep 0.05; done
+	green -c "SELECT CASE WHEN verdict = 'ok' THEN seconds::text ELSE 'verdict ' || verdict END FROM bcmig.validation_result WHERE run_id = $run"
+}
+
+# seconds windows take for so many changed rows
+apply_once()
+{
+	local since
+
+	since=$(green -c 'SELECT clock_timestamp()')
+	blue -c "UPDATE gl SET \"Quantity\" = \"Quantity\" + 1 WHERE \"Entry No_\" <= $1" >/dev/null
+	green -c "CALL bcmig_wait_sync('val')" >/dev/null 2>&1
+	green -c "SELECT sum(extract(epoch FROM finished_at - started_at)) FROM bcmig.sync_batch WHERE kind = 'window' AND started_at > '$since'"
+}
+
+bench_validate()
+{
+	local full=() pulled=() again=() marked=() plain=() i columns
+
+	blue -v rows="$BENCH_ROWS" -f "$here/gl_entry.sql" -c 'CREATE TABLE one (id int)' >/dev/null
+	green -c "SELECT bcmig_create_sync('val', 'blue')" -c "SELECT bcmig_add_table('val', 'gl')" -c "SELECT bcmig_start_sync('val')" \
+		-c "CALL bcmig_wait_sync('val', 'caught_up', '1 hour')" >/dev/null 2>&1
+	green -c 'CREATE SCHEMA raw' -c 'IMPORT FOREIGN SCHEMA public LIMIT TO (gl, one) FROM SERVER blue INTO raw' \
+		-c "ALTER FOREIGN TABLE raw.gl OPTIONS (ADD fetch_size '10000')" -c 'VACUUM ANALYZE gl'
+	columns=$(green -c "SELECT string_agg(format('b.%1\$I', attname), ', ' ORDER BY attnum) FROM pg_attribute WHERE attrelid = 'gl'::regclass AND attnum > 0 AND attname NOT LIKE 'bc\_%'")
+	for ((i = 0; i < RUNS; i++)); do
+		full+=("$(validate_once full)")
+		pulled+=("$(timed "SELECT count(*) FROM raw.gl b FULL JOIN gl g USING (\"Entry No_\") WHERE ROW($columns) IS DISTINCT FROM ROW(${columns//b./g.})")")
+		blue -c "UPDATE gl SET \"Quantity\" = \"Quantity\" + 1 WHERE \"Entry No_\" BETWEEN $((BENCH_ROWS / 2)) AND $((BENCH_ROWS / 2 + 999))" >/dev/null
+		green -c "CALL bcmig_wait_sync('val')" >/dev/null 2>&1
+		again+=("$(validate_once incremental)")
+	done
+	for ((i = 0; i < RUNS; i++)); do
+		marked+=("$(apply_once 20000)")
+		# a table that has not been cut is not marked
+		green -c "UPDATE bcmig.chunking SET generation = generation + 1" -c 'CREATE TABLE cut AS TABLE bcmig.chunking' -c 'DELETE FROM bcmig.chunking' >/dev/null
+		plain+=("$(apply_once 20000)")
+		green -c 'INSERT INTO bcmig.chunking TABLE cut' -c 'DROP TABLE cut' >/dev/null
+	done
+	bench validate_pushdown_speedup "$(ratio "$(median "${pulled[@]}")" "$(median "${full[@]}")")" ratio
+	bench revalidate_cost_percent "$(awk -v a="$(median "${again[@]}")" -v b="$(median "${full[@]}")" 'BEGIN {printf "%.2f", 100 * a / b}')" percent
+	bench apply_overhead_percent "$(awk -v a="$(median "${marked[@]}")" -v b="$(median "${plain[@]}")" 'BEGIN {printf "%.1f", 100 * (a / b - 1)}')" percent
+	bench validate_rows_per_s "$(awk -v n="$BENCH_ROWS" -v s="$(median "${full[@]}")" 'BEGIN {printf "%d", n / s}')" rows/s
+	detail "rows $BENCH_ROWS; full s: ${full[*]}; FULL JOIN over postgres_fdw s: ${pulled[*]}; after 1,000 changes s: ${again[*]}"
+	detail "windows of 20,000 changed rows s: with marks ${marked[*]}; without ${plain[*]}"
+	drop_sync val
+	blue -c 'DROP TABLE gl, one'
+	green -c 'DROP SCHEMA raw CASCADE' 2>/dev/null
+}
