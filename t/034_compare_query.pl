@@ -33,7 +33,7 @@ my $table = q{
 	CREATE TABLE item (id int PRIMARY KEY, name text, price numeric, at timestamptz, span interval, share float8, picture bytea);
 	INSERT INTO item VALUES (1, 'one', 1.50, '2026-03-04 05:06:07.003+00', '1 mon -2 days', 0.1, '\x00ff5c'),
 		(2, '', 0, '1753-01-01 00:00:00+00', '00:00:01', 1e300, ''), (3, NULL, NULL, NULL, NULL, NULL, NULL), (4, 'a"b,(c)', 4, '2026-06-01 12:00+05:45', '0', '-0', '\x');
-	CREATE FUNCTION write_item() RETURNS int LANGUAGE sql AS 'INSERT INTO item (id) VALUES (99) RETURNING id';};
+	CREATE FUNCTION write_item() RETURNS int LANGUAGE sql AS 'INSERT INTO public.item (id) VALUES (99) RETURNING id';};
 $blue->safe_psql('postgres', $table);
 $green->safe_psql('postgres', $table);
 connect_blue($green, $blue, 'pg');
@@ -66,8 +66,8 @@ fails('SELECT * FROM item', 'SELECT 1', 'BM007:.*item.*HINT:.*schema', 'blue: a 
 fails($_, 'SELECT 1', 'BM003:.*HINT', "blue: $_") foreach 'SELECT 1;', 'SELECT 1; DELETE FROM public.item', 'SELECT 1) q; DELETE FROM public.item; --', q{SELECT 'a}, 'SELECT (1', '/* SELECT 1';
 fails('', 'SELECT 1', 'BM003:', 'blue: an empty query');
 fails('SELECT 1', '', 'BM003:', 'green: an empty query');
-fails($_, 'SELECT 1', 'BM007:', "blue: $_") foreach 'DELETE FROM public.item RETURNING id', 'WITH x AS (DELETE FROM public.item RETURNING id) SELECT * FROM x', 'TRUNCATE public.item', 'SELECT public.write_item()',
-  'SELECT * FROM public.item FOR UPDATE', "SELECT set_config('transaction_read_only', 'off', true), public.write_item()";
+fails($_, 'SELECT 1', 'BM007:', "blue: $_") foreach 'DELETE FROM public.item RETURNING id', 'WITH x AS (DELETE FROM public.item RETURNING id) SELECT * FROM x', 'TRUNCATE public.item', "SELECT set_config('transaction_read_only', 'off', true), public.write_item()";
+fails($_, 'SELECT 1', 'BM007:.*25006', "blue: $_") foreach 'SELECT public.write_item()', 'SELECT * FROM public.item FOR UPDATE';
 fails('SELECT 1', $_, '\w{5}:', "green: $_") foreach 'SELECT 1; DELETE FROM item', 'SELECT 1) q; DELETE FROM item; SELECT 1 FROM (SELECT 1', 'DELETE FROM item RETURNING id', 'WITH x AS (DELETE FROM item RETURNING id) SELECT * FROM x', 'TRUNCATE item';
 fails('SELECT 1', $_, '25006:', "green: $_") foreach 'SELECT write_item()', 'SELECT * FROM item FOR UPDATE';
 is($_->safe_psql('postgres', 'SELECT count(*) FROM item'), '4', 'nothing was written') foreach $blue, $green;
