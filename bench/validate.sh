@@ -1,14 +1,14 @@
 # validate.sh: sourced by bench/run: what a validation costs on a PostgreSQL blue.
 # shellcheck shell=bash disable=SC2154
 
-# a validation of table gl to its end: seconds of its comparing
+# a validation of table gl to its end: seconds from its begin to its verdict
 validate_once()
 {
 	local run
 
 	run=$(green -c "SELECT bcmig_validate('val', NULL, '$1')")
 	until [ "$(green -c "SELECT state FROM bcmig.validation_run WHERE run_id = $run")" != running ]; do sleep 0.05; done
-	green -c "SELECT CASE WHEN verdict = 'ok' THEN seconds::text ELSE 'verdict ' || verdict END FROM bcmig.validation_result WHERE run_id = $run"
+	green -c "SELECT CASE WHEN verdict = 'ok' THEN extract(epoch FROM finished_at - started_at)::text ELSE 'verdict ' || verdict END FROM bcmig.validation_result WHERE run_id = $run"
 }
 
 # seconds windows take for so many changed rows
