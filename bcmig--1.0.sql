@@ -385,7 +385,7 @@ CREATE TABLE bcmig.validation_run (
 CREATE INDEX validation_run_sync ON bcmig.validation_run (sync_id, run_id);
 COMMENT ON TABLE bcmig.validation_run IS 'Validations asked for by bcmig_validate: all tables of a sync, or one.';
 COMMENT ON COLUMN bcmig.validation_run.table_id IS 'NULL = all tables, rules and sequences';
-COMMENT ON COLUMN bcmig.validation_run.verdict IS 'the worst of its parts: ok, inconclusive (could not be compared), different';
+COMMENT ON COLUMN bcmig.validation_run.verdict IS 'the worst of its parts (bcmig.validation_verdict): ok, inconclusive (could not be compared), different';
 
 CREATE TABLE bcmig.validation_result (
     run_id       bigint NOT NULL REFERENCES bcmig.validation_run ON DELETE CASCADE,
@@ -497,6 +497,41 @@ CREATE TABLE bcmig.rule_result (
 COMMENT ON TABLE bcmig.rule_result IS 'What each run made of each rule, with the first failing rows.';
 COMMENT ON COLUMN bcmig.rule_result.failing IS 'rows that broke it at every look';
 COMMENT ON COLUMN bcmig.rule_result.looks IS 'how often it was looked at: a failure counts when it is still there after synced_through has passed the first';
+
+CREATE TABLE bcmig.number_sequence (
+    sync_id    integer NOT NULL REFERENCES bcmig.sync ON DELETE CASCADE,
+    target     text NOT NULL,
+    source     text NOT NULL,
+    table_id   integer REFERENCES bcmig.sync_table ON DELETE CASCADE,
+    "column"   text,
+    increment  bigint NOT NULL,
+    blue       bigint,
+    value      bigint,
+    set_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (sync_id, target)
+);
+COMMENT ON TABLE bcmig.number_sequence IS 'Sequences of green bcmig_set_sequences has set: from then on a validation asserts them.';
+COMMENT ON COLUMN bcmig.number_sequence."column" IS 'target column that is numbered by it; NULL = a sequence of no column';
+COMMENT ON COLUMN bcmig.number_sequence.blue IS 'the value blue had given out last when it was set; NULL = none';
+COMMENT ON COLUMN bcmig.number_sequence.value IS 'what it was set to; NULL = nothing had been given out';
+
+CREATE TABLE bcmig.validation_sequence (
+    run_id     bigint NOT NULL REFERENCES bcmig.validation_run ON DELETE CASCADE,
+    source     text,
+    target     text,
+    blue       bigint,
+    green      bigint,
+    rows       bigint,
+    verdict    text NOT NULL CHECK (verdict IN ('ok', 'not set', 'behind', 'inconclusive')),
+    detail     text
+);
+CREATE INDEX validation_sequence_run ON bcmig.validation_sequence (run_id);
+COMMENT ON TABLE bcmig.validation_sequence IS 'What each run of all tables found of blue''s sequences and numbered columns, and of green''s.';
+COMMENT ON COLUMN bcmig.validation_sequence.source IS 'on blue; NULL = they could not be looked at';
+COMMENT ON COLUMN bcmig.validation_sequence.blue IS 'the value given out last; NULL = none, or gone';
+COMMENT ON COLUMN bcmig.validation_sequence.green IS 'the value given out last; NULL = none, or no such sequence';
+COMMENT ON COLUMN bcmig.validation_sequence.rows IS 'the last number in the rows of green''s table';
+COMMENT ON COLUMN bcmig.validation_sequence.verdict IS 'not set: green''s does not stand where blue''s does, as it should not before bcmig_set_sequences has been called for the last time; behind: green would give out a number that is taken';
 
 -- ---------------------------------------------------------------------------
 -- Engine
@@ -869,25 +904,57 @@ SELECT e.name AS environment, e.side, e.server, pg_get_userbyid(b.owner) AS owne
   LEFT JOIN bcmig.live_blues() b USING (environment_id);
 COMMENT ON VIEW bcmig.environment_status IS 'Each environment and what its pollers read last: blue''s clock, horizon (all below it has ended), top (newest given out), who holds the horizon back.';
 
+-- the one place that says what is worse than what; bcmig_run_finish and bcmig_wait_sync go by it too
+CREATE VIEW bcmig.validation_verdict AS
+SELECT p.run_id, p.table_id, p.part, p.name, p.verdict, p.hard,
+       CASE WHEN p.verdict IN ('different', 'fails', 'behind') THEN CASE WHEN p.hard THEN 1 ELSE 4 END
+            WHEN p.verdict IN ('inconclusive', 'error', 'running') THEN CASE WHEN p.hard THEN 2 ELSE 5 END
+            WHEN p.verdict = 'fails on blue' THEN 3
+            ELSE 6 END AS rank,
+       p.detail
+  FROM (SELECT v.run_id, v.table_id, 'data', NULL, CASE WHEN v.done THEN v.verdict ELSE 'running' END, true,
+               nullif(concat_ws(', ', nullif(v.differences, 0) || ' rows differ', v.detail), '')
+          FROM bcmig.validation_result v
+        UNION ALL
+        SELECT x.run_id, u.table_id, u.kind, u.name, x.verdict, u.severity = 'hard',
+               nullif(concat_ws(', ', nullif(x.failing, 0) || ' rows', x.detail), '')
+          FROM bcmig.rule_result x
+          JOIN bcmig.rule u USING (rule_id)
+        UNION ALL
+        SELECT q.run_id, NULL, 'sequence', coalesce(q.target, q.source), q.verdict, true, q.detail
+          FROM bcmig.validation_sequence q) p (run_id, table_id, part, name, verdict, hard, detail);
+COMMENT ON VIEW bcmig.validation_verdict IS 'All a run has judged: the data of each table, each rule, each sequence. rank says which verdict is the worst: 1 turns the run different, 2 inconclusive; 3 fails on blue; 4 and 5 are soft rules that do not hold; 6 is well.';
+
+CREATE VIEW bcmig.table_verdict AS
+SELECT p.run_id, p.table_id,
+       CASE min(p.rank) WHEN 1 THEN 'different' WHEN 2 THEN 'inconclusive' ELSE 'ok' END AS verdict,
+       (array_agg(p.word) FILTER (WHERE p.part = 'data'))[1] AS data,
+       coalesce((array_agg(p.word ORDER BY p.rank, p.word) FILTER (WHERE p.part = 'reference'))[1], 'none') AS "references",
+       coalesce((array_agg(p.word ORDER BY p.rank, p.word) FILTER (WHERE p.part = 'business'))[1], 'none') AS rules,
+       coalesce((array_agg(p.word ORDER BY p.rank, p.word) FILTER (WHERE p.part = 'calculated'))[1], 'none') AS calculated
+  FROM (SELECT *, CASE WHEN hard OR rank IN (3, 6) THEN verdict ELSE verdict || ' (soft)' END AS word FROM bcmig.validation_verdict) p
+ WHERE p.table_id IS NOT NULL
+ GROUP BY p.run_id, p.table_id;
+COMMENT ON VIEW bcmig.table_verdict IS 'The verdict of a run on each table, the worst of its four parts: data, references, business rules, calculated fields. A part is the worst of its rules: fails before inconclusive and error, before fails on blue, before soft rules (which turn no verdict), before ok; none: the run asserted nothing of the kind.';
+
 CREATE VIEW bcmig.validation_summary AS
 SELECT r.run_id, y.name AS sync, coalesce(v.mode, r.mode) AS mode, format('%I.%I', t.target_schema, t.target_table) AS target,
        v.rows_blue, v.rows_green, v.chunks, v.differing, v.differences,
-       CASE WHEN v.done THEN v.verdict WHEN r.state = 'cancelled' THEN 'cancelled' WHEN v.started_at IS NULL THEN 'waiting'
+       CASE WHEN v.done AND (r.state = 'finished' OR w.verdict <> 'ok') THEN w.verdict
+            WHEN v.done THEN 'ok so far'
+            WHEN r.state = 'cancelled' THEN 'cancelled'
+            WHEN v.started_at IS NULL THEN 'waiting'
             ELSE 'running, ' || coalesce((SELECT trunc(100 * sum(p.next_chunk - p.first_chunk) / sum(p.last_chunk - p.first_chunk + 1))
                                             FROM bcmig.validation_part p WHERE p.run_id = v.run_id AND p.table_id = v.table_id), 0) || ' %' END AS verdict,
-       (SELECT CASE WHEN count(*) FILTER (WHERE x.verdict = 'fails' AND u.severity = 'hard') > 0 THEN 'fails' ELSE max(x.verdict) END
-          FROM bcmig.rule_result x JOIN bcmig.rule u USING (rule_id) WHERE x.run_id = r.run_id AND u.table_id = t.table_id AND u.kind = 'reference') AS "references",
-       (SELECT CASE WHEN count(*) FILTER (WHERE x.verdict = 'fails' AND u.severity = 'hard') > 0 THEN 'fails' ELSE max(x.verdict) END
-          FROM bcmig.rule_result x JOIN bcmig.rule u USING (rule_id) WHERE x.run_id = r.run_id AND u.table_id = t.table_id AND u.kind = 'business') AS rules,
-       (SELECT CASE WHEN count(*) FILTER (WHERE x.verdict = 'fails' AND u.severity = 'hard') > 0 THEN 'fails' ELSE max(x.verdict) END
-          FROM bcmig.rule_result x JOIN bcmig.rule u USING (rule_id) WHERE x.run_id = r.run_id AND u.table_id = t.table_id AND u.kind = 'calculated') AS calculated,
+       CASE WHEN v.done THEN w.data END AS data, w."references", w.rules, w.calculated,
        round(extract(epoch FROM coalesce(v.finished_at, clock_timestamp()) - v.started_at), 2) AS seconds, v.in_flight, v.pushdown, v.detail, r.started_at
   FROM bcmig.validation_result v
   JOIN bcmig.validation_run r USING (run_id)
+  JOIN bcmig.table_verdict w ON w.run_id = v.run_id AND w.table_id = v.table_id
   JOIN bcmig.sync y ON y.sync_id = r.sync_id
   JOIN bcmig.sync_table t ON t.table_id = v.table_id
  ORDER BY r.run_id DESC, 4;
-COMMENT ON VIEW bcmig.validation_summary IS 'One line a table of each validation, the newest first: rows and chunks compared, rows that differ, the verdict on its data, references, rules and calculated fields, seconds. in_flight: rows that differed only because a change was on its way; detail: why a verdict is what it is.';
+COMMENT ON VIEW bcmig.validation_summary IS 'One line a table of each validation, the newest first: rows and chunks compared, rows that differ, the verdict, and of what it is made: data, references, rules, calculated (see bcmig.table_verdict), seconds. ok so far: rules are looked at when all tables have been compared. in_flight: rows that differed only because a change was on its way; detail: why the data''s verdict is what it is.';
 
 CREATE VIEW bcmig.timeline AS
 SELECT a.at, a.sync_name AS sync, a.target, a.kind, a.event, a.detail, a.actor
@@ -962,6 +1029,8 @@ SELECT pg_extension_config_dump('bcmig.validation_part', '');
 SELECT pg_extension_config_dump('bcmig.validation_difference', '');
 SELECT pg_extension_config_dump('bcmig.rule', '');
 SELECT pg_extension_config_dump('bcmig.rule_result', '');
+SELECT pg_extension_config_dump('bcmig.number_sequence', '');
+SELECT pg_extension_config_dump('bcmig.validation_sequence', '');
 SELECT pg_extension_config_dump('bcmig.environment_environment_id_seq', '');
 SELECT pg_extension_config_dump('bcmig.sync_sync_id_seq', '');
 SELECT pg_extension_config_dump('bcmig.sync_table_table_id_seq', '');

@@ -445,6 +445,9 @@ bcmig_run_rules(int sync_id)
 	if (rule == NULL)
 	{
 		bcmig_start_transaction();
+		bcmig_check_numbers(run, job.feed);
+		bcmig_end_transaction();
+		bcmig_start_transaction();
 		bcmig_run_finish(run);
 		bcmig_end_transaction();
 	}

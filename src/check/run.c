@@ -175,14 +175,10 @@ bcmig_run_finish(const BcmigRun *run)
 	BcmigCatalogScope scope;
 
 	bcmig_catalog_begin(&scope);
+	/* a run that has judged nothing, its tables having gone meanwhile, has proved nothing */
 	if (bcmig_sql("UPDATE bcmig.validation_run r SET state = 'finished', finished_at = clock_timestamp(), verdict = "
-				  " CASE WHEN EXISTS (SELECT FROM bcmig.validation_result v WHERE v.run_id = r.run_id AND v.verdict = 'different') "
-				  "   OR EXISTS (SELECT FROM bcmig.rule_result x JOIN bcmig.rule u USING (rule_id) "
-				  "              WHERE x.run_id = r.run_id AND x.verdict = 'fails' AND u.severity = 'hard') THEN 'different' "
-				  "  WHEN EXISTS (SELECT FROM bcmig.validation_result v WHERE v.run_id = r.run_id AND v.verdict IS DISTINCT FROM 'ok') "
-				  "   OR EXISTS (SELECT FROM bcmig.rule_result x JOIN bcmig.rule u USING (rule_id) "
-				  "              WHERE x.run_id = r.run_id AND x.verdict IN ('inconclusive', 'error') AND u.severity = 'hard') THEN 'inconclusive' "
-				  "  ELSE 'ok' END "
+				  " (SELECT CASE coalesce(min(p.rank), 2) WHEN 1 THEN 'different' WHEN 2 THEN 'inconclusive' ELSE 'ok' END "
+				  "  FROM bcmig.validation_verdict p WHERE p.run_id = r.run_id) "
 				  "WHERE r.run_id = $1 AND r.state = 'running' RETURNING verdict", "I", run->run_id) > 0)
 	{
 		bcmig_audit("state", run->sync_name, NULL, "validated", psprintf("run " INT64_FORMAT ": %s", run->run_id, bcmig_get_text(0, 1)));
@@ -228,6 +224,8 @@ job_failed(const BcmigJob *job, const ErrorData *edata, bool passing)
 	}
 	bcmig_config_changed();
 	bcmig_catalog_end(&scope);
+	if (job->kind == BCMIG_JOB_RULES && !passing)
+		bcmig_numbers_failed(job->sync_id, message);
 	bcmig_end_transaction();
 }
 
