@@ -172,6 +172,6 @@ extern bool bcmig_load_chunking(const BcmigTableInfo *table, BcmigChunking *chun
 
 extern void bcmig_run_check(BcmigWork *work);	/* validate.c */
 extern void bcmig_run_rules(int sync_id);	/* rules.c */
-extern void bcmig_run_repair(BcmigWork *work);	/* repair.c */
+extern bool bcmig_run_repair(BcmigWork *work);	/* repair.c */
 
 #endif							/* BCMIG_CHECK_H */

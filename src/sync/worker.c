@@ -296,7 +296,8 @@ run_job(BcmigJob *job)
 				bcmig_check_room->check(works[0]);
 				break;
 			case BCMIG_JOB_REPAIR:
-				bcmig_check_room->repair(works[0]);
+				if (!bcmig_check_room->repair(works[0]))
+					return;
 				break;
 			case BCMIG_JOB_RULES:
 			case BCMIG_JOB_LOOK:

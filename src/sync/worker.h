@@ -56,8 +56,9 @@ extern void bcmig_log_batch(const BcmigWork *work, const char *kind,
 
 /*
  * What the room above does when it is there (src/check): jobs of kind CHECK,
- * RULES and REPAIR, what is to be done when one of them fails, and marks of
- * what was written, in the transaction that wrote it.
+ * RULES and REPAIR (false: its request stays, the sync is being stopped), what
+ * is to be done when one of them fails, and marks of what was written, in the
+ * transaction that wrote it.
  *
  * unschedule: a sync is dropped, its scheduled validations go; returns the
  * statement for it, also in a dry run, or NULL when there is nothing to do.
@@ -66,7 +67,7 @@ typedef struct BcmigCheckRoom
 {
 	void		(*check) (BcmigWork *work);
 	void		(*rules) (int sync_id);
-	void		(*repair) (BcmigWork *work);
+	bool		(*repair) (BcmigWork *work);
 	void		(*failed) (const BcmigJob *job, const ErrorData *edata, bool passing);
 	char	   *(*unschedule) (int sync_id, const char *sync_name, bool dry_run);
 } BcmigCheckRoom;
