@@ -151,6 +151,10 @@ is($green->safe_psql('postgres', "SELECT regexp_replace(detail, ': .*', '') FROM
 like($err, qr/different.*sequence bc_shared\.everybody: behind, the sequence is gone/s, 'bcmig_wait_sync raises');
 $green->safe_psql('postgres', q{SELECT * FROM bcmig_set_sequences('s')});
 sequences("bc_shared.everybody|1|1||ok\n${other}cronus.queue_entry_no_seq|7|7|7|ok\ncronus.tableseq17|4741|4741||ok\nok", 'set again');
+$green->safe_psql('postgres', q{INSERT INTO bcmig.number_sequence (sync_id, target, source, table_id, "column", increment) SELECT sync_id, 'cronus.x', 'x', table_id, 'gone', 1 FROM bcmig.sync_table WHERE target_table = 'queue'});
+$run = sequences('||||inconclusive' . "\ninconclusive", 'what cannot be looked at is not well');
+like($green->safe_psql('postgres', "SELECT detail FROM bcmig.validation_sequence WHERE run_id = $run"), qr/^42703: column "gone" does not exist/, 'and it is said why');
+$green->safe_psql('postgres', q{DELETE FROM bcmig.number_sequence WHERE source = 'x'});
 $green->safe_psql('postgres', q{SELECT bcmig_alter_table('s', target, '{"enabled": true}') FROM bcmig.table_status WHERE target <> 'cronus.queue'});
 
 # the application database of a multitenant deployment

@@ -34,10 +34,6 @@ typedef struct Numbered
 	char	   *rows;			/* that number, or NULL */
 } Numbered;
 
-/* a relation that belongs to tables the sync still has */
-#define STILL_OURS \
-	"EXISTS (SELECT FROM bcmig.sync_table o WHERE o.sync_id = n.sync_id AND o.target_schema = (parse_ident(n.target))[1])"
-
 /* with the numbers in their rows, read as the current user; in a transaction */
 static List *
 load_numbered(int sync_id)
@@ -102,7 +98,8 @@ store_blue(const BcmigRun *run, char **row)
 }
 
 /*
- * Verdicts of those that have been set; x.up turns what counts down around.
+ * Verdicts of those that have been set; u.up turns around what counts down.  In
+ * a catalogue scope.
  */
 static void
 judge(const BcmigRun *run)
@@ -126,7 +123,7 @@ judge(const BcmigRun *run)
 			  "WHERE q.run_id = $1 AND q.target = x.target", "Iti", run->run_id, run->sync_name, run->sync_id);
 }
 
-/* is there anything to look at, and has it not been, or failed? */
+/* does the run look at sequences, and has it neither done so nor failed to? */
 static bool
 is_due(const BcmigRun *run)
 {
@@ -157,8 +154,10 @@ bcmig_check_numbers(const BcmigRun *run, Oid feed)
 	blue = bcmig_remote_texts(feed, bc->sequences());
 
 	bcmig_catalog_begin(&scope);
+	/* but for those of companies that have been taken out of the sync */
 	bcmig_sql("INSERT INTO bcmig.validation_sequence (run_id, source, target, verdict) SELECT $1, n.source, n.target, 'ok' "
-			  "FROM bcmig.number_sequence n WHERE n.sync_id = $2 AND " STILL_OURS, "Ii", run->run_id, run->sync_id);
+			  "FROM bcmig.number_sequence n WHERE n.sync_id = $2 AND EXISTS (SELECT FROM bcmig.sync_table t "
+			  " WHERE t.sync_id = n.sync_id AND t.target_schema = (parse_ident(n.target))[1])", "Ii", run->run_id, run->sync_id);
 	foreach(lc, numbered)
 	{
 		Numbered   *n = lfirst(lc);
