@@ -131,7 +131,96 @@ sub broken
 my ($run, $verdict) = validate('full');
 is($verdict, 'ok', 'good data are good');
 is(broken($run), '', 'and every rule holds') or diag(on_green("SELECT name, verdict, x.detail, examples FROM bcmig.rule_result x JOIN bcmig.rule u USING (rule_id) WHERE run_id = $run AND verdict <> 'ok'"));
-diag(on_green("SELECT name, kind, severity FROM bcmig.rule ORDER BY rule_id"));
+
+# --- which there are ---
+my @ledger = map { my $x = $_; map { "$x$_" } '1 detailed entries are of their entry\'s account and currency|business|soft', '1 detailed entries have their entry|reference|hard', '2 nothing remains of closed entries|business|hard',
+	'3 something remains of open entries|business|soft', '4 entries have one initial entry|business|soft', '4 only applications and their rounding are no amount of the entry|business|hard',
+	'5 amount (LCY) is debit less credit|business|hard', '5 amount is debit less credit|business|hard', '6 entries of posting groups add up to their G/L account|business|soft' } qw(C V);
+my @entry = ('Amount', 'Amount (LCY)', 'Original Amount', 'Remaining Amount', 'Remaining Amt. (LCY)');
+is(on_green(q{SELECT string_agg(regexp_replace(name, '^CRONUS: ', '') || '|' || kind || '|' || severity, E'\n' ORDER BY name COLLATE "C") FROM bcmig.rule WHERE company = 'CRONUS' AND shipped}), join("\n", sort @ledger,
+	'G1 amounts add up to 0|business|hard', 'G1 additional-currency amounts add up to 0|business|hard', 'G2 a register\'s range balances on each date|business|soft', 'G3 a transaction balances|business|soft',
+	'G4 a document balances on each date|business|soft', 'G5 amount is debit less credit|business|hard', 'G6 accounts exist|reference|hard', 'G6 accounts are for posting|business|soft', 'G7 registers do not overlap|business|soft',
+	'I1 entries are open while a quantity remains|business|hard', 'I2 sign and size of quantities|business|soft', 'I3 quantities are what remains|business|soft', 'I4 applications add up to what remains|business|soft',
+	'I5 value entries add up to quantities|business|soft', 'I6 nothing is expected of what is invoiced|business|soft', 'I7 value entries have their item ledger entry|reference|hard',
+	'D1 dimension sets exist, 1|reference|hard', 'D2 dimension values of sets exist|reference|hard', 'D2 dimension values of sets have their id|business|soft',
+	'P1 Sales Line has its header|reference|hard', 'P1 Sales Invoice Line has its header|reference|hard', (map { "N1 numbers of $_ are not above the last used|business|soft" } 'Customer', 'Vendor', 'Item', 'Sales Header', 'Sales Invoice Header'),
+	'E1 records have their companions, 1|business|soft', 'S1 system ids are unique, 1|business|hard',
+	map { "$_|calculated|hard" } (map { "G/L Account.$_" } 'Balance', 'Debit Amount', 'Credit Amount'), (map { "Customer.$_" } 'Balance', 'Balance (LCY)', 'Sales (LCY)', 'Profit (LCY)', 'Outstanding Orders (LCY)'),
+	'Vendor.Balance', 'Vendor.Balance (LCY)', 'Customer.Payments (LCY)', (map { ("Cust. Ledger Entry.$_", "Vendor Ledger Entry.$_") } @entry), 'Item.Inventory', 'Item.Net Invoiced Qty.', 'Item.Qty. on Sales Order',
+	(map { "Item Ledger Entry.$_" } 'Cost Amount (Actual)', 'Cost Amount (Expected)', 'Sales Amount (Actual)'), 'Sales Header.Amount', 'Sales Invoice Header.Amount', 'Sales Invoice Header.Remaining Amount'), 'the rules of a company');
+is(on_green(q{SELECT string_agg(name, ' ') FROM bcmig.rule WHERE company = 'Little'}), 'Little: S1 system ids are unique, 1', 'fewer where tables are missing');
+like(on_green(q{SELECT query FROM bcmig.rule WHERE name = 'CRONUS: C2 nothing remains of closed entries'}), qr/ AND d\.excluded_from_calculation = 0/, 'what may be missing is used where it is there');
+is(on_green(q{SELECT string_agg(DISTINCT t.al_table, ', ') FROM bcmig.rule JOIN bcmig.sync_table t USING (table_id) WHERE kind = 'calculated' AND name LIKE '%: Customer.%'}), 'Customer', 'a calculated field counts for its table');
+my $ids = q{SELECT string_agg(rule_id || name || query, ' ' ORDER BY rule_id) FROM bcmig.rule WHERE NOT removed};
+my $before = on_green($ids);
+
+# --- green alone ---
+on_green(q{
+	UPDATE cronus.g_l_entry SET amount = amount + 1 WHERE entry_no = 3;
+	UPDATE cronus.detailed_cust_ledg_entry SET cust_ledger_entry_no = 99 WHERE entry_no = 2;
+	UPDATE cronus.item_ledger_entry SET open = 0 WHERE entry_no = 1;
+	UPDATE cronus.sales_header SET dimension_set_id = 8;
+	DELETE FROM cronus.sales_invoice_header WHERE no = 'S2';
+	INSERT INTO cronus.sales_header (document_type, no, no_series, dimension_set_id, system_id) SELECT 1, 'O2', '', 0, system_id FROM cronus.sales_header;});
+($run, $verdict) = validate('full');
+is($verdict, 'different', 'a hard rule that fails turns the verdict');
+is(broken($run), join("\n", sort map { "CRONUS: $_ fails" } 'C1 detailed entries have their entry', 'C2 nothing remains of closed entries', 'C4 entries have one initial entry',
+	'C6 entries of posting groups add up to their G/L account', 'D1 dimension sets exist, 1', 'G1 amounts add up to 0', 'G2 a register\'s range balances on each date', 'G3 a transaction balances',
+	'G4 a document balances on each date', 'G5 amount is debit less credit', 'G/L Account.Balance', 'I1 entries are open while a quantity remains', 'P1 Sales Invoice Line has its header', 'S1 system ids are unique, 1',
+	(map { "Cust. Ledger Entry.$_" } @entry)), 'each finds what is wrong on green, no other');
+sub examples { return on_green("SELECT examples FROM bcmig.rule_result JOIN bcmig.rule USING (rule_id) WHERE run_id = $run AND name = 'CRONUS: $_[0]'") }
+is(examples('G/L Account.Balance'), '[{"key": ["2000"], "blue": 130.1, "green": 131.1}]', 'what each side has');
+is(examples('D1 dimension sets exist, 1'), '[{"key": [1, "O1"], "table": "Sales Header", "dimension_set": 8}]', 'which row of which table');
+is(examples('P1 Sales Invoice Line has its header'), '[{"line_no": 10000, "document_no": "S2"}]', 'which line');
+is(on_green($ids), $before, 'rules stay as they are');
+on_green("SELECT * FROM bcmig_repair($run)");
+ok($green->poll_query_until('postgres', "SELECT count(*) = 0 FROM bcmig.validation_difference WHERE run_id = $run AND repaired_at IS NULL"), 'green is repaired');
+
+# --- the same on both sides ---
+on_green(q{SELECT bcmig_remove_rule('s', 'CRONUS: G4 a document balances on each date')});
+on_blue(q{
+	UPDATE {G_L Entry} SET "Amount" = -31 WHERE "Entry No_" = 7;
+	UPDATE {G_L Entry} SET "Additional-Currency Amount" = 1, "Dimension Set ID" = 9 WHERE "Entry No_" = 1;
+	UPDATE {G_L Entry} SET "G_L Account No_" = '8888' WHERE "Entry No_" = 6;
+	UPDATE {G_L Entry} SET "G_L Account No_" = '9999' WHERE "Entry No_" = 2;
+	UPDATE {G_L Register} SET "From Entry No_" = 7, "To Entry No_" = 8 WHERE "No_" = 5;
+	UPDATE {Detailed Cust_ Ledg_ Entry} SET "Cust_ Ledger Entry No_" = 99 WHERE "Entry No_" = 2;
+	UPDATE {Detailed Cust_ Ledg_ Entry} SET "Entry Type" = 3, "Debit Amount" = 1 WHERE "Entry No_" = 3;
+	UPDATE {Detailed Cust_ Ledg_ Entry} SET "Customer No_" = 'C00010', "Debit Amount (LCY)" = 1 WHERE "Entry No_" = 5;
+	INSERT INTO {Cust_ Ledger Entry} ("Entry No_", "Open") VALUES (6, 1);
+	UPDATE {Detailed Vendor Ledg_ Entry} SET "Vendor Ledger Entry No_" = 99 WHERE "Entry No_" = 1;
+	UPDATE {Item Ledger Entry} SET "Open" = 1, "Positive" = 1 WHERE "Entry No_" = 2;
+	UPDATE {Item Ledger Entry} SET "Remaining Quantity" = 7.4 WHERE "Entry No_" = 1;
+	UPDATE {Value Entry} SET "Invoiced Quantity" = 9 WHERE "Entry No_" = 2;
+	UPDATE {Value Entry} SET "Cost Amount (Expected)" = 1 WHERE "Entry No_" = 3;
+	UPDATE {Value Entry} SET "Item Ledger Entry No_" = 77 WHERE "Entry No_" = 4;
+	UPDATE {Dimension Set Entry} SET "Dimension Value Code" = 'XXX';
+	INSERT INTO {Dimension Set Entry} VALUES (8, 'DEP', 'ADM', 5);
+	INSERT INTO {Sales Line} ("Document Type", "Document No_", "Line No_") VALUES (1, 'O9', 1);
+	INSERT INTO {Sales Invoice Line} VALUES ('S9', 1, 0);
+	INSERT INTO {Sales Invoice Header} ("No_", "No_ Series") VALUES ('S3', 'INV');
+	DELETE FROM {Customer$ext} WHERE "No_" = 'C90000';
+	UPDATE {Customer} SET "$systemId" = '00000000-0000-0000-0000-000000000000' WHERE "No_" = 'C90000';});
+wait_sync($green, 's', 'caught_up', '170 s');
+($run, $verdict) = validate('full');
+is($verdict, 'ok', 'which is no difference');
+is(broken($run), join("\n", sort map { "CRONUS: $_ fails on blue" } (map { s/\|.*//r } grep { !/^V[1245] .*(account and|closed|LCY|only|debit)/ } @ledger),
+	'G1 amounts add up to 0', 'G1 additional-currency amounts add up to 0', 'G2 a register\'s range balances on each date', 'G3 a transaction balances', 'G5 amount is debit less credit', 'G6 accounts exist', 'G6 accounts are for posting',
+	'G7 registers do not overlap', 'I1 entries are open while a quantity remains', 'I2 sign and size of quantities', 'I3 quantities are what remains', 'I4 applications add up to what remains', 'I5 value entries add up to quantities',
+	'I6 nothing is expected of what is invoiced', 'I7 value entries have their item ledger entry', 'D1 dimension sets exist, 1', 'D2 dimension values of sets exist', 'D2 dimension values of sets have their id',
+	'P1 Sales Line has its header', 'P1 Sales Invoice Line has its header', 'N1 numbers of Sales Invoice Header are not above the last used', 'E1 records have their companions, 1', 'S1 system ids are unique, 1'),
+	'each finds what is wrong on both sides');
+is(examples('E1 records have their companions, 1'), '[{"key": ["C90000"], "table": "Customer"}]', 'a record without its companion');
+is(on_green(q{SELECT removed FROM bcmig.rule WHERE name LIKE '%: G4 %'}), 't', 'what was removed is not made again');
+
+# --- tables and companies go ---
+on_green(q{SELECT bcmig_remove_table('s', 'cronus.customer_posting_group'); SELECT bcmig_remove_company('s', 'Little')});
+is(on_green(q{SELECT count(*) FROM bcmig.rule WHERE company = 'Little'}), '0', 'the rules of a company go with it');
+wait_sync($green, 's', 'caught_up', '170 s');
+$run = on_green("SELECT bcmig_validate('s', 'cronus.sales_invoice_line', 'full')");
+$green->poll_query_until('postgres', "SELECT state <> 'running' FROM bcmig.validation_run WHERE run_id = $run") or die "validation $run does not end";
+is(on_green(q{SELECT string_agg(name, ' ') FROM bcmig.rule WHERE name ~ ': [CV]6 '}), 'CRONUS: V6 entries of posting groups add up to their G/L account', 'those of a table with it');
+is(on_green("SELECT string_agg(name, ' ') FROM bcmig.rule_result JOIN bcmig.rule USING (rule_id) WHERE run_id = $run"), 'CRONUS: P1 Sales Invoice Line has its header', 'a run of one table looks at its rules');
 
 TdsServer::stop_server($server);
 done_testing();
