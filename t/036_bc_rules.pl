@@ -26,7 +26,7 @@ my %types = (i => 'int NOT NULL DEFAULT 0', b => 'smallint NOT NULL DEFAULT 0', 
 sub table
 {
 	my ($name, @columns) = @_;
-	my ($company, $al) = $name =~ /^(.*?)\$(.*)$/ ? ($1, $2) : ('CRONUS', $name);
+	my ($company, $al) = $name =~ /^(Little)\$(.*)$/ ? ($1, $2) : ('CRONUS', $name);
 	my $rel = $rel{$name} = sprintf('t%03d', 1 + keys %rel);
 	my (@parts, @key);
 	foreach my $column (@columns)

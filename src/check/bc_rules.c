@@ -28,19 +28,18 @@
 #include "foreign/foreign.h"
 #include "miscadmin.h"
 #include "readable.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
 #define TABLES_OF_A_RULE	50
 #define BIG_TABLE			"104857600" /* bytes */
 
-/* rules of a company on their way to bcmig.rule, a list for each column */
+/* rules of a company on their way to bcmig.rule, a list of texts for each column */
 typedef struct Made
 {
 	const char *company;
 	List	   *tables;			/* of the company: BcmigReadTable * */
-	List	   *table_ids;		/* int, 0 = none */
+	List	   *table_ids;		/* "0" = none */
 	List	   *names;
 	List	   *kinds;
 	List	   *severities;
@@ -51,7 +50,7 @@ typedef struct Made
 static void
 add_rule(Made *m, int table_id, char *name, const char *kind, const char *severity, char *query, char *blue_query)
 {
-	m->table_ids = lappend_int(m->table_ids, table_id);
+	m->table_ids = lappend(m->table_ids, psprintf("%d", table_id));
 	m->names = lappend(m->names, psprintf("%s: %s", m->company, name));
 	m->kinds = lappend(m->kinds, unconstify(char *, kind));
 	m->severities = lappend(m->severities, unconstify(char *, severity));
@@ -381,30 +380,6 @@ make_sum(Made *m, const char *sync_name, const BcmigDialect *dialect, const Bcmi
 
 /* ---- a company, a sync ---- */
 
-static Datum
-text_array(List *texts)
-{
-	Datum	   *values = palloc(sizeof(Datum) * Max(list_length(texts), 1));
-	int			n = 0;
-	ListCell   *lc;
-
-	foreach(lc, texts)
-		values[n++] = CStringGetTextDatum(lfirst(lc));
-	return PointerGetDatum(construct_array(values, n, TEXTOID, -1, false, TYPALIGN_INT));
-}
-
-static Datum
-int_array(List *ints)
-{
-	Datum	   *values = palloc(sizeof(Datum) * Max(list_length(ints), 1));
-	int			n = 0;
-	ListCell   *lc;
-
-	foreach(lc, ints)
-		values[n++] = Int32GetDatum(lfirst_int(lc));
-	return PointerGetDatum(construct_array(values, n, INT4OID, sizeof(int32), true, TYPALIGN_INT));
-}
-
 /*
  * Write down what is new or another one; what is not made any more goes.  A
  * rule somebody has added under the same name stays theirs.
@@ -416,17 +391,17 @@ store_rules(int sync_id, const Made *m)
 
 	bcmig_catalog_begin(&scope);
 	bcmig_sql("DELETE FROM bcmig.rule WHERE sync_id = $1 AND company = $2 AND shipped AND NOT removed AND name <> ALL ($3)",
-			  "itk", sync_id, m->company, text_array(m->names));
+			  "itk", sync_id, m->company, bcmig_text_array(m->names));
 	bcmig_sql("INSERT INTO bcmig.rule AS u (sync_id, table_id, name, kind, severity, query, blue_query, company, shipped) "
-			  "SELECT $1, nullif(x.table_id, 0), x.name, x.kind, x.severity, x.query, nullif(x.blue_query, ''), $2, true "
+			  "SELECT $1, nullif(x.table_id::int, 0), x.name, x.kind, x.severity, x.query, nullif(x.blue_query, ''), $2, true "
 			  "FROM (SELECT DISTINCT ON (name) * FROM unnest($3, $4, $5, $6, $7, $8) WITH ORDINALITY o (table_id, name, kind, severity, query, blue_query, n) "
 			  " ORDER BY name, n) x ORDER BY x.n "
 			  "ON CONFLICT (sync_id, name) DO UPDATE SET table_id = EXCLUDED.table_id, kind = EXCLUDED.kind, severity = EXCLUDED.severity, "
 			  " query = EXCLUDED.query, blue_query = EXCLUDED.blue_query "
 			  "WHERE u.shipped AND NOT u.removed AND (u.table_id, u.kind, u.severity, u.query, u.blue_query) IS DISTINCT FROM "
 			  " (EXCLUDED.table_id, EXCLUDED.kind, EXCLUDED.severity, EXCLUDED.query, EXCLUDED.blue_query)",
-			  "itnkkkkk", sync_id, m->company, int_array(m->table_ids), text_array(m->names), text_array(m->kinds),
-			  text_array(m->severities), text_array(m->queries), text_array(m->blue_queries));
+			  "itkkkkkk", sync_id, m->company, bcmig_text_array(m->table_ids), bcmig_text_array(m->names), bcmig_text_array(m->kinds),
+			  bcmig_text_array(m->severities), bcmig_text_array(m->queries), bcmig_text_array(m->blue_queries));
 	bcmig_catalog_end(&scope);
 }
 
@@ -470,7 +445,7 @@ bcmig_make_bc_rules(int sync_id, const char *sync_name, Oid feed)
 	MemoryContextSwitchTo(caller);
 	for (uint64 i = 0; i < n; i++)
 		companies = lappend(companies, bcmig_get_text(i, 1));
-	bcmig_sql("DELETE FROM bcmig.rule WHERE sync_id = $1 AND shipped AND company <> ALL ($2)", "ik", sync_id, text_array(companies));
+	bcmig_sql("DELETE FROM bcmig.rule WHERE sync_id = $1 AND shipped AND company <> ALL ($2)", "ik", sync_id, bcmig_text_array(companies));
 	bcmig_catalog_end(&scope);
 	foreach(lc, companies)
 	{
