@@ -10,7 +10,7 @@ use Test::More;
 
 my $server = new_sql_server();
 my $blue = $server->{node};
-my $green = new_green();
+my $green = new_green('green', "bcmig.debug_points = 'rule_failed'");
 my $app = '437dbf0e-84ff-417a-965d-ed2bb9650972';
 my $shop = 'ec255f57-31d0-4ca2-b751-f2fa7c745abb';
 my %rel;
@@ -111,11 +111,12 @@ on_green(q{SELECT count(*) FROM bcmig_add_company('s', 'CRONUS', 'cronus'); SELE
 start_sync($green, 's');
 wait_sync($green, 's', 'caught_up', '170 s');
 
-# run a validation to its end; its id and verdict
+# run a validation of all, or of a table, to its end; its id and verdict
 sub validate
 {
-	my ($mode) = @_;
-	my $run = on_green("SELECT bcmig_validate('s', mode => '$mode')");
+	my ($target, $meanwhile) = @_;
+	my $run = on_green("SELECT bcmig_validate('s', " . (defined $target ? "'$target'" : 'NULL') . ", 'full')");
+	$meanwhile->() if defined $meanwhile;
 	$green->poll_query_until('postgres', "SELECT state <> 'running' FROM bcmig.validation_run WHERE run_id = $run")
 	  or die "validation $run does not end: " . on_green("SELECT phase, target FROM bcmig.worker_status");
 	return ($run, on_green("SELECT verdict FROM bcmig.validation_run WHERE run_id = $run"));
@@ -128,7 +129,7 @@ sub broken
 	return on_green("SELECT string_agg(name || ' ' || verdict, E'\\n' ORDER BY name COLLATE \"C\") FROM bcmig.rule_result x JOIN bcmig.rule u USING (rule_id) WHERE run_id = $run AND verdict <> 'ok'");
 }
 
-my ($run, $verdict) = validate('full');
+my ($run, $verdict) = validate();
 is($verdict, 'ok', 'good data are good');
 is(broken($run), '', 'and every rule holds') or diag(on_green("SELECT name, verdict, x.detail, examples FROM bcmig.rule_result x JOIN bcmig.rule u USING (rule_id) WHERE run_id = $run AND verdict <> 'ok'"));
 
@@ -162,11 +163,11 @@ on_green(q{
 	UPDATE cronus.sales_header SET dimension_set_id = 8;
 	DELETE FROM cronus.sales_invoice_header WHERE no = 'S2';
 	INSERT INTO cronus.sales_header (document_type, no, no_series, dimension_set_id, system_id) SELECT 1, 'O2', '', 0, system_id FROM cronus.sales_header;});
-($run, $verdict) = validate('full');
+($run, $verdict) = validate();
 is($verdict, 'different', 'a hard rule that fails turns the verdict');
 is(broken($run), join("\n", sort map { "CRONUS: $_ fails" } 'C1 detailed entries have their entry', 'C2 nothing remains of closed entries', 'C4 entries have one initial entry',
 	'C6 entries of posting groups add up to their G/L account', 'D1 dimension sets exist, 1', 'G1 amounts add up to 0', 'G2 a register\'s range balances on each date', 'G3 a transaction balances',
-	'G4 a document balances on each date', 'G5 amount is debit less credit', 'G/L Account.Balance', 'I1 entries are open while a quantity remains', 'P1 Sales Invoice Line has its header', 'S1 system ids are unique, 1',
+	'G4 a document balances on each date', 'G5 amount is debit less credit', 'G/L Account.Balance', 'I1 entries are open while a quantity remains', 'P1 Sales Invoice Line has its header', 'S1 system ids are unique, 1', 'Sales Invoice Header.Remaining Amount',
 	(map { "Cust. Ledger Entry.$_" } @entry)), 'each finds what is wrong on green, no other');
 sub examples { return on_green("SELECT examples FROM bcmig.rule_result JOIN bcmig.rule USING (rule_id) WHERE run_id = $run AND name = 'CRONUS: $_[0]'") }
 is(examples('G/L Account.Balance'), '[{"key": ["2000"], "blue": 130.1, "green": 131.1}]', 'what each side has');
@@ -202,7 +203,7 @@ on_blue(q{
 	DELETE FROM {Customer$ext} WHERE "No_" = 'C90000';
 	UPDATE {Customer} SET "$systemId" = '00000000-0000-0000-0000-000000000000' WHERE "No_" = 'C90000';});
 wait_sync($green, 's', 'caught_up', '170 s');
-($run, $verdict) = validate('full');
+($run, $verdict) = validate();
 is($verdict, 'ok', 'which is no difference');
 is(broken($run), join("\n", sort map { "CRONUS: $_ fails on blue" } (map { s/\|.*//r } grep { !/^V[1245] .*(account and|closed|LCY|only|debit)/ } @ledger),
 	'G1 amounts add up to 0', 'G1 additional-currency amounts add up to 0', 'G2 a register\'s range balances on each date', 'G3 a transaction balances', 'G5 amount is debit less credit', 'G6 accounts exist', 'G6 accounts are for posting',
@@ -217,10 +218,21 @@ is(on_green(q{SELECT removed FROM bcmig.rule WHERE name LIKE '%: G4 %'}), 't', '
 on_green(q{SELECT bcmig_remove_table('s', 'cronus.customer_posting_group'); SELECT bcmig_remove_company('s', 'Little')});
 is(on_green(q{SELECT count(*) FROM bcmig.rule WHERE company = 'Little'}), '0', 'the rules of a company go with it');
 wait_sync($green, 's', 'caught_up', '170 s');
-$run = on_green("SELECT bcmig_validate('s', 'cronus.sales_invoice_line', 'full')");
-$green->poll_query_until('postgres', "SELECT state <> 'running' FROM bcmig.validation_run WHERE run_id = $run") or die "validation $run does not end";
+($run, $verdict) = validate('cronus.sales_invoice_line');
 is(on_green(q{SELECT string_agg(name, ' ') FROM bcmig.rule WHERE name ~ ': [CV]6 '}), 'CRONUS: V6 entries of posting groups add up to their G/L account', 'those of a table with it');
 is(on_green("SELECT string_agg(name, ' ') FROM bcmig.rule_result JOIN bcmig.rule USING (rule_id) WHERE run_id = $run"), 'CRONUS: P1 Sales Invoice Line has its header', 'a run of one table looks at its rules');
+
+# --- a sum that moves ---
+on_green(q{UPDATE cronus.g_l_entry SET amount = amount + 1 WHERE entry_no = 3});
+my $hold = hold_point($green, 'rule_failed');
+($run, $verdict) = validate('cronus.g_l_account', sub {
+	$green->poll_query_until('postgres', q{SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted)}) or die 'no rule fails';
+	on_green(q{UPDATE cronus.g_l_entry SET amount = amount + CASE entry_no WHEN 3 THEN -1 ELSE 1 END WHERE entry_no IN (3, 5)});
+	$hold->quit;
+});
+is(on_green("SELECT x.verdict, looks FROM bcmig.rule_result x JOIN bcmig.rule USING (rule_id) WHERE run_id = $run AND name = 'CRONUS: G/L Account.Balance'"), 'ok|2', 'each sum was right at one of two looks');
+($run, $verdict) = validate('cronus.g_l_account');
+is(examples('G/L Account.Balance'), '[{"key": ["1200"], "blue": 50, "green": 51}]', 'one that is wrong at both is wrong');
 
 TdsServer::stop_server($server);
 done_testing();

@@ -217,6 +217,7 @@ no_dimension_set(const Every *t, const BcmigReadTable *sets)
 					quote_identifier(bcmig_find_column(unconstify(BcmigReadTable *, sets), "Dimension Set ID")->target), t->dimensions);
 }
 
+/* Business Central has NULL in no column but BLOBs */
 static char *
 no_companion(const Every *t, const BcmigReadTable *sets)
 {
@@ -264,7 +265,7 @@ read_every(int sync_id, const char *company)
 				  " coalesce('jsonb_build_array(' || string_agg('g.' || quote_ident(a.attname), ', ' ORDER BY m.key_position) FILTER (WHERE m.key_position > 0) || ')', 'NULL::jsonb'), "
 				  " min('g.' || quote_ident(a.attname)) FILTER (WHERE m.part = 0 AND m.source_column = 'Dimension Set ID'), "
 				  " (SELECT string_agg(x.c, ' OR ') FROM (SELECT min(format('g.%I IS NULL', y.target_column)) AS c "
-				  "  FROM bcmig.companion p JOIN bcmig.column_map y USING (table_id, part) WHERE p.table_id = t.table_id AND y.not_null GROUP BY p.part) x), "
+				  "  FROM bcmig.companion p JOIN bcmig.column_map y USING (table_id, part) WHERE p.table_id = t.table_id AND y.target_type <> 'bytea' GROUP BY p.part) x), "
 				  " min('g.' || quote_ident(a.attname)) FILTER (WHERE m.row_identity), "
 				  " coalesce(bool_or(m.row_identity AND EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid "
 				  "  AND i.indnkeyatts = 1 AND i.indkey[0] = a.attnum AND i.indpred IS NULL AND i.indexprs IS NULL)), false), "
