@@ -54,11 +54,11 @@
 		"WHERE [d.Amount (LCY)] <> [d.Debit Amount (LCY)] - [d.Credit Amount (LCY)]"}, \
 	{id "6", "entries of posting groups add up to their G/L account", BUSINESS, SOFT, \
 		{{'d', details}, {'l', ledger}, {'p', group}, {'g', GL_ENTRY}}, \
-		"SELECT x.account, x.amount, y.balance FROM (SELECT [p." account "] AS account, sum([d.Amount (LCY)]) AS amount " \
-		"FROM [d] JOIN [l] ON [l.Entry No.] = [d." entry "] JOIN [p] ON [p.Code] = [l." group "] " \
-		"WHERE [p." account "] <> ''" NOT_EXCLUDED " GROUP BY 1) x, " \
-		"LATERAL (SELECT coalesce(sum([g.Amount]), 0) AS balance FROM [g] WHERE [g.G/L Account No.] = x.account) y " \
-		"WHERE x.amount <> y.balance"}
+		"SELECT account, coalesce(y.amount, 0) AS amount, z.balance FROM (SELECT DISTINCT [p." account "] AS account FROM [p] WHERE [p." account "] <> '') x " \
+		"LEFT JOIN (SELECT [p." account "] AS account, sum([d.Amount (LCY)]) AS amount FROM [d] JOIN [l] ON [l.Entry No.] = [d." entry "]" NOT_EXCLUDED " " \
+		"JOIN [p] ON [p.Code] = [l." group "] GROUP BY 1) y USING (account) " \
+		"CROSS JOIN LATERAL (SELECT coalesce(sum([g.Amount]), 0) AS balance FROM [g] WHERE [g.G/L Account No.] = account) z " \
+		"WHERE coalesce(y.amount, 0) <> z.balance"}
 
 /* documents have no header check the other way */
 #define OPEN_LINES(lines, headers) \
