@@ -106,7 +106,7 @@ on_blue(q{
 	INSERT INTO {No_ Series Line} VALUES ('CUST', 10000, 'C00010', 'C89999', 'C00010', ''), ('INV', 10000, 'S1', '', 'S2', '');
 	INSERT INTO {Little$Customer} ("No_") VALUES ('L1');});
 
-connect_sql_server($green, $server, 's', '{"sweep_interval": "1h"}');
+connect_sql_server($green, $server, 's', '{"sweep_interval": "1h", "poll_interval": "50ms"}');
 on_green(q{SELECT count(*) FROM bcmig_add_company('s', 'CRONUS', 'cronus'); SELECT count(*) FROM bcmig_add_company('s', 'Little', 'little')});
 start_sync($green, 's');
 wait_sync($green, 's', 'caught_up', '170 s');
@@ -138,7 +138,7 @@ my @ledger = map { my $x = $_; map { "$x$_" } '1 detailed entries are of their e
 	'3 something remains of open entries|business|soft', '4 entries have one initial entry|business|soft', '4 only applications and their rounding are no amount of the entry|business|hard',
 	'5 amount (LCY) is debit less credit|business|hard', '5 amount is debit less credit|business|hard', '6 entries of posting groups add up to their G/L account|business|soft' } qw(C V);
 my @entry = ('Amount', 'Amount (LCY)', 'Original Amount', 'Remaining Amount', 'Remaining Amt. (LCY)');
-is(on_green(q{SELECT string_agg(regexp_replace(name, '^CRONUS: ', '') || '|' || kind || '|' || severity, E'\n' ORDER BY name COLLATE "C") FROM bcmig.rule WHERE company = 'CRONUS' AND shipped}), join("\n", sort @ledger,
+is(join("\n", sort split /\n/, on_green(q{SELECT regexp_replace(name, '^CRONUS: ', ''), kind, severity FROM bcmig.rule WHERE company = 'CRONUS' AND shipped})), join("\n", sort @ledger,
 	'G1 amounts add up to 0|business|hard', 'G1 additional-currency amounts add up to 0|business|hard', 'G2 a register\'s range balances on each date|business|soft', 'G3 a transaction balances|business|soft',
 	'G4 a document balances on each date|business|soft', 'G5 amount is debit less credit|business|hard', 'G6 accounts exist|reference|hard', 'G6 accounts are for posting|business|soft', 'G7 registers do not overlap|business|soft',
 	'I1 entries are open while a quantity remains|business|hard', 'I2 sign and size of quantities|business|soft', 'I3 quantities are what remains|business|soft', 'I4 applications add up to what remains|business|soft',
@@ -205,7 +205,7 @@ on_blue(q{
 wait_sync($green, 's', 'caught_up', '170 s');
 ($run, $verdict) = validate();
 is($verdict, 'ok', 'which is no difference');
-is(broken($run), join("\n", map { "CRONUS: $_ fails on blue" } sort (map { s/\|.*//r } grep { !/^V[1245] .*(account and|closed|LCY|only|debit)/ } @ledger),
+is(broken($run), join("\n", map { "CRONUS: $_ fails on blue" } sort { $a cmp $b } (map { s/\|.*//r } grep { !/^V[1245] .*(account and|closed|LCY|only|debit)/ } @ledger),
 	'G1 amounts add up to 0', 'G1 additional-currency amounts add up to 0', 'G2 a register\'s range balances on each date', 'G3 a transaction balances', 'G5 amount is debit less credit', 'G6 accounts exist', 'G6 accounts are for posting',
 	'G7 registers do not overlap', 'I1 entries are open while a quantity remains', 'I2 sign and size of quantities', 'I3 quantities are what remains', 'I4 applications add up to what remains', 'I5 value entries add up to quantities',
 	'I6 nothing is expected of what is invoiced', 'I7 value entries have their item ledger entry', 'D1 dimension sets exist, 1', 'D2 dimension values of sets exist', 'D2 dimension values of sets have their id',
