@@ -477,9 +477,10 @@ CREATE TABLE bcmig.rule (
     UNIQUE (sync_id, name)
 );
 COMMENT ON TABLE bcmig.rule IS 'Rules a validation asserts: a query that returns the rows that break it.';
-COMMENT ON COLUMN bcmig.rule.table_id IS 'table whose verdict it counts for: the first of the sync''s tables in its query';
+COMMENT ON COLUMN bcmig.rule.table_id IS 'table whose verdict it counts for: of rules people add the first of the sync''s tables in its query; NULL = none, it counts for the run';
 COMMENT ON COLUMN bcmig.rule.blue_query IS 'of calculated fields: the same computed by blue, whose rows green''s must equal';
-COMMENT ON COLUMN bcmig.rule.shipped IS 'made by bcmig_add_company from the rules of Business Central';
+COMMENT ON COLUMN bcmig.rule.company IS 'of shipped rules';
+COMMENT ON COLUMN bcmig.rule.shipped IS 'one of Business Central''s, made by a validation for each company where its tables and columns are there';
 COMMENT ON COLUMN bcmig.rule.removed IS 'a shipped rule taken away by bcmig_remove_rule: it is not made again';
 
 CREATE TABLE bcmig.rule_result (

@@ -289,6 +289,18 @@ bcmig_get_texts(uint64 row, int col, int n, MemoryContext context)
 	return texts;
 }
 
+Datum
+bcmig_text_array(List *texts)
+{
+	Datum	   *values = palloc(sizeof(Datum) * Max(list_length(texts), 1));
+	int			n = 0;
+	ListCell   *lc;
+
+	foreach(lc, texts)
+		values[n++] = CStringGetTextDatum(lfirst(lc));
+	return PointerGetDatum(construct_array(values, n, TEXTOID, -1, false, TYPALIGN_INT));
+}
+
 Oid
 bcmig_unique_index(Relation rel, int n, const char *const *names)
 {

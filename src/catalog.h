@@ -57,6 +57,9 @@ extern Datum bcmig_get_datum(uint64 row, int col, bool *isnull);
 /* column of type text[] as n strings in "context"; NULL when it has not just n */
 extern char **bcmig_get_texts(uint64 row, int col, int n, MemoryContext context);
 
+/* a text[] of a list of char *, in the current context */
+extern Datum bcmig_text_array(List *texts);
+
 /*
  * The unique, immediate, complete index of a relation on exactly these columns
  * (the primary key if it is that), or InvalidOid.

@@ -359,6 +359,7 @@ bcmig_remove_company(PG_FUNCTION_ARGS)
 				 errhint("SELECT DISTINCT company FROM bcmig.sync_table JOIN bcmig.sync USING (sync_id) WHERE name = %s;",
 						 quote_literal_cstr(sync->name))));
 	bcmig_catalog_begin(&scope);
+	bcmig_sql("DELETE FROM bcmig.rule WHERE sync_id = $1 AND company = $2", "it", sync->sync_id, company);
 	bcmig_audit("command", sync->name, NULL, "bcmig_remove_company",
 				psprintf("%s, " INT64_FORMAT " tables", company, removed));
 	bcmig_config_changed();
