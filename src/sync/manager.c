@@ -20,6 +20,7 @@
 #include "manager.h"
 
 #include "access/xact.h"
+#include "audit.h"
 #include "catalog.h"
 #include "catalog/namespace.h"
 #include "commands/extension.h"
@@ -42,9 +43,11 @@
 extern PGDLLEXPORT void bcmig_manager_main(Datum arg);
 
 #define RELOAD_INTERVAL		10000	/* ms; configuration is re-read at least so often */
+#define CHAIN_INTERVAL		200		/* ms between two steps of the audit chain */
 #define CLEANUP_INTERVAL	60000	/* ms between two clean-ups of bcmig.sync_batch */
 #define SHORT_RETRY			10000	/* ms until the server is asked again for a worker it refused */
 #define FEEDS_AT_A_TIME		100		/* dropped in one transaction */
+#define LADDER_MINUTES	10		/* of sync_batch that are always kept: the ladder counts them */
 #define CLEANUP_ROWS		10000	/* rows of sync_batch deleted in one transaction */
 
 /* a process this manager launched */
@@ -280,10 +283,12 @@ sync_state(const Sync *sync)
 	}
 	if (sync->maintenance)
 		return "held";
-	if (sync->blue < 0 || !bcmig_shared->blues[sync->blue].reachable)
-		return "waiting";
+
+	/* waits for a person, whatever blue does; one resumed table is enough to come back */
 	if (tables > 0 && counts[BCMIG_SUSPENDED] == tables)
 		return "failed";
+	if (sync->blue < 0 || !bcmig_shared->blues[sync->blue].reachable)
+		return "waiting";
 	if (counts[BCMIG_PENDING] + counts[BCMIG_COPYING] + counts[BCMIG_RESYNC] + counts[BCMIG_CATCHING_UP] > 0)
 		return "copying";
 	return "streaming";
@@ -335,7 +340,7 @@ clean_up(void)
 		bcmig_catalog_begin(&scope);
 		deleted = bcmig_sql("DELETE FROM bcmig.sync_batch WHERE batch_id IN (SELECT batch_id FROM bcmig.sync_batch "
 							" WHERE started_at < now() - $1 * interval '1 minute' ORDER BY batch_id LIMIT $2)",
-							"ii", bcmig_sync_batch_retention, CLEANUP_ROWS);
+							"ii", Max(bcmig_sync_batch_retention, LADDER_MINUTES), CLEANUP_ROWS);
 		bcmig_catalog_end(&scope);
 		bcmig_end_transaction();
 	} while (deleted == CLEANUP_ROWS);
@@ -421,6 +426,7 @@ bcmig_manager_main(Datum arg)
 	MemoryContext loop_context;
 	TimestampTz last_load = 0;
 	TimestampTz last_cleanup = GetCurrentTimestamp();
+	TimestampTz next_chain = 0;
 
 	bcmig_process_start("bcmig manager");
 	if (!extension_exists())
@@ -468,6 +474,17 @@ bcmig_manager_main(Datum arg)
 			clean_up();
 			last_cleanup = now;
 		}
+		if (next_chain <= now)
+		{
+			bool		more = bcmig_audit_chain();
+
+			now = GetCurrentTimestamp();
+			next_chain = more ? now : TimestampTzPlusMilliseconds(now, CHAIN_INTERVAL);
+			if (more)
+				wait = 0;
+		}
+		else
+			wait = until(wait, next_chain, now);	/* what woke us may be a row to chain */
 		pgstat_report_stat(false);
 
 		/* a table, poller or worker that waits out its backoff may be due before long */
