@@ -391,7 +391,7 @@ CREATE UNIQUE INDEX alert_log_open ON bcmig.alert_log (name, coalesce(sync_name,
 COMMENT ON TABLE bcmig.alert_log IS 'Alerts the manager has raised; view bcmig.alert. Cleared ones are kept for bcmig.sync_batch_retention, the audit log keeps them all.';
 COMMENT ON COLUMN bcmig.alert_log.value IS 'what it was when the alert was raised';
 COMMENT ON COLUMN bcmig.alert_log.fix IS 'statement to run';
-COMMENT ON COLUMN bcmig.alert_log.looks IS 'looks in a row, two seconds apart, that raise it and that clear it';
+COMMENT ON COLUMN bcmig.alert_log.looks IS 'looks in a row, two naps of the manager apart, that raise it and that clear it';
 
 -- ---------------------------------------------------------------------------
 -- Proof: what validation knows and found
@@ -1003,6 +1003,61 @@ SELECT a.at, a.sync_name AS sync, a.target, a.kind, a.event, a.detail, a.actor
   FROM bcmig.audit_log a
  ORDER BY a.at, a.audit_id;
 COMMENT ON VIEW bcmig.timeline IS 'Commands, states, errors, schema changes, validations and alerts in one order; audit_log.kind says what each is.';
+
+-- A branch for each alert: its conditions are the rows there are.
+CREATE VIEW bcmig.alert_condition AS
+WITH y AS MATERIALIZED (
+    SELECT y.sync_id, y.name, s.state, s.since, s.last_error, l.lag, l.synced_through, b.clock, b.blocked_by, e.name AS environment,
+           interval '1 ms' * coalesce((y.options ->> 'max_latency')::bigint, 100) AS max_latency,
+           interval '1 ms' * coalesce((y.options ->> 'validate_max_age')::bigint, 604800000) AS max_age,
+           interval '1 ms' * (3000 + 3 * coalesce(nullif(y.options ->> 'poll_interval', 'auto')::bigint, 0)) AS between_polls,
+           -- deletes that come by sweep are known once a sweep is over
+           interval '1.5 ms' * coalesce((SELECT max(coalesce(t.options ->> 'sweep_interval', y.options ->> 'sweep_interval', '900000')::bigint)
+                                           FROM bcmig.sync_table t WHERE t.sync_id = y.sync_id AND t.capture <> 'change_tracking'), 0) AS sweeps
+      FROM bcmig.sync y
+      JOIN bcmig.sync_state s USING (sync_id)
+      JOIN bcmig.environment e USING (environment_id)
+      LEFT JOIN bcmig.live_syncs() l USING (sync_id)
+      LEFT JOIN bcmig.live_blues() b ON b.environment_id = y.environment_id AND b.owner = y.owner::oid
+), t AS MATERIALIZED (
+    SELECT t.table_id, y.name, format('%I.%I', t.target_schema, t.target_table) AS target, s.state, s.reason
+      FROM bcmig.sync_table t JOIN bcmig.sync y USING (sync_id) JOIN bcmig.table_state s USING (table_id)
+), v AS MATERIALIZED (
+    SELECT DISTINCT ON (r.sync_id) r.sync_id, r.run_id, r.mode, r.verdict, r.finished_at
+      FROM bcmig.validation_run r WHERE r.table_id IS NULL AND r.state = 'finished' ORDER BY r.sync_id, r.run_id DESC
+)
+SELECT 'lag' AS name, y.name AS sync, NULL AS target, 'warning' AS severity, y.lag::text AS value, (y.max_latency + y.sweeps)::text AS bound,
+       'Green is behind blue' || coalesce(', held back by ' || y.blocked_by, '') || '.' AS detail,
+       format('SELECT * FROM bcmig_status(%L);', y.name) AS fix, 3 AS looks
+  FROM y WHERE y.state = 'streaming' AND (y.clock - y.synced_through > y.max_latency + y.sweeps OR y.lag > y.max_latency + y.sweeps + y.between_polls)
+UNION ALL
+SELECT 'lag_unknown', y.name, NULL, 'warning', NULL, y.max_latency::text, 'Nothing proves how far green is: a table does not stream, or blue''s clock has not been read.',
+       format('SELECT * FROM bcmig.table_status WHERE sync = %L AND state <> ''streaming'';', y.name), 3
+  FROM y WHERE y.state = 'streaming' AND y.lag IS NULL
+UNION ALL
+SELECT 'blue_unreachable', y.name, NULL, 'critical', NULL, NULL, 'Blue does not answer: ' || coalesce(y.last_error, 'no reason given') || '.',
+       format('SELECT * FROM bcmig_check_environment(%L);', y.environment), 3
+  FROM y WHERE y.state = 'waiting'
+UNION ALL
+SELECT 'sync_failed', y.name, NULL, 'critical', '0', '1', 'No table streams: all are suspended.',
+       format('SELECT target, reason FROM bcmig.table_status WHERE sync = %L AND state = ''suspended'';', y.name), 1
+  FROM y WHERE y.state = 'failed'
+UNION ALL
+SELECT 'table_suspended', t.name, t.target, 'critical', NULL, NULL, t.reason, format('SELECT bcmig_resume_table(%L, %L);', t.name, t.target), 1
+  FROM t WHERE t.state = 'suspended'
+UNION ALL
+SELECT 'quarantine', t.name, t.target, 'warning', q.n::text, '0', q.n || ' rows were refused, the first: ' || q.message,
+       format('SELECT bcmig_retry_quarantine(%L);', t.name), 1
+  FROM (SELECT table_id, count(*) AS n, left((array_agg(message ORDER BY quarantine_id))[1], 500) AS message FROM bcmig.quarantine GROUP BY 1) q JOIN t USING (table_id)
+UNION ALL
+SELECT 'validation', y.name, NULL, CASE v.verdict WHEN 'different' THEN 'critical' ELSE 'warning' END, v.verdict, 'ok', format('Run %s (%s) was %s.', v.run_id, v.mode, v.verdict),
+       format('SELECT * FROM bcmig.validation_summary WHERE run_id = %s AND verdict <> ''ok'';', v.run_id), 1
+  FROM v JOIN y USING (sync_id) WHERE v.verdict <> 'ok'
+UNION ALL
+SELECT 'validation_old', y.name, NULL, 'warning', coalesce(to_char(v.finished_at, 'YYYY-MM-DD HH24:MI'), 'never'), y.max_age::text, 'The sync was not validated for long.',
+       format('SELECT bcmig_validate(%L);', y.name), 1
+  FROM y LEFT JOIN v USING (sync_id) WHERE y.state = 'streaming' AND coalesce(v.finished_at, y.since) < clock_timestamp() - y.max_age;
+COMMENT ON VIEW bcmig.alert_condition IS 'What is wrong at this moment, for the manager, which raises and clears alerts by it; looks: how often in a row it must be so.';
 
 CREATE VIEW bcmig.alert AS
 SELECT alert_id, name, sync_name AS sync, target, severity, raised_at, cleared_at, value, bound, detail, fix

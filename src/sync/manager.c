@@ -44,6 +44,7 @@ extern PGDLLEXPORT void bcmig_manager_main(Datum arg);
 
 #define RELOAD_INTERVAL		10000	/* ms; configuration is re-read at least so often */
 #define CHAIN_INTERVAL		200		/* ms between two steps of the audit chain */
+#define ALERT_INTERVAL		5000	/* ms; alerts are looked for every second nap, or so often */
 #define CLEANUP_INTERVAL	60000	/* ms between two clean-ups of bcmig.sync_batch */
 #define SHORT_RETRY			10000	/* ms until the server is asked again for a worker it refused */
 #define FEEDS_AT_A_TIME		100		/* dropped in one transaction */
@@ -338,6 +339,8 @@ clean_up(void)
 		CHECK_FOR_INTERRUPTS();
 		bcmig_start_transaction();
 		bcmig_catalog_begin(&scope);
+		bcmig_sql("DELETE FROM bcmig.alert_log WHERE cleared_at < now() - $1 * interval '1 minute'",
+				  "i", bcmig_sync_batch_retention);
 		deleted = bcmig_sql("DELETE FROM bcmig.sync_batch WHERE batch_id IN (SELECT batch_id FROM bcmig.sync_batch "
 							" WHERE started_at < now() - $1 * interval '1 minute' ORDER BY batch_id LIMIT $2)",
 							"ii", Max(bcmig_sync_batch_retention, LADDER_MINUTES), CLEANUP_ROWS);
@@ -427,6 +430,7 @@ bcmig_manager_main(Datum arg)
 	TimestampTz last_load = 0;
 	TimestampTz last_cleanup = GetCurrentTimestamp();
 	TimestampTz next_chain = 0;
+	TimestampTz next_alerts = 0;
 
 	bcmig_process_start("bcmig manager");
 	if (!extension_exists())
@@ -474,6 +478,12 @@ bcmig_manager_main(Datum arg)
 			clean_up();
 			last_cleanup = now;
 		}
+		if (next_alerts <= now)
+		{
+			bcmig_look_for_alerts();
+			next_alerts = TimestampTzPlusMilliseconds(now, Min(2 * bcmig_naptime, ALERT_INTERVAL));
+		}
+		wait = until(wait, next_alerts, now);
 		if (next_chain <= now)
 		{
 			bool		more = bcmig_audit_chain();
