@@ -224,6 +224,7 @@ bcmig_audit_chain(void)
 
 	bcmig_start_transaction();
 	bcmig_catalog_begin(&scope);
+	bcmig_brief_locks();
 	if (bcmig_sql("SELECT 1 FROM bcmig.audit_pending LIMIT 1", "") > 0)
 	{
 		int64		rows = read_head(hash);

@@ -113,6 +113,12 @@ bcmig_catalog_begin(BcmigCatalogScope *scope)
 }
 
 void
+bcmig_brief_locks(void)
+{
+	(void) set_config_option("lock_timeout", "1s", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+}
+
+void
 bcmig_catalog_end(BcmigCatalogScope *scope)
 {
 	bcmig_restore_user(scope);

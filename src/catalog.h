@@ -29,6 +29,9 @@ typedef struct BcmigCatalogScope
 extern void bcmig_catalog_begin(BcmigCatalogScope *scope);
 extern void bcmig_catalog_end(BcmigCatalogScope *scope);
 
+/* wait a second at most for a lock, to the end of the scope */
+extern void bcmig_brief_locks(void);
+
 /*
  * A transaction of our own processes, with an active snapshot.  The memory
  * context of the caller is current again after the end.

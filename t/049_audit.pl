@@ -154,6 +154,20 @@ is(green("SELECT seq = (SELECT max(seq) FROM bcmig.audit_chain) AND audit_id < (
 	'who commits late gets the last place, with an old id');
 is(verdict(), '|ok, ends with ' . own_chain(), 'ok');
 
+# somebody locks the chain: the syncs go on, and it is made up for
+my $lock = $green->background_psql('postgres', on_error_die => 1);
+$lock->query_safe('BEGIN; LOCK TABLE bcmig.audit_chain, bcmig.alert_log');
+green(q{SELECT bcmig_add_table('c1', 'a', 'public.a'); SELECT bcmig_start_sync('c1', force => true)});
+$blue->safe_psql('postgres', q{INSERT INTO a VALUES (1000, 'while locked', 0)});
+ok($green->poll_query_until('postgres', q{SELECT v = 'while locked' FROM a WHERE id = 1000}), 'a change arrives while the chain is locked');
+ok($green->poll_query_until('postgres', q{SELECT count(*) > 0 FROM bcmig.audit_pending}), 'what was written waits');
+$lock->query_safe('COMMIT');
+$lock->quit;
+chained('once it is free again');
+green(q{SELECT bcmig_stop_sync('c1')});
+ok($green->poll_query_until('postgres', q{SELECT state = 'stopped' FROM bcmig.sync_state JOIN bcmig.sync USING (sync_id) WHERE name = 'c1'}), 'stopped');
+chained();
+
 my $point = hold_point($green, 'audit_chain_before_commit');
 green(q{SELECT bcmig_alter_sync('c0', '{"batch_rows": 7}')});
 ok($green->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted}), 'the manager is about to commit the chain');

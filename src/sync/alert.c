@@ -101,10 +101,10 @@ is_due(List **now, MemoryContext context, const char *key, int looks)
 	return false;
 }
 
-void
+bool
 bcmig_look_for_alerts(void)
 {
-	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "bcmig alerts", ALLOCSET_SMALL_SIZES);
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "bcmig alerts", ALLOCSET_SMALL_SIZES);
 	List	   *now = NIL;
 	BcmigCatalogScope scope;
 	SPITupleTable *rows;
@@ -112,6 +112,7 @@ bcmig_look_for_alerts(void)
 
 	bcmig_start_transaction();
 	bcmig_catalog_begin(&scope);
+	bcmig_brief_locks();
 	look_at_audit();
 	n = bcmig_sql("SELECT o.alert_id, coalesce(c.name, o.name), coalesce(c.sync, o.sync_name), coalesce(c.target, o.target), "
 				  " c.severity, c.value, c.bound, coalesce(c.detail, o.detail), c.fix, coalesce(c.looks, o.looks) "
@@ -150,6 +151,8 @@ bcmig_look_for_alerts(void)
 
 	if (counted_context != NULL)
 		MemoryContextDelete(counted_context);
+	MemoryContextSetParent(context, TopMemoryContext);
 	counted_context = context;
 	counted = now;
+	return false;
 }

@@ -45,6 +45,7 @@ extern PGDLLEXPORT void bcmig_manager_main(Datum arg);
 #define RELOAD_INTERVAL		10000	/* ms; configuration is re-read at least so often */
 #define CHAIN_INTERVAL		200		/* ms between two steps of the audit chain */
 #define ALERT_INTERVAL		5000	/* ms; alerts are looked for every second nap, or so often */
+#define ASIDE_RETRY			5000	/* ms until something beside the point is tried again */
 #define CLEANUP_INTERVAL	60000	/* ms between two clean-ups of bcmig.sync_batch */
 #define SHORT_RETRY			10000	/* ms until the server is asked again for a worker it refused */
 #define FEEDS_AT_A_TIME		100		/* dropped in one transaction */
@@ -423,14 +424,57 @@ until(long wait, TimestampTz then, TimestampTz now)
 	return then > now ? Min(wait, Max(10, TimestampDifferenceMilliseconds(now, then))) : wait;
 }
 
+/*
+ * What a manager does beside its task: if it fails, because somebody has locked
+ * the audit log, the syncs go on.
+ */
+typedef struct Aside
+{
+	bool		(*work) (void); /* is there more at once? */
+	int			interval;		/* ms */
+	int			naps;			/* so many naps, when they are shorter; 0 = no matter */
+	TimestampTz next;
+} Aside;
+
+static Aside asides[] = {
+	{bcmig_look_for_alerts, ALERT_INTERVAL, 2},
+	{bcmig_audit_chain, CHAIN_INTERVAL, 0},
+};
+
+/* returns when it is due again */
+static TimestampTz
+do_aside(Aside *a)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	volatile long wait = a->naps > 0 ? Min(a->interval, a->naps * bcmig_naptime) : a->interval;
+
+	if (a->next > GetCurrentTimestamp())
+		return a->next;
+	PG_TRY();
+	{
+		if (a->work())
+			wait = 1;
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(caller);
+		EmitErrorReport();
+		FlushErrorState();
+		AbortCurrentTransaction();
+		MemoryContextSwitchTo(caller);
+		wait = ASIDE_RETRY;
+	}
+	PG_END_TRY();
+	a->next = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), wait);
+	return a->next;
+}
+
 void
 bcmig_manager_main(Datum arg)
 {
 	MemoryContext loop_context;
 	TimestampTz last_load = 0;
 	TimestampTz last_cleanup = GetCurrentTimestamp();
-	TimestampTz next_chain = 0;
-	TimestampTz next_alerts = 0;
 
 	bcmig_process_start("bcmig manager");
 	if (!extension_exists())
@@ -478,23 +522,8 @@ bcmig_manager_main(Datum arg)
 			clean_up();
 			last_cleanup = now;
 		}
-		if (next_alerts <= now)
-		{
-			bcmig_look_for_alerts();
-			next_alerts = TimestampTzPlusMilliseconds(now, Min(2 * bcmig_naptime, ALERT_INTERVAL));
-		}
-		wait = until(wait, next_alerts, now);
-		if (next_chain <= now)
-		{
-			bool		more = bcmig_audit_chain();
-
-			now = GetCurrentTimestamp();
-			next_chain = more ? now : TimestampTzPlusMilliseconds(now, CHAIN_INTERVAL);
-			if (more)
-				wait = 0;
-		}
-		else
-			wait = until(wait, next_chain, now);	/* what woke us may be a row to chain */
+		for (int i = 0; i < lengthof(asides); i++)
+			wait = until(wait, do_aside(&asides[i]), GetCurrentTimestamp());
 		pgstat_report_stat(false);
 
 		/* a table, poller or worker that waits out its backoff may be due before long */
