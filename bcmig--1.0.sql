@@ -39,7 +39,7 @@ INSERT INTO bcmig.option (name, scope, kind, unit, default_value, min_value, max
  ('error_threshold',    '{sync,table}', 'percent',  '%',    '5',      0, 100,     NULL, 'A table is suspended when more than this share of its rows failed within five minutes (of at least 100 rows).'),
  ('max_errors',         '{sync,table}', 'integer',  'rows', '1000',   1, 10000000, NULL, 'A table is suspended when it has this many quarantined rows; a window stops there and is read again when the table is resumed.'),
  ('on_error',           '{sync,table}', 'enum',     NULL,   'quarantine', NULL, NULL, '{quarantine,suspend}', 'A row that green refuses: kept in quarantine while the others go on, or the first one suspends its table before anything later is applied.'),
- ('validate_max_age',   '{sync}',       'interval', 'ms',   '7d', 60000, 31536000000, NULL, 'An alert is raised when the last validation of the whole sync is older than this.'),
+ ('proof_age',   '{sync}',       'interval', 'ms',   '7d', 60000, 31536000000, NULL, 'An alert is raised when the last validation of the whole sync is older than this.'),
  ('max_retries',        '{sync,table}', 'integer',  'times', '3',     0, 1000,    NULL, 'Attempts at a statement that failed on blue (not for an unreachable blue) before the table is suspended.'),
  ('sweep_interval',     '{sync,table}', 'interval', 'ms',   '15min', 1000, 604800000, NULL, 'Time between two key sweeps of a table whose deletes are not in a change feed.'),
  ('max_delete_percent', '{sync,table}', 'percent',  '%',    '20',     0, 100,     NULL, 'A sweep or window that would delete more than this share of a green table suspends it until it is resumed by hand.'),
@@ -1009,7 +1009,7 @@ CREATE VIEW bcmig.alert_condition AS
 WITH y AS MATERIALIZED (
     SELECT y.sync_id, y.name, s.state, s.since, s.last_error, l.lag, l.synced_through, b.clock, b.blocked_by, e.name AS environment,
            interval '1 ms' * coalesce((y.options ->> 'max_latency')::bigint, 100) AS max_latency,
-           interval '1 ms' * coalesce((y.options ->> 'validate_max_age')::bigint, 604800000) AS max_age,
+           interval '1 ms' * coalesce((y.options ->> 'proof_age')::bigint, 604800000) AS max_age,
            interval '1 ms' * (3000 + 3 * coalesce(nullif(y.options ->> 'poll_interval', 'auto')::bigint, 0)) AS between_polls,
            -- deletes that come by sweep are known once a sweep is over
            interval '1.5 ms' * coalesce((SELECT max(coalesce(t.options ->> 'sweep_interval', y.options ->> 'sweep_interval', '900000')::bigint)

@@ -186,7 +186,7 @@ ok($green->poll_query_until('postgres', "SELECT every(repaired_at IS NOT NULL) F
 green(q{SELECT bcmig_validate('s', mode => 'full')});
 wait_sync($green, 's', 'validated');
 once('validation');
-green(q{SELECT bcmig_alter_sync('s', '{"validate_max_age": "1d"}'); UPDATE bcmig.validation_run SET finished_at = finished_at - interval '25 hours'});
+green(q{SELECT bcmig_alter_sync('s', '{"proof_age": "1d"}'); UPDATE bcmig.validation_run SET finished_at = finished_at - interval '25 hours'});
 alert('validation_old', undef, 1, 'the last validation is old');
 green(q{SELECT bcmig_validate('s')});
 once('validation_old');
