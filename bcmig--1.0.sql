@@ -39,7 +39,7 @@ INSERT INTO bcmig.option (name, scope, kind, unit, default_value, min_value, max
  ('error_threshold',    '{sync,table}', 'percent',  '%',    '5',      0, 100,     NULL, 'A table is suspended when more than this share of its rows failed within five minutes (of at least 100 rows).'),
  ('max_errors',         '{sync,table}', 'integer',  'rows', '1000',   1, 10000000, NULL, 'A table is suspended when it has this many quarantined rows; a window stops there and is read again when the table is resumed.'),
  ('on_error',           '{sync,table}', 'enum',     NULL,   'quarantine', NULL, NULL, '{quarantine,suspend}', 'A row that green refuses: kept in quarantine while the others go on, or the first one suspends its table before anything later is applied.'),
- ('proof_age',   '{sync}',       'interval', 'ms',   '7d', 60000, 31536000000, NULL, 'An alert is raised when the last validation of the whole sync is older than this.'),
+ ('proof_age',         '{sync}',       'interval', 'ms',   '7d', 60000, 31536000000, NULL, 'An alert is raised when the last validation of the whole sync is older than this.'),
  ('max_retries',        '{sync,table}', 'integer',  'times', '3',     0, 1000,    NULL, 'Attempts at a statement that failed on blue (not for an unreachable blue) before the table is suspended.'),
  ('sweep_interval',     '{sync,table}', 'interval', 'ms',   '15min', 1000, 604800000, NULL, 'Time between two key sweeps of a table whose deletes are not in a change feed.'),
  ('max_delete_percent', '{sync,table}', 'percent',  '%',    '20',     0, 100,     NULL, 'A sweep or window that would delete more than this share of a green table suspends it until it is resumed by hand.'),
