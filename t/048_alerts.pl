@@ -24,6 +24,7 @@ my ($listener, @events);
 sub listen_again
 {
 	$listener = $green->background_psql('postgres', on_error_die => 1);
+	$listener->set_query_timer_restart(1);	# a bound for each question, not for the session
 	$listener->query_safe('LISTEN bcmig_events');
 }
 sub events
