@@ -201,9 +201,6 @@ typedef struct BcmigTable
 	int64		rows_deleted;
 	int64		windows;
 	TimestampTz last_applied_at;
-	int64		ladder_rows;	/* counters of the present five minutes */
-	int64		ladder_errors;
-	TimestampTz ladder_since;
 	int			quarantined;	/* entries in bcmig.quarantine */
 	uint64		name_hash;		/* of source schema and table, for the poller */
 	bool		hinted;			/* moves may be missed by polls */

@@ -179,9 +179,12 @@ bcmig_run_finish(const BcmigRun *run)
 	if (bcmig_sql("UPDATE bcmig.validation_run r SET state = 'finished', finished_at = clock_timestamp(), verdict = "
 				  " (SELECT CASE coalesce(min(p.rank), 2) WHEN 1 THEN 'different' WHEN 2 THEN 'inconclusive' ELSE 'ok' END "
 				  "  FROM bcmig.validation_verdict p WHERE p.run_id = r.run_id) "
-				  "WHERE r.run_id = $1 AND r.state = 'running' RETURNING verdict", "I", run->run_id) > 0)
+				  "WHERE r.run_id = $1 AND r.state = 'running' RETURNING verdict, "
+				  " (SELECT format('%I.%I', t.target_schema, t.target_table) FROM bcmig.sync_table t WHERE t.table_id = r.table_id)",
+				  "I", run->run_id) > 0)
 	{
-		bcmig_audit("state", run->sync_name, NULL, "validated", psprintf("run " INT64_FORMAT ": %s", run->run_id, bcmig_get_text(0, 1)));
+		bcmig_audit("validation", run->sync_name, bcmig_get_text(0, 2), bcmig_get_text(0, 1),
+					psprintf("run " INT64_FORMAT ", %s", run->run_id, run->mode));
 		bcmig_config_changed();
 	}
 	bcmig_catalog_end(&scope);
@@ -193,8 +196,7 @@ bcmig_run_finish(const BcmigRun *run)
 static void
 job_failed(const BcmigJob *job, const ErrorData *edata, bool passing)
 {
-	char	   *message = psprintf("%s: %s%s%s%s", unpack_sql_state(edata->sqlerrcode), edata->message,
-								   edata->detail ? " (" : "", edata->detail ? edata->detail : "", edata->detail ? ")" : "");
+	char	   *message = bcmig_error_text(edata, true);
 	BcmigCatalogScope scope;
 	BcmigTable *live;
 

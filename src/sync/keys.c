@@ -155,7 +155,7 @@ mend_duplicates(BcmigWork *work)
 									  table->target_name, bcmig_key_condition(table)));
 	SPI_finish();
 	bcmig_end_transaction();
-	bcmig_apply_batches(table, spool, true, &applied);
+	bcmig_apply_batches(table, spool, true, 0, &applied);
 	bcmig_spool_end(spool);
 	ereport(LOG,
 			(errmsg("bcmig: %d keys stood twice in %s after the copy and were read again",

@@ -75,6 +75,9 @@ extern Sync *bcmig_find_managed_sync(Config *c, int sync_id);
 /* schedule.c: hands out jobs, returns how many workers were missing */
 extern int	bcmig_schedule(void);
 
+/* alert.c: raise and clear alerts; opens its own transaction, returns false */
+extern bool bcmig_look_for_alerts(void);
+
 /* manager.c: workers */
 extern int	bcmig_workers_short;	/* that the server would not give at the last try */
 extern bool bcmig_may_launch_worker(TimestampTz now);

@@ -566,7 +566,11 @@ bcmig_sql_make_views(PG_FUNCTION_ARGS)
 	BcmigSync  *sync = bcmig_load_sync(bcmig_arg_text(fcinfo, 0, "sync"));
 	int			after = 0;
 	int			views = bcmig_make_views(sync, &after, INT_MAX);
+	BcmigCatalogScope scope;
 
 	bcmig_grant_select(sync);
+	bcmig_catalog_begin(&scope);
+	bcmig_audit("command", sync->name, NULL, "bcmig.make_views", psprintf("%d views", views));
+	bcmig_catalog_end(&scope);
 	PG_RETURN_INT32(views);
 }

@@ -44,6 +44,8 @@
 extern PGDLLEXPORT void bcmig_worker_main(Datum arg);
 
 #define LOCK_TIMEOUT		"10s"
+#define SAME_ERROR_AGAIN	300000	/* ms until the same error of a table is audited again */
+#define OTHER_ERROR_AGAIN	10000	/* ms between two errors of a table in the audit log */
 #define DOUBT_RETRIES		5		/* more of them while blue's schema is looked at */
 #define FETCH_BYTES			(1024 * 1024)	/* wanted per fetch */
 #define MOST_FETCH_ROWS		10000
@@ -367,15 +369,21 @@ record_failure(const BcmigJob *job, const ErrorData *edata, bool from_blue)
 	if (table != NULL)
 	{
 		BcmigStored stored;
-		char	   *message = psprintf("%s: %s%s%s%s", unpack_sql_state(edata->sqlerrcode), edata->message,
-									   edata->detail ? " (" : "", edata->detail ? edata->detail : "",
-									   edata->detail ? ")" : "");
+		char	   *message = bcmig_error_text(edata, true);
+		bool		news;
 		BcmigWork	work = {.table = table};
 
 		bcmig_catalog_begin(&scope);
+
 		bcmig_sql("UPDATE bcmig.table_state SET last_error = $2, last_error_at = clock_timestamp() WHERE table_id = $1",
 				  "it", table->table_id, message);
-		if (!connection)
+
+		/* what goes on failing is not written down each time */
+		news = bcmig_sql("SELECT FROM bcmig.audit_log WHERE kind = 'error' AND sync_name = $1 AND target = $2 "
+						 "AND at > clock_timestamp() - CASE WHEN detail = $3 THEN $4 ELSE $5 END * interval '1 ms' "
+						 "AND at > clock_timestamp() - $4 * interval '1 ms' LIMIT 1",
+						 "tttii", table->sync_name, table->target_name, message, SAME_ERROR_AGAIN, OTHER_ERROR_AGAIN) == 0;
+		if (news && !connection)
 			bcmig_audit("error", table->sync_name, table->target_name, bcmig_job_name(job->kind), message);
 		bcmig_catalog_end(&scope);
 		if (!passing && job->kind != BCMIG_JOB_MAKE)
