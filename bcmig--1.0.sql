@@ -969,6 +969,15 @@ SELECT s.sync, s.state, s.lag, 0::numeric,
 END;
 COMMENT ON FUNCTION bcmig_status(text) IS 'report: one line a sync: state, lag, share of traffic on green, proof, problems, and the next step as a statement to run.';
 
+CREATE FUNCTION bcmig_health_report(sync text DEFAULT NULL, format text DEFAULT 'text') RETURNS text
+    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION bcmig_health_report(text, text) IS 'report: how a sync, or all and all together, did in the last five minutes: latency, records processed, workers, error rate, and an assessment: excellent (average latency at most 100 ms, at most 1 % of the rows failed), good (500 ms, 5 %), needs attention, or unknown. format: text or json.';
+
+CREATE FUNCTION bcmig_sync_report(sync text DEFAULT NULL, format text DEFAULT 'text') RETURNS text
+    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION bcmig_sync_report(text, text) IS 'report: how a sync, or all and all together, did in the last seven days: tables configured and active, latency, rows, error rate, and an assessment: excellent (average latency at most 1 s, at most 1 % of the rows failed), good (5 s, 5 %), needs attention, or unknown. format: text or json.';
+
+REVOKE ALL ON FUNCTION bcmig_health_report(text, text), bcmig_sync_report(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION bcmig.exact(anyelement, anyelement, text), bcmig.live_workers(), bcmig.live_blues(),
     bcmig.live_tables(), bcmig.live_syncs(), bcmig_status(text) FROM PUBLIC;
 REVOKE ALL ON PROCEDURE bcmig_wait_sync(text, text, interval) FROM PUBLIC;
@@ -977,7 +986,7 @@ REVOKE ALL ON PROCEDURE bcmig_wait_sync(text, text, interval) FROM PUBLIC;
 GRANT USAGE ON SCHEMA bcmig TO pg_monitor;
 GRANT SELECT ON ALL TABLES IN SCHEMA bcmig TO pg_monitor;
 GRANT EXECUTE ON FUNCTION bcmig.live_workers(), bcmig.live_blues(), bcmig.live_tables(), bcmig.live_syncs(),
-    bcmig_status(text) TO pg_monitor;
+    bcmig_status(text), bcmig_health_report(text, text), bcmig_sync_report(text, text) TO pg_monitor;
 
 -- what a dump of the database takes along: all that is not in this script
 SELECT pg_extension_config_dump('bcmig.environment', $$WHERE side = 'blue'$$);
