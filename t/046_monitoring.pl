@@ -45,7 +45,11 @@ $ENV{DATA_SOURCE_NAME} = sprintf('user=bcmig_exporter host=%s port=%d dbname=pos
 my $exporter = IPC::Run::start([ 'prometheus-postgres-exporter', "--extend.query-path=$dir/queries.yaml",
 	"--web.listen-address=127.0.0.1:$port", '--disable-default-metrics', '--disable-settings-metrics' ], '<', '/dev/null', '>&', \$out);
 
-END { $exporter->kill_kill if defined $exporter }
+END
+{
+	local $?;
+	$exporter->kill_kill if defined $exporter;
+}
 
 # series "name{labels}" => value
 sub metrics
