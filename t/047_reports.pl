@@ -106,6 +106,17 @@ $text = text('sync');
 is(scalar(() = $text =~ /^Synchronisation of /mg), 3, 'text: three blocks');
 like($text, qr/^Synchronisation of all syncs, last 7 days$/m, 'text: the total is named');
 is(value($text, 'coverage'), '100.0 %', 'text: coverage');
+note($_) foreach text('health'), $text;
+
+# --- jobs that fail ---
+$green->safe_psql('postgres', 'ALTER TABLE a RENAME v TO w');
+$blue->safe_psql('postgres', q{UPDATE a SET v = 'renamed' WHERE id = 700});
+ok($green->poll_query_until('postgres', q{SELECT sum(errors) > 0 FROM bcmig.metric}), 'a job that failed is an error');
+$green->safe_psql('postgres', 'ALTER TABLE a RENAME w TO v');
+ok($green->poll_query_until('postgres', q{SELECT v = 'renamed' FROM a WHERE id = 700}), 'the next one does it');
+ok($green->poll_query_until('postgres', q{SELECT sum(errors) = (SELECT count(*) FROM bcmig.audit_log WHERE kind = 'error') FROM bcmig.metric}),
+	'as many as the audit log has');
+is(json('health', 'one')->{syncs}->[0]->{jobs_failed}, $green->safe_psql('postgres', q{SELECT count(*) FROM bcmig.audit_log WHERE kind = 'error'}), 'and the report');
 
 # --- what was done just before a stop is counted, though the live table is gone when the row is written ---
 sub interval
@@ -230,8 +241,6 @@ like(error_of('SELECT bcmig_health_report()', 'stranger'), qr/42501/, 'a strange
 like(error_of('SELECT * FROM bcmig.metric', 'stranger'), qr/42501/, 'nor read');
 is(error_of('SELECT bcmig_health_report(), bcmig_sync_report(), count(*) FROM bcmig.metric', 'watcher'), '', 'pg_monitor reads all, as of bcmig_status');
 like(error_of('DELETE FROM bcmig.metric', 'watcher'), qr/42501/, 'and writes nothing');
-
-diag($_) foreach $ENV{SHOW_REPORTS} ? (text('health'), text('sync')) : ();
 
 # --- a dropped sync takes its rows along ---
 $green->safe_psql('postgres', q{SELECT bcmig_drop_sync('two')});

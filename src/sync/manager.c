@@ -424,16 +424,17 @@ until(long wait, TimestampTz then, TimestampTz now)
 static void
 sleep_and_sample(long wait)
 {
-	TimestampTz end = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), wait);
 	int			events;
 
 	do
 	{
+		long		nap = wait;
+
 		if (bcmig_report_room != NULL)
-			wait = Min(wait, bcmig_report_room->sample(GetCurrentTimestamp()));
+			nap = Min(nap, bcmig_report_room->sample(GetCurrentTimestamp()));
 		events = WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						   wait, PG_WAIT_EXTENSION);
-		wait = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), end);
+						   nap, PG_WAIT_EXTENSION);
+		wait -= nap;
 	} while ((events & WL_LATCH_SET) == 0 && wait > 0);
 	ResetLatch(MyLatch);
 }
