@@ -286,6 +286,49 @@ CREATE TABLE bcmig.sync_batch (
 CREATE INDEX sync_batch_started_at ON bcmig.sync_batch USING brin (started_at);
 COMMENT ON TABLE bcmig.sync_batch IS 'What was applied, a row per window, chunk, sweep or compare that changed something; kept for bcmig.sync_batch_retention.';
 
+CREATE TABLE bcmig.metric (
+    sync_id          integer NOT NULL,
+    minute           timestamptz NOT NULL,
+    seconds          double precision NOT NULL,
+    samples          integer NOT NULL,
+    unknown          integer NOT NULL,
+    copying          integer NOT NULL,
+    lag_avg_ms       double precision,
+    lag_p95_ms       double precision,
+    lag_max_ms       double precision,
+    lag_buckets      integer[],
+    rows_written     bigint NOT NULL,
+    rows_deleted     bigint NOT NULL,
+    rows_failed      bigint NOT NULL,
+    bytes_copied     bigint NOT NULL,
+    errors           bigint NOT NULL,
+    workers          double precision NOT NULL,
+    blue_answer_ms   double precision,
+    tables           bigint NOT NULL,
+    tables_streaming bigint NOT NULL,
+    quarantined      bigint NOT NULL,
+    conflicts        bigint NOT NULL,
+    PRIMARY KEY (sync_id, minute)
+);
+CREATE INDEX metric_minute ON bcmig.metric USING brin (minute);
+COMMENT ON TABLE bcmig.metric IS 'A row a minute per running sync, kept for bcmig.metric_retention. Not a foreign key of sync: the manager must not wait for an open transaction of a person.';
+COMMENT ON COLUMN bcmig.metric.minute IS 'when the time the row stands for began: a whole minute (bcmig.metric_interval), but for the first row after a start';
+COMMENT ON COLUMN bcmig.metric.seconds IS 'how long that time was';
+COMMENT ON COLUMN bcmig.metric.samples IS 'times the lag was looked at and known; it is looked at 300 times in a row, at equal distances';
+COMMENT ON COLUMN bcmig.metric.unknown IS 'times it was unknown: blue does not answer, a table is suspended or not proved yet';
+COMMENT ON COLUMN bcmig.metric.copying IS 'times it was unknown because tables are read for the first time or again';
+COMMENT ON COLUMN bcmig.metric.lag_avg_ms IS 'how old synced_through was, on average; NULL = never known';
+COMMENT ON COLUMN bcmig.metric.lag_p95_ms IS 'not exceeded by 95 of 100 samples';
+COMMENT ON COLUMN bcmig.metric.lag_buckets IS 'samples below 1 ms, below 2^(1/4) ms, below 2^(2/4) ms, ...: what a percentile of many rows is made from';
+COMMENT ON COLUMN bcmig.metric.rows_written IS 'rows inserted and updated by windows, copies, sweeps, retries and repairs that committed';
+COMMENT ON COLUMN bcmig.metric.rows_failed IS 'rows green refused (quarantine), each time a new version of a row failed; retries that change nothing do not count';
+COMMENT ON COLUMN bcmig.metric.bytes_copied IS 'of copy chunks; bytes of windows are not known';
+COMMENT ON COLUMN bcmig.metric.errors IS 'jobs that failed';
+COMMENT ON COLUMN bcmig.metric.workers IS 'workers at work for this sync, on average';
+COMMENT ON COLUMN bcmig.metric.blue_answer_ms IS 'how long blue took to answer a poll, on average; NULL = it did not';
+COMMENT ON COLUMN bcmig.metric.quarantined IS 'rows in quarantine when the row was written';
+COMMENT ON COLUMN bcmig.metric.conflicts IS 'open conflicts when the row was written';
+
 CREATE TABLE bcmig.quarantine (
     quarantine_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     sync_id       integer NOT NULL,
@@ -1164,6 +1207,15 @@ SELECT s.sync, s.state, s.lag, 0::numeric,
 END;
 COMMENT ON FUNCTION bcmig_status(text) IS 'report: one line a sync: state, lag, share of traffic on green, proof, problems, and the next step as a statement to run.';
 
+CREATE FUNCTION bcmig_health_report(sync text DEFAULT NULL, format text DEFAULT 'text') RETURNS text
+    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION bcmig_health_report(text, text) IS 'report: how a sync, or all and all together, did in the last five minutes: latency, records processed, workers, error rate, and an assessment: excellent (average latency at most 100 ms, at most 1 % of the rows failed), good (500 ms, 5 %), needs attention, or unknown. format: text or json.';
+
+CREATE FUNCTION bcmig_sync_report(sync text DEFAULT NULL, format text DEFAULT 'text') RETURNS text
+    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION bcmig_sync_report(text, text) IS 'report: how a sync, or all and all together, did in the last seven days: tables configured and active, latency, rows, error rate, and an assessment: excellent (average latency at most 1 s, at most 1 % of the rows failed), good (5 s, 5 %), needs attention, or unknown. format: text or json.';
+
+REVOKE ALL ON FUNCTION bcmig_health_report(text, text), bcmig_sync_report(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION bcmig.exact(anyelement, anyelement, text), bcmig.live_workers(), bcmig.live_blues(),
     bcmig.live_tables(), bcmig.live_syncs(), bcmig_status(text) FROM PUBLIC;
 REVOKE ALL ON PROCEDURE bcmig_wait_sync(text, text, interval) FROM PUBLIC;
@@ -1173,7 +1225,8 @@ GRANT USAGE ON SCHEMA bcmig TO pg_monitor;
 GRANT SELECT ON ALL TABLES IN SCHEMA bcmig TO pg_monitor;
 GRANT EXECUTE ON FUNCTION bcmig.live_workers(), bcmig.live_blues(), bcmig.live_tables(), bcmig.live_syncs(),
     bcmig_status(text), bcmig.audit_hash(bytea, bigint, timestamptz, text, text, text, text, text, text),
-    bcmig.audit_defects(bigint, bigint), bcmig_verify_audit() TO pg_monitor;
+    bcmig.audit_defects(bigint, bigint), bcmig_verify_audit(),
+    bcmig_health_report(text, text), bcmig_sync_report(text, text) TO pg_monitor;
 
 -- what a dump of the database takes along: all that is not in this script
 SELECT pg_extension_config_dump('bcmig.environment', $$WHERE side = 'blue'$$);
@@ -1187,6 +1240,7 @@ SELECT pg_extension_config_dump('bcmig.sync_state', '');
 SELECT pg_extension_config_dump('bcmig.table_state', '');
 SELECT pg_extension_config_dump('bcmig.copy_chunk', '');
 SELECT pg_extension_config_dump('bcmig.sync_batch', '');
+SELECT pg_extension_config_dump('bcmig.metric', '');
 SELECT pg_extension_config_dump('bcmig.quarantine', '');
 SELECT pg_extension_config_dump('bcmig.request', '');
 SELECT pg_extension_config_dump('bcmig.schema_change', '');

@@ -355,6 +355,7 @@ load_chunk(BcmigWork *work, const Chunk *chunk, const BcmigReading *reading)
 		bcmig_debug_point("copy_chunk_loaded");
 		bcmig_end_transaction();
 		count_copied(work, rows);
+		bcmig_count_rows(work, &applied, bytes);
 		loaded = true;
 	}
 	PG_CATCH();
@@ -414,6 +415,7 @@ spool_chunk(BcmigWork *work, const Chunk *chunk, const BcmigReading *reading, bo
 		bcmig_publish_state(table->table_id, BCMIG_SUSPENDED);
 	if (!applied.stopped)
 		count_copied(work, spool->upserts);
+	bcmig_count_rows(work, &applied, 0);
 	bcmig_spool_end(spool);
 }
 

@@ -66,6 +66,8 @@ typedef struct Backoff
 	TimestampTz not_before;
 } Backoff;
 
+const BcmigReportRoom *bcmig_report_room = NULL;
+
 static Child children[BCMIG_MAX_SLOTS];
 static bool reload = true;
 static Oid	sync_table_relid;	/* what bcmig_config_changed() invalidates */
@@ -469,6 +471,28 @@ do_aside(Aside *a)
 	return a->next;
 }
 
+/*
+ * Sleep until something wakes us, at most "wait" ms.  Samples for reports are
+ * taken meanwhile, without going through all tables again.
+ */
+static void
+sleep_and_sample(long wait)
+{
+	int			events;
+
+	do
+	{
+		long		nap = wait;
+
+		if (bcmig_report_room != NULL)
+			nap = Min(nap, bcmig_report_room->sample(GetCurrentTimestamp()));
+		events = WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						   nap, PG_WAIT_EXTENSION);
+		wait -= nap;
+	} while ((events & WL_LATCH_SET) == 0 && wait > 0);
+	ResetLatch(MyLatch);
+}
+
 void
 bcmig_manager_main(Datum arg)
 {
@@ -541,8 +565,8 @@ bcmig_manager_main(Datum arg)
 		}
 		if (worker_backoff.failures > 0)
 			wait = until(wait, worker_backoff.not_before, now);
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 wait, PG_WAIT_EXTENSION);
-		ResetLatch(MyLatch);
+		if (bcmig_report_room != NULL)
+			wait = until(wait, bcmig_report_room->store(now), now);
+		sleep_and_sample(wait);
 	}
 }

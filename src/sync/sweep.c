@@ -320,6 +320,7 @@ compare(BcmigWork *work, const BcmigStored *stored, const BcmigReading *reading)
 	bcmig_catalog_end(&scope);
 	bcmig_end_transaction();
 	bcmig_spool_end(spool);
+	bcmig_count_rows(work, &applied, 0);
 	if (first)
 		bcmig_publish_state(table->table_id, BCMIG_STREAMING);
 	publish_sweep(work, reading->horizon, reading->poll, started, true);

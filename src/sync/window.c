@@ -418,6 +418,7 @@ window_done(Window *w)
 {
 	if (!w->applied.stopped)
 		publish_window(w->work, &w->reading, &w->applied);
+	bcmig_count_rows(w->work, &w->applied, 0);
 
 	/* two rows that swapped a unique value may have been in two batches */
 	if (w->applied.quarantined > 0 && !w->end.suspended)
@@ -590,6 +591,7 @@ bcmig_reread_keys(BcmigWork *work, const char *kind, int n, char **keys,
 	RereadEnd	end;
 	BcmigReading reading;
 	BcmigSpool *spool;
+	BcmigApplied done = {0};
 
 	end.kind = kind;
 	end.started = GetCurrentTimestamp();
@@ -601,9 +603,17 @@ bcmig_reread_keys(BcmigWork *work, const char *kind, int n, char **keys,
 	bcmig_read(work, work->dialect->rows_by_key(work->table, n, keys), 0, &spool->receiver);
 	bcmig_end_transaction();
 	bcmig_check_same_blue(&reading, &spool->receiver.signs);
-	(void) apply_spool(work, spool, applied, false, reread_last_step, &end);
+	(void) apply_spool(work, spool, &done, false, reread_last_step, &end);
 	bcmig_spool_end(spool);
 	bcmig_applier_unlock(work, ExclusiveLock);
+	applied->written += done.written;
+	applied->deleted += done.deleted;
+	applied->quarantined += done.quarantined;
+
+	/* a row that still fails was counted when it failed first */
+	if (strcmp(kind, "retry") == 0)
+		done.quarantined = 0;
+	bcmig_count_rows(work, &done, 0);
 	MemoryContextSwitchTo(oldcontext);
 	MemoryContextDelete(context);
 }

@@ -161,6 +161,35 @@ bcmig_log_batch(const BcmigWork *work, const char *kind, TimestampTz started,
 	bcmig_catalog_end(&scope);
 }
 
+void
+bcmig_count_rows(const BcmigWork *work, const BcmigApplied *applied, int64 bytes)
+{
+	BcmigTable *live;
+
+	LWLockAcquire(bcmig_shared->lock, LW_EXCLUSIVE);
+	live = bcmig_live_table(work->table->table_id);
+	if (live != NULL)
+	{
+		live->tally.written += applied->written;
+		live->tally.deleted += applied->deleted;
+		live->tally.failed += applied->quarantined;
+		live->tally.bytes += bytes;
+	}
+	LWLockRelease(bcmig_shared->lock);
+}
+
+static void
+count_error(int table_id)
+{
+	BcmigTable *live;
+
+	LWLockAcquire(bcmig_shared->lock, LW_EXCLUSIVE);
+	live = bcmig_live_table(table_id);
+	if (live != NULL)
+		live->tally.errors++;
+	LWLockRelease(bcmig_shared->lock);
+}
+
 static bool
 has_unbounded_columns(const BcmigTableInfo *table)
 {
@@ -492,6 +521,7 @@ bcmig_worker_main(Datum arg)
 			AbortCurrentTransaction();
 			MemoryContextSwitchTo(job_context);
 			bcmig_slot_error(edata->message);
+			count_error(bcmig_slot->job.table_id);
 			record_failure(&bcmig_slot->job, edata, bcmig_remote_failed(edata));
 			finish_job();
 			proc_exit(1);

@@ -47,6 +47,9 @@ extern void bcmig_check_same_blue(const BcmigReading *reading, const BcmigSigns 
 /* is the sync being stopped? */
 extern bool bcmig_stopping(const BcmigWork *work);
 
+/* for bcmig.metric: rows whose transaction has committed; bytes: 0 = not known */
+extern void bcmig_count_rows(const BcmigWork *work, const BcmigApplied *applied, int64 bytes);
+
 /* append to bcmig.sync_batch; in a transaction */
 extern void bcmig_log_batch(const BcmigWork *work, const char *kind,
 							TimestampTz started, const char *status,
