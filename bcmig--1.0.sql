@@ -63,6 +63,7 @@ INSERT INTO bcmig.option (name, scope, kind, unit, default_value, min_value, max
  ('validate_answer',    '{sync}',       'interval', 'ms',   '1s', 1, 3600000, NULL,       'Validation pauses while blue takes longer than this to answer a poll.'),
  ('validate_sessions',  '{sync}',       'integer',  'sessions', 'auto', 1, 100000, '{auto}', 'Validation pauses while more client sessions than this are active on green; auto = no bound.'),
  ('rule_timeout',       '{sync}',       'interval', 'ms',   '60s', 1, 86400000, NULL,      'How long one look at a rule of a validation may take.'),
+ ('maintenance_role',   '{sync}',       'text',     NULL,   NULL,   NULL, NULL,   NULL, 'Role that may write to fenced green tables by hand, as current role (SET ROLE): nobody else may, superusers neither. Not the owner of the sync.'),
  ('connect_timeout',    '{environment}', 'interval', 'ms',  '10s', 1000, 600000,  NULL, 'How long a one-off question to blue (check, discovery, preflight) may take to be answered.');
 
 -- ---------------------------------------------------------------------------
@@ -182,6 +183,22 @@ COMMENT ON TABLE bcmig.enum_value IS 'Names of the values of Option and Enum col
 COMMENT ON COLUMN bcmig.enum_value.ordinal IS 'of the column in column_map';
 COMMENT ON COLUMN bcmig.enum_value.value IS 'the number that is stored';
 COMMENT ON COLUMN bcmig.enum_value.name IS 'its name in AL; may be blank';
+
+CREATE TABLE bcmig.traffic (
+    sync_id       integer PRIMARY KEY REFERENCES bcmig.sync ON DELETE CASCADE,
+    green_percent numeric NOT NULL DEFAULT 0 CHECK (green_percent BETWEEN 0 AND 100),
+    epoch         bigint NOT NULL DEFAULT 0,
+    fence         boolean NOT NULL DEFAULT false,
+    journal_armed boolean NOT NULL DEFAULT false,
+    intent        jsonb,
+    updated_at    timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+COMMENT ON TABLE bcmig.traffic IS 'Who serves a sync and who may write to its green tables; a row from the first start on. Not to be changed by hand: what is written here without bcmig is not noticed by sessions that are open.';
+COMMENT ON COLUMN bcmig.traffic.green_percent IS 'share of readers on green; at 100 writers too';
+COMMENT ON COLUMN bcmig.traffic.epoch IS 'grows with every change of the weight';
+COMMENT ON COLUMN bcmig.traffic.fence IS 'outside writes to the green tables are refused (error BM021)';
+COMMENT ON COLUMN bcmig.traffic.journal_armed IS 'outside writes to the green tables are recorded in bcmig.journal';
+COMMENT ON COLUMN bcmig.traffic.intent IS 'a change that has been begun and is not over; NULL = none';
 
 -- ---------------------------------------------------------------------------
 -- Progress: written by the engine only
@@ -778,6 +795,14 @@ CREATE FUNCTION bcmig.live_syncs(OUT sync_id integer, OUT synced_through timesta
     RETURNS SETOF record AS 'MODULE_PATHNAME', 'bcmig_live_syncs' LANGUAGE C VOLATILE STRICT ROWS 5;
 COMMENT ON FUNCTION bcmig.live_syncs() IS 'report: how far running syncs are proved, from shared memory; NULL = unknown.';
 
+CREATE PROCEDURE bcmig.raise_fence(sync text, timeout interval DEFAULT '30 s', terminate_blockers boolean DEFAULT false, keep boolean DEFAULT false)
+    AS 'MODULE_PATHNAME', 'bcmig_raise_fence' LANGUAGE C;
+COMMENT ON PROCEDURE bcmig.raise_fence(text, interval, boolean, boolean) IS 'engine: used by switch and rollback: refuse outside writes to the green tables of a sync, and wait until nobody is left who began one before. Error BM022 names who is: terminate_blockers ends their sessions when time is up, keep leaves the fence up all the same.';
+
+CREATE FUNCTION bcmig.lift_fence(sync text) RETURNS void
+    AS 'MODULE_PATHNAME', 'bcmig_lift_fence' LANGUAGE C;
+COMMENT ON FUNCTION bcmig.lift_fence(text) IS 'engine: used by switch and rollback: let everybody write to the green tables of a sync, from COMMIT on. Only when blue''s fence is up: two sides that are both written to cannot be made equal again.';
+
 CREATE PROCEDURE bcmig_wait_sync(sync text, until text DEFAULT 'caught_up', timeout interval DEFAULT '5 min')
     AS 'MODULE_PATHNAME' LANGUAGE C;
 COMMENT ON PROCEDURE bcmig_wait_sync(text, text, interval) IS 'wait: until streaming, caught_up (all that blue had committed when it was called is on green) or validated (the newest validation of all tables is over; error BM017 when it did not find both sides equal); holds no snapshot; error BM011 when time is up or it cannot get there.';
@@ -915,7 +940,8 @@ COMMENT ON FUNCTION bcmig_status(text) IS 'report: one line a sync: state, lag, 
 
 REVOKE ALL ON FUNCTION bcmig.exact(anyelement, anyelement, text), bcmig.live_workers(), bcmig.live_blues(),
     bcmig.live_tables(), bcmig.live_syncs(), bcmig_status(text) FROM PUBLIC;
-REVOKE ALL ON PROCEDURE bcmig_wait_sync(text, text, interval) FROM PUBLIC;
+REVOKE ALL ON PROCEDURE bcmig_wait_sync(text, text, interval), bcmig.raise_fence(text, interval, boolean, boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION bcmig.lift_fence(text) FROM PUBLIC;
 
 -- pg_monitor reads; everything else is the owner's until granted
 GRANT USAGE ON SCHEMA bcmig TO pg_monitor;
@@ -928,6 +954,7 @@ SELECT pg_extension_config_dump('bcmig.environment', $$WHERE side = 'blue'$$);
 SELECT pg_extension_config_dump('bcmig.sync', '');
 SELECT pg_extension_config_dump('bcmig.sync_table', '');
 SELECT pg_extension_config_dump('bcmig.companion', '');
+SELECT pg_extension_config_dump('bcmig.traffic', '');
 SELECT pg_extension_config_dump('bcmig.column_map', '');
 SELECT pg_extension_config_dump('bcmig.enum_value', '');
 SELECT pg_extension_config_dump('bcmig.blue_position', '');
