@@ -132,6 +132,9 @@ passes($_, $_) foreach (
 	q{CREATE TABLE refers (id int REFERENCES t); DROP TABLE refers},
 	q{INSERT INTO free VALUES (1, 'x'); TRUNCATE free; ALTER TABLE free ADD x int; DROP TABLE free});
 
+is($green->safe_psql('postgres', "BEGIN ISOLATION LEVEL REPEATABLE READ; COMMIT; BEGIN; SET TRANSACTION ISOLATION LEVEL SERIALIZABLE; SHOW transaction_isolation; COMMIT"), 'serializable',
+	'a new session may still choose its isolation');
+
 # --- beside the executor: prepared transactions, subscriptions ---
 refused(q{BEGIN; LOCK TABLE t IN ROW EXCLUSIVE MODE; PREPARE TRANSACTION 'x'}, 'a transaction that could have written is not prepared');
 passes(q{BEGIN; SELECT 1; PREPARE TRANSACTION 'x'; ROLLBACK PREPARED 'x'}, 'another one is');

@@ -44,6 +44,7 @@
 #include "catalog/pg_type.h"
 #include "commands/extension.h"
 #include "executor/executor.h"
+#include "journal.h"
 #include "miscadmin.h"
 #include "own_write.h"
 #include "utils/acl.h"
@@ -151,7 +152,7 @@ read_syncs(Oid relid, Snapshot snapshot)
 	table_close(rel, AccessShareLock);
 }
 
-/* bcmig.traffic: which syncs are fenced; in fence_context */
+/* bcmig.traffic: which syncs are fenced or journaled; in fence_context */
 static void
 read_fences(Oid traffic, Oid sync)
 {
@@ -168,7 +169,10 @@ read_fences(Oid traffic, Oid sync)
 	scan = systable_beginscan(rel, InvalidOid, false, snapshot, 0, NULL);
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
-		if (!DatumGetBool(value_of(tuple, rel, "fence", &isnull)))
+		bool		up = DatumGetBool(value_of(tuple, rel, "fence", &isnull));
+		bool		armed = DatumGetBool(value_of(tuple, rel, "journal_armed", &isnull));
+
+		if (!up && !armed)
 			continue;
 		if (nfences == room)
 		{
@@ -176,6 +180,8 @@ read_fences(Oid traffic, Oid sync)
 			fences = room == 16 ? palloc(sizeof(BcmigFence) * room) : repalloc(fences, sizeof(BcmigFence) * room);
 		}
 		memset(&fences[nfences], 0, sizeof(BcmigFence));
+		fences[nfences].up = up;
+		fences[nfences].armed = armed;
 		fences[nfences++].sync_id = DatumGetInt32(value_of(tuple, rel, "sync_id", &isnull));
 	}
 	systable_endscan(scan);
@@ -376,6 +382,13 @@ bcmig_fence_refuse(const BcmigFence *fence, Oid relid)
 {
 	char	   *name = quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)), get_rel_name(relid));
 
+	if (!fence->up)
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_JOURNAL),
+				 errmsg("table %s is journaled for sync \"%s\"", name, fence->sync_name),
+				 errdetail("A rollback brings rows back to blue one by one: the journal cannot record this."),
+				 errhint("DELETE instead of TRUNCATE. To change the table: SELECT bcmig.disarm_journal(%s); -- gives up that outside writes can be brought back",
+						 quote_literal_cstr(fence->sync_name))));
 	ereport(ERROR,
 			(errcode(ERRCODE_BM_FENCED),
 			 errmsg("table %s is fenced by sync \"%s\"", name, fence->sync_name),
@@ -406,7 +419,7 @@ check_perms(List *range_table, BCMIG_CHECK_PERMS_INFOS bool raise)
 			(BCMIG_REQUIRED_PERMS(rte) & (ACL_INSERT | ACL_UPDATE | ACL_DELETE)) == 0)
 			continue;
 		fence = bcmig_fence_of(rte->relid);
-		if (fence == NULL || bcmig_fence_passes(fence))
+		if (fence == NULL || !fence->up || bcmig_fence_passes(fence))
 			continue;
 		if (raise)
 			bcmig_fence_refuse(fence, rte->relid);
@@ -442,12 +455,14 @@ bcmig_switch_init(void)
 {
 	static const BcmigSwitchRoom room = {
 		.starting = bcmig_fence_at_start,
+		.changing = bcmig_require_disarmed,
 	};
 
 	bcmig_switch_room = &room;
 	prev_check_perms = ExecutorCheckPerms_hook;
 	ExecutorCheckPerms_hook = check_perms;
 	bcmig_fence_ddl_init();
+	bcmig_journal_init();
 	bcmig_own_write_init();
 	CacheRegisterRelcacheCallback(relation_invalidated, (Datum) 0);
 	CacheRegisterSyscacheCallback(NAMESPACEOID, name_invalidated, (Datum) 0);

@@ -11,10 +11,12 @@
 #include "configure.h"
 #include "storage/lock.h"
 
-/* a sync whose fence is up, as this backend has read it */
+/* a sync whose fence is up or whose journal is armed, as this backend has read it */
 typedef struct BcmigFence
 {
 	int			sync_id;
+	bool		up;
+	bool		armed;
 	char	   *sync_name;
 	Oid			maintenance;	/* role that passes, InvalidOid = none */
 	char	   *maintenance_name;	/* NULL = none */
@@ -25,8 +27,8 @@ extern void bcmig_switch_init(void);
 extern void bcmig_fence_ddl_init(void);
 
 /*
- * Who fences this relation: the caller holds the lock of its write on it, else
- * the answer may be old.  NULL = nobody.  Valid until the next call.
+ * Who fences or journals this relation: the caller holds the lock of its write
+ * on it, else the answer may be old.  NULL = nobody.  Valid until the next call.
  */
 extern const BcmigFence *bcmig_fence_of(Oid relid);
 
@@ -39,7 +41,7 @@ extern bool bcmig_fence_possible(void);
 /* may the current user write behind the fence? */
 extern bool bcmig_fence_passes(const BcmigFence *fence);
 
-/* ERROR */
+/* ERROR: a write to a fenced table; anything but rows to a fenced or journaled one */
 extern void bcmig_fence_refuse(const BcmigFence *fence, Oid relid) pg_attribute_noreturn();
 
 /* a relation, its partitions and children, and all it is a part of */

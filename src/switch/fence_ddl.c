@@ -80,9 +80,13 @@ check_relation(Oid relid)
 static void
 check_target(RangeVar *target, LOCKMODE mode, AclMode right)
 {
-	Oid			relid = RangeVarGetRelid(target, NoLock, true);
-	char		relkind = OidIsValid(relid) ? get_rel_relkind(relid) : '\0';
+	Oid			relid;
+	char		relkind;
 
+	if (!bcmig_fence_possible())
+		return;
+	relid = RangeVarGetRelid(target, NoLock, true);
+	relkind = OidIsValid(relid) ? get_rel_relkind(relid) : '\0';
 	if (relkind != RELKIND_RELATION && relkind != RELKIND_PARTITIONED_TABLE && relkind != RELKIND_FOREIGN_TABLE)
 		return;
 	if (bcmig_own_ddl_take(relid))
@@ -141,24 +145,34 @@ check_alter_table(AlterTableStmt *stmt)
 	}
 }
 
-/* our own DROP TABLE; anybody else's is refused where its objects go */
+/* our own DROP TABLE or DROP TRIGGER; anybody else's is refused where its objects go */
 static void
 take_drop(DropStmt *stmt)
 {
 	ListCell   *lc;
 
-	if (stmt->removeType != OBJECT_TABLE)
+	if (stmt->removeType != OBJECT_TABLE && stmt->removeType != OBJECT_TRIGGER)
 		return;
 	foreach(lc, stmt->objects)
-		own_statement |= bcmig_own_ddl_take(RangeVarGetRelid(makeRangeVarFromNameList(lfirst(lc)), NoLock, true));
+	{
+		List	   *name = lfirst(lc);
+
+		/* a trigger's name follows its table's */
+		if (stmt->removeType == OBJECT_TRIGGER)
+			name = list_truncate(list_copy(name), list_length(name) - 1);
+		own_statement |= bcmig_own_ddl_take(RangeVarGetRelid(makeRangeVarFromNameList(name), NoLock, true));
+	}
 }
 
 /* a transaction that may have written to a fenced table is not to outlive its session */
 static void
 check_prepare(void)
 {
-	LockData   *data = GetLockStatusData();
+	LockData   *data;
 
+	if (!bcmig_fence_possible())
+		return;
+	data = GetLockStatusData();
 	for (int i = 0; i < data->nelements; i++)
 	{
 		LockInstanceData *lock = &data->locks[i];
@@ -170,11 +184,15 @@ check_prepare(void)
 			(lock->holdMask & (LOCKBIT_ON(RowExclusiveLock) | LOCKBIT_ON(AccessExclusiveLock))) == 0)
 			continue;
 		fence = bcmig_fence_of(relid);
-		if (fence != NULL)
+		if (fence != NULL && fence->up)
 			bcmig_fence_refuse(fence, relid);
 	}
 }
 
+/*
+ * Statements that are none of ours must not come to read the catalogue: that
+ * takes a snapshot, and SET TRANSACTION wants to be before the first.
+ */
 static void
 check_statement(Node *node)
 {
@@ -246,8 +264,7 @@ utility(PlannedStmt *pstmt, const char *source, bool read_only_tree, ProcessUtil
 		own_statement = reassigning = false;
 	PG_TRY();
 	{
-		if (context != PROCESS_UTILITY_SUBCOMMAND && IsTransactionState() && !IsAbortedTransactionBlockState() &&
-			bcmig_fence_possible())
+		if (context != PROCESS_UTILITY_SUBCOMMAND && IsTransactionState() && !IsAbortedTransactionBlockState())
 			check_statement(pstmt->utilityStmt);
 		if (prev_utility)
 			prev_utility(pstmt, source, read_only_tree, context, params, env, dest, qc);
@@ -348,7 +365,7 @@ check_subscription(Oid subscription)
 		Oid			relid = ((Form_pg_subscription_rel) GETSTRUCT(tuple))->srrelid;
 		const BcmigFence *fence = bcmig_fence_of(relid);
 
-		if (fence != NULL)
+		if (fence != NULL && fence->up)
 			bcmig_fence_refuse(fence, relid);
 	}
 	systable_endscan(scan);
@@ -364,8 +381,8 @@ check_schema(Oid nspid)
 	if (fence != NULL && !bcmig_fence_passes(fence))
 		ereport(ERROR,
 				(errcode(ERRCODE_BM_FENCED),
-				 errmsg("schema %s has tables fenced by sync \"%s\"", quote_identifier(schema), fence->sync_name),
-				 errdetail("They are found by its name."),
+				 errmsg("schema %s has tables of sync \"%s\"", quote_identifier(schema), fence->sync_name),
+				 errdetail("They are fenced or journaled, and found by its name."),
 				 errhint("SELECT bcmig_drop_sync(%s); first, or leave the schema its name.", quote_literal_cstr(fence->sync_name))));
 }
 

@@ -328,6 +328,7 @@ remove_table(const BcmigSync *sync, const Removal *r, bool many)
 	BcmigCatalogScope scope;
 	LOCKTAG		tag;
 
+	bcmig_switch_room->changing(sync);
 	BCMIG_APPLIER_LOCKTAG(tag, r->table_id);
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
 	bcmig_catalog_begin(&scope);
@@ -528,6 +529,7 @@ bcmig_table_options(Jsonb *base, Jsonb *change)
 int
 bcmig_add_described(BcmigNewTable *new)
 {
+	bcmig_switch_room->changing(new->sync);
 	check_source_is_free(new);
 	if (OidIsValid(new->target))
 	{

@@ -100,11 +100,13 @@ extern void bcmig_make_table(int table_id);
 
 /*
  * What the room above does when it is there (src/switch).  starting: a sync is
- * about to be started, in the transaction that says so; ERROR when it cannot be.
+ * about to be started, in the transaction that says so; changing: a table is
+ * about to come or go.  ERROR when that cannot be.
  */
 typedef struct BcmigSwitchRoom
 {
 	void		(*starting) (const BcmigSync *sync);
+	void		(*changing) (const BcmigSync *sync);
 } BcmigSwitchRoom;
 
 extern const BcmigSwitchRoom *bcmig_switch_room;
