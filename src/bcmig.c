@@ -13,6 +13,7 @@
 
 #include "bcmig.h"
 #include "check.h"
+#include "fence.h"
 #include "report.h"
 
 #include "access/xact.h"
@@ -225,8 +226,9 @@ _PG_init(void)
 		return;
 	bcmig_metrics_init();
 
-#ifdef BCMIG_HAVE_SHMEM_REQUEST_HOOK
 	bcmig_check_init();
+	bcmig_switch_init();
+#ifdef BCMIG_HAVE_SHMEM_REQUEST_HOOK
 	prev_shmem_request_hook = shmem_request_hook;
 	shmem_request_hook = request_shmem;
 #else

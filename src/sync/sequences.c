@@ -210,8 +210,9 @@ set_identity(const BcmigSync *sync, char **row, ReturnSetInfo *rsinfo)
 	read_numbers(&n, row[4], row[5]);
 	put(rsinfo, n.source, n.target, move_sequence(sync, &n));
 	bcmig_run_as(sync->owner, psprintf("ALTER SEQUENCE %s OWNED BY %s.%s", n.target, n.table, n.column));
-	bcmig_run_as(sync->owner, psprintf("ALTER TABLE %s ALTER COLUMN %s SET DEFAULT nextval(%s)", n.table, n.column,
-									   quote_literal_cstr(n.target)));
+	bcmig_change_green(sync->owner, n.table,
+					   psprintf("ALTER TABLE %s ALTER COLUMN %s SET DEFAULT nextval(%s)", n.table, n.column,
+								quote_literal_cstr(n.target)));
 }
 
 /*
