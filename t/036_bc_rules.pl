@@ -223,11 +223,11 @@ is(on_green(q{SELECT string_agg(name, ' ') FROM bcmig.rule WHERE name ~ ': [CV]6
 is(on_green("SELECT string_agg(name, ' ') FROM bcmig.rule_result JOIN bcmig.rule USING (rule_id) WHERE run_id = $run"), 'CRONUS: P1 Sales Invoice Line has its header', 'a run of one table looks at its rules');
 
 # --- a sum that moves ---
-on_green(q{UPDATE cronus.g_l_entry SET amount = amount + 1 WHERE entry_no = 3});
+green_behind($green, q{UPDATE cronus.g_l_entry SET amount = amount + 1 WHERE entry_no = 3});
 my $hold = hold_point($green, 'rule_failed');
 ($run, $verdict) = validate('cronus.g_l_account', sub {
 	$green->poll_query_until('postgres', q{SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted)}) or die 'no rule fails';
-	on_green(q{UPDATE cronus.g_l_entry SET amount = amount + CASE entry_no WHEN 3 THEN -1 ELSE 1 END WHERE entry_no IN (3, 5)});
+	green_behind($green, q{UPDATE cronus.g_l_entry SET amount = amount + CASE entry_no WHEN 3 THEN -1 ELSE 1 END WHERE entry_no IN (3, 5)});
 	$hold->quit;
 });
 is(on_green("SELECT x.verdict, looks FROM bcmig.rule_result x JOIN bcmig.rule USING (rule_id) WHERE run_id = $run AND name = 'CRONUS: G/L Account.Balance'"), 'ok|2', 'each sum was right at one of two looks');

@@ -92,7 +92,7 @@ fails('42501', "SET ROLE stranger; SELECT $_", "$_ of another's sync") foreach "
 my $faults = q{SET session_replication_role = replica;
 	DELETE FROM entry WHERE no = 7; INSERT INTO entry (no, name) VALUES (9000, 'extra'); UPDATE entry SET name = 'x' WHERE no = 8;
 	DELETE FROM item WHERE id = md5('5')::uuid; INSERT INTO heap (a, b) VALUES (3, 'h'), (3, 'h');};
-on_green($faults);
+green_behind($green, $faults);
 my @there = ('entry|missing|["7"]||n7|', 'entry|extra|["9000"]|||extra');
 my @not_there = ("heap|extra||||", "heap|extra||||", 'item|missing|["' . on_blue("SELECT md5('5')::uuid") . '"]||n5|');
 ($run, $verdict) = validate('count');
@@ -116,18 +116,18 @@ is((validate('full'))[1], 'ok', 'and all is equal');
 is(on_green("SELECT count(*) FROM bcmig_repair($run)"), '0', 'once is enough');
 
 # --- a row green refuses ---
-on_green(q{SET session_replication_role = replica; UPDATE entry SET name = 'y' WHERE no IN (20, 21); ALTER TABLE entry ADD CONSTRAINT c CHECK (name <> 'n20')});
+green_behind($green, q{SET session_replication_role = replica; UPDATE entry SET name = 'y' WHERE no IN (20, 21); ALTER TABLE entry ADD CONSTRAINT c CHECK (name <> 'n20')});
 ($run, $verdict) = validate('full', 'public.entry');
 on_green("SELECT bcmig_repair($run)");
 ok($green->poll_query_until('postgres', "SELECT count(*) = 0 FROM bcmig.request"), 'the repair has run');
 is(differences($run, q{key, repaired_at IS NOT NULL, repair_error}), qq{["20"]|f|23514: new row for relation "entry" violates check constraint "c" (Failing row contains (0, 20, n20).)\n["21"]|t|}, 'what green refuses is said, the other row is right');
 is(on_green('SELECT key FROM bcmig.quarantine'), '["20"]', 'and stays in quarantine');
-on_green("ALTER TABLE entry DROP CONSTRAINT c; SELECT bcmig_repair($run)");
+green_behind($green, "ALTER TABLE entry DROP CONSTRAINT c; SELECT bcmig_repair($run)");
 ok($green->poll_query_until('postgres', "SELECT count(*) = 0 FROM bcmig.validation_difference WHERE run_id = $run AND (repaired_at IS NULL OR repair_error IS NOT NULL)"), 'a second repair does the rest');
 is(on_green('SELECT count(*) FROM bcmig.quarantine'), '0', 'and settles its entry');
 
 # --- a suspended table ---
-on_green(q{SET session_replication_role = replica; UPDATE entry SET name = 'z' WHERE no = 30; UPDATE item SET name = 'z' WHERE id = md5('30')::uuid});
+green_behind($green, q{SET session_replication_role = replica; UPDATE entry SET name = 'z' WHERE no = 30; UPDATE item SET name = 'z' WHERE id = md5('30')::uuid});
 ($run, $verdict) = validate('full');
 on_green("SELECT bcmig_suspend_table('s', 'entry')");
 wait_state($green, 'public.entry', 'suspended');
@@ -141,7 +141,7 @@ on_green("SELECT bcmig_resume_table('s', 'entry')");
 ok($green->poll_query_until('postgres', "SELECT count(*) = 0 FROM bcmig.validation_difference WHERE run_id = $run AND (repaired_at IS NULL OR repair_error IS NOT NULL)"), 'until it is resumed');
 
 # --- a sync that is stopped between two batches of a repair ---
-on_green(q{SET session_replication_role = replica; UPDATE entry SET name = 'z' WHERE no BETWEEN 40 AND 700});
+green_behind($green, q{SET session_replication_role = replica; UPDATE entry SET name = 'z' WHERE no BETWEEN 40 AND 700});
 ($run, $verdict) = validate('full', 'public.entry');
 debug_points('retry_before_read');
 my $hold = hold_point($green, 'retry_before_read');
@@ -172,7 +172,7 @@ wait_sync($green, 's', 'caught_up');
 is((validate('incremental'))[1], 'ok', 'when it streams it is, in full');
 
 # --- blue goes away when rows that differ are about to be looked at again ---
-on_green(q{SET session_replication_role = replica; UPDATE entry SET name = 'z' WHERE no = 50});
+green_behind($green, q{SET session_replication_role = replica; UPDATE entry SET name = 'z' WHERE no = 50});
 debug_points('validate_compared');
 $hold = hold_point($green, 'validate_compared');
 $run = on_green("SELECT bcmig_validate('s', 'public.entry', 'full')");

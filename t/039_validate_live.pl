@@ -54,7 +54,7 @@ foreach my $n (1 .. $runs)
 	my ($change, $expected) = @{ $wrong{$mode} };
 	my $inject = $n % 4 == 0;
 
-	on_green("SET session_replication_role = replica; $change") if $inject;
+	green_behind($green, "SET session_replication_role = replica; $change") if $inject;
 	# beside the wrong row: what an incremental run looks at is what bcmig has written to
 	on_blue(q{UPDATE item SET name = name || '.' WHERE code = 'C1401'}), wait_sync($green, 's') if $inject && $mode eq 'incremental';
 	my ($run, $verdict) = run_validation($green, 's', $mode);

@@ -28,7 +28,7 @@ start_sync($green, 'a "sync"');
 wait_sync($green, 'a "sync"');
 
 # 96 rows written, 3 deleted, 4 refused
-$green->safe_psql('postgres', q{ALTER TABLE a ADD CONSTRAINT c CHECK (v <> 'bad')});
+green_behind($green, q{ALTER TABLE a ADD CONSTRAINT c CHECK (v <> 'bad')});
 $blue->safe_psql('postgres', q{BEGIN; UPDATE a SET v = CASE WHEN id <= 4 THEN 'bad' ELSE 'good' END WHERE id <= 100; DELETE FROM a WHERE id > 497; COMMIT});
 ok($green->poll_query_until('postgres', 'SELECT count(*) = 4 FROM bcmig.quarantine'), 'rows were written, deleted and refused');
 $green->safe_psql('postgres', q{SELECT bcmig_validate('a "sync"', mode => 'count')});

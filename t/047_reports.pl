@@ -17,7 +17,7 @@ $blue->safe_psql('postgres', q{
 	});
 track($blue, $_) foreach qw(a b);
 connect_blue($green, $blue);
-$green->safe_psql('postgres', "SELECT bcmig_create_sync('$_->[0]', 'blue'), bcmig_add_table('$_->[0]', '$_->[1]')")
+$green->safe_psql('postgres', "SELECT bcmig_create_sync('$_->[0]', 'blue', '{\"maintenance_role\": \"bcmig_maintenance\"}'), bcmig_add_table('$_->[0]', '$_->[1]')")
   foreach ([ 'one', 'a' ], [ 'two', 'b' ]);
 
 sub sums
@@ -57,7 +57,7 @@ foreach my $kind (qw(health sync))
 start_sync($green, 'one');
 wait_sync($green, 'one');
 ok(wait_sums('one', '1000|0|0'), 'the copy is counted');
-$green->safe_psql('postgres', q{ALTER TABLE a ADD CONSTRAINT c CHECK (v <> 'bad')});
+green_behind($green, q{ALTER TABLE a ADD CONSTRAINT c CHECK (v <> 'bad')});
 $blue->safe_psql('postgres', q{BEGIN; UPDATE a SET v = CASE WHEN id <= 5 THEN 'bad' ELSE 'good' END WHERE id <= 100;
 	DELETE FROM a WHERE id > 990; COMMIT});
 ok(wait_sums('one', '1095|10|5'), 'written, deleted and refused rows are counted, each for itself');
@@ -80,7 +80,7 @@ is($green->safe_psql('postgres', q{SELECT count(*) FROM bcmig.metric WHERE (samp
 # --- a retry that changes nothing is no new failure, one that helps is a row written ---
 $green->safe_psql('postgres', q{SELECT bcmig_retry_quarantine('one')});
 ok($green->poll_query_until('postgres', 'SELECT min(attempts) = 2 FROM bcmig.quarantine'), 'retried in vain');
-$green->safe_psql('postgres', q{ALTER TABLE a DROP CONSTRAINT c; SELECT bcmig_retry_quarantine('one')});
+green_behind($green, q{ALTER TABLE a DROP CONSTRAINT c; SELECT bcmig_retry_quarantine('one')});
 ok(wait_sums('one', '1100|10|5'), 'five rows were written by the retry, five had failed');
 
 # --- the lag is that of sync_status ---
@@ -109,10 +109,10 @@ is(value($text, 'coverage'), '100.0 %', 'text: coverage');
 note($_) foreach text('health'), $text;
 
 # --- jobs that fail ---
-$green->safe_psql('postgres', 'ALTER TABLE a RENAME v TO w');
+green_behind($green, 'ALTER TABLE a RENAME v TO w');
 $blue->safe_psql('postgres', q{UPDATE a SET v = 'renamed' WHERE id = 700});
 ok($green->poll_query_until('postgres', q{SELECT sum(errors) > 0 FROM bcmig.metric}), 'a job that failed is an error');
-$green->safe_psql('postgres', 'ALTER TABLE a RENAME w TO v');
+green_behind($green, 'ALTER TABLE a RENAME w TO v');
 ok($green->poll_query_until('postgres', q{SELECT v = 'renamed' FROM a WHERE id = 700}), 'the next one does it');
 ok($green->poll_query_until('postgres', q{SELECT sum(errors) = (SELECT count(*) FROM bcmig.audit_log WHERE kind = 'error') FROM bcmig.metric}),
 	'as many as the audit log has');

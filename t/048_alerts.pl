@@ -89,7 +89,7 @@ green(q{BEGIN; INSERT INTO bcmig.audit_log (kind, event, sync_name) VALUES ('sta
 # ---------------------------------------------------------------------------
 # Rows refused: quarantine, then the whole ladder
 # ---------------------------------------------------------------------------
-green(q{ALTER TABLE a ADD CONSTRAINT c CHECK (v <> 'bad')});
+green_behind($green, q{ALTER TABLE a ADD CONSTRAINT c CHECK (v <> 'bad')});
 $blue->safe_psql('postgres', q{UPDATE a SET v = 'bad' WHERE id = 1});
 alert('quarantine', 'public.a', 1, 'a refused row raises an alert');
 like(green(q{SELECT value || ' ' || detail || fix FROM bcmig.alert WHERE name = 'quarantine'}), qr/^1 .*check constraint.*SELECT bcmig_retry_quarantine\('s'\)/, 'with what and how to go on');
@@ -98,7 +98,7 @@ is("$event->{kind} $event->{sync} $event->{target}", 'alert s public.a', 'and an
 is(scalar(grep { $_->{event} eq 'never' } @events), 0, 'what was rolled back is no event');
 
 # the error rate: half before a crash of green, half after it
-green(q{ALTER TABLE b ADD CONSTRAINT c CHECK (v <> 'bad')});
+green_behind($green, q{ALTER TABLE b ADD CONSTRAINT c CHECK (v <> 'bad')});
 $blue->safe_psql('postgres', q{UPDATE b SET v = CASE WHEN id <= 3 THEN 'bad' ELSE 'good' END WHERE id <= 90});
 wait_sync($green, 's');
 is(state_of($green, 'public.b'), 'streaming', 'three of ninety rows: too few to count');
@@ -118,7 +118,7 @@ is(green(q{SELECT state FROM bcmig.sync_status}), 'failed', 'its state says so')
 $green->restart;
 listen_again();
 alert('sync_failed', undef, 1, 'still after a restart');
-green(q{ALTER TABLE b DROP CONSTRAINT c; SELECT bcmig_resume_table('s', 'a')});
+green_behind($green, q{ALTER TABLE b DROP CONSTRAINT c; SELECT bcmig_resume_table('s', 'a')});
 ok($green->poll_query_until('postgres', q{SELECT state = 'streaming' FROM bcmig.sync_status}), 'one table is enough to come back');
 once('sync_failed');
 green(q{SELECT bcmig_resume_table('s', 'b')});
@@ -129,7 +129,7 @@ once('lag_unknown');
 once('quarantine', 'public.b');
 
 # max_errors: the window stops there, the position before it; nothing is lost
-green(q{SELECT bcmig_alter_table('s', 'b', '{"max_errors": 20, "batch_rows": 50}'); ALTER TABLE b ADD CONSTRAINT c CHECK (v <> 'evil')});
+green_behind($green, q{SELECT bcmig_alter_table('s', 'b', '{"max_errors": 20, "batch_rows": 50}'); ALTER TABLE b ADD CONSTRAINT c CHECK (v <> 'evil')});
 my $position = green(q{SELECT position FROM bcmig.table_state JOIN bcmig.sync_table USING (table_id) WHERE target_table = 'b'});
 my $audited = green(q{SELECT count(*) FROM bcmig.audit_log});
 $blue->safe_psql('postgres', q{INSERT INTO b SELECT i, 'evil', 0 FROM generate_series(1001, 11000) i; UPDATE b SET v = 'late' WHERE id = 200});
@@ -138,13 +138,13 @@ like(green(q{SELECT reason FROM bcmig.table_status WHERE target = 'public.b'}), 
 is(green(q{SELECT count(*) FROM bcmig.quarantine JOIN bcmig.sync_table USING (table_id) WHERE target_table = 'b'}), '20', 'so many are written down, not ten thousand');
 cmp_ok(green(q{SELECT count(*) FROM bcmig.audit_log}) - $audited, '<', 10, 'and hardly a row in the audit log');
 is(green(q{SELECT status || rows_quarantined FROM bcmig.sync_batch ORDER BY batch_id DESC LIMIT 1}), 'Failed20', 'the batch is on record as failed');
-green(q{ALTER TABLE b DROP CONSTRAINT c; SELECT bcmig_resume_table('s', 'b')});
+green_behind($green, q{ALTER TABLE b DROP CONSTRAINT c; SELECT bcmig_resume_table('s', 'b')});
 wait_sync($green, 's');
 is(compare_table($blue, $green, 'b'), '', 'resumed, it reads again what was left alone');
 ok($green->poll_query_until('postgres', q{SELECT count(*) = 0 FROM bcmig.quarantine JOIN bcmig.sync_table USING (table_id) WHERE target_table = 'b'}), 'and its entries are settled');
 
 # on_error suspend: the first row
-green(q{SELECT bcmig_alter_table('s', 'b', '{"max_errors": null, "on_error": "suspend"}'); ALTER TABLE b ADD CONSTRAINT c CHECK (v <> 'sin')});
+green_behind($green, q{SELECT bcmig_alter_table('s', 'b', '{"max_errors": null, "on_error": "suspend"}'); ALTER TABLE b ADD CONSTRAINT c CHECK (v <> 'sin')});
 $blue->safe_psql('postgres', q{BEGIN; UPDATE b SET v = 'sin' WHERE id = 7; UPDATE b SET v = 'fine' WHERE id = 8; COMMIT});
 ok(wait_state($green, 'public.b', 'suspended'), 'on_error suspend: the first refused row suspends the table');
 like(green(q{SELECT reason FROM bcmig.table_status WHERE target = 'public.b'}), qr/on_error is suspend.*23514/, 'and the reason says so');
@@ -152,7 +152,7 @@ $blue->safe_psql('postgres', q{UPDATE b SET v = 'mended' WHERE id = 7});
 green(q{SELECT bcmig_resume_table('s', 'b')});
 wait_sync($green, 's');
 is(compare_table($blue, $green, 'b'), '', 'mended on blue and resumed: equal');
-green(q{ALTER TABLE a DROP CONSTRAINT c; SELECT bcmig_retry_quarantine('s')});
+green_behind($green, q{ALTER TABLE a DROP CONSTRAINT c; SELECT bcmig_retry_quarantine('s')});
 once('quarantine', 'public.a');
 
 # ---------------------------------------------------------------------------
@@ -177,7 +177,7 @@ wait_sync($green, 's');
 # ---------------------------------------------------------------------------
 # Proof
 # ---------------------------------------------------------------------------
-green(q{UPDATE a SET v = 'wrong' WHERE id = 9});
+green_behind($green, q{UPDATE a SET v = 'wrong' WHERE id = 9});
 my $run = green(q{SELECT bcmig_validate('s', mode => 'full')});
 alert('validation', undef, 1, 'a validation that found a difference');
 $event = wait_event('verdict', sub { $_[0]{kind} eq 'validation' });

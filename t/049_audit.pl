@@ -63,7 +63,7 @@ green(q{SELECT format('GRANT EXECUTE ON ROUTINE %s TO boss', p.oid::regprocedure
 sub clerk { return $green->safe_psql('postgres', "SET ROLE boss; $_[0]", extra_params => [ '-U', 'clerk' ]) }
 clerk(q{SELECT bcmig_add_environment('blue', 'blue', 'blue');
 	SELECT bcmig_alter_environment('blue', '{"connect_timeout": "9s"}');
-	SELECT bcmig_create_sync('s', 'blue');
+	SELECT bcmig_create_sync('s', 'blue', '{"maintenance_role": "bcmig_maintenance"}');
 	SELECT bcmig_alter_sync('s', '{"max_latency": "200ms"}');
 	SELECT bcmig_add_table('s', 'a'); SELECT bcmig_add_table('s', 'b');
 	SELECT bcmig_alter_table('s', 'a', '{"priority": 2}');
@@ -74,7 +74,7 @@ clerk(q{SELECT bcmig_add_environment('blue', 'blue', 'blue');
 	SELECT bcmig_sync_now('s'); SELECT bcmig_sweep_deletes('s', 'a'); SELECT bcmig_resync_table('s', 'a'); CALL bcmig_wait_sync('s');
 	SELECT bcmig_suspend_table('s', 'b'); SELECT bcmig_resume_table('s', 'b'); CALL bcmig_wait_sync('s');
 	SELECT bcmig_validate('s'); CALL bcmig_wait_sync('s', 'validated');});
-green(q{ALTER TABLE a ADD CONSTRAINT c CHECK (v <> 'bad')});
+green_behind($green, q{ALTER TABLE a ADD CONSTRAINT c CHECK (v <> 'bad')});
 $blue->safe_psql('postgres', q{UPDATE a SET v = 'bad' WHERE id IN (1, 2)});
 ok($green->poll_query_until('postgres', 'SELECT count(*) = 2 FROM bcmig.quarantine'), 'two rows are refused');
 my $run = clerk(q{SELECT bcmig_validate('s', mode => 'full')});
