@@ -47,5 +47,7 @@
 #define ERRCODE_BM_DIFFERENT			BCMIG_ERRCODE('0', '1', '7')
 /* another extension is needed for this, and is not there */
 #define ERRCODE_BM_MISSING_EXTENSION	BCMIG_ERRCODE('0', '1', '8')
+/* a row of blue meets an outside write on green; never leaves a worker */
+#define ERRCODE_BM_CONFLICT				BCMIG_ERRCODE('0', '2', '4')
 
 #endif							/* BCMIG_ERRORS_H */

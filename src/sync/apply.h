@@ -34,6 +34,10 @@ extern void bcmig_apply_whole(const BcmigTableInfo *table, BcmigSpool *spool,
 extern void bcmig_apply_batches(const BcmigTableInfo *table, BcmigSpool *spool,
 								bool plain, BcmigApplied *applied);
 
+/* one row, in the caller's transaction, whatever the journal says; how many were changed */
+extern uint64 bcmig_apply_row(const BcmigTableInfo *table, TupleDesc desc, MinimalTuple row,
+							  bool delete);
+
 /*
  * Told of the rows of a spool that a transaction writes, in that transaction;
  * NULL, or set by the room above (src/check) for all processes.

@@ -86,6 +86,19 @@ extern void bcmig_reread_keys(BcmigWork *work, const char *kind, int n, char **k
 							  BcmigApplied *applied);
 extern void bcmig_run_retry(BcmigWork *work);
 
+/*
+ * Apply a spool: as one transaction where it has not more than most_whole rows
+ * and nothing is wrong with it, else in batches.  "last" runs in the
+ * transaction that ends it.  Returns false when the next window shall try
+ * again (retry_secondary).
+ */
+typedef void (*BcmigLastStep) (BcmigWork *work, BcmigSpool *spool, BcmigApplied *applied, void *arg);
+extern bool bcmig_apply_spool(BcmigWork *work, BcmigSpool *spool, BcmigApplied *applied, int64 most_whole,
+							  bool retry_secondary, BcmigLastStep last, void *arg);
+
+/* resolve.c */
+extern void bcmig_run_resolve(BcmigWork *work);
+
 /* re-read the rows a unique key has refused: what stood in their way may be gone */
 extern void bcmig_retry_unique(BcmigWork *work);
 
