@@ -77,6 +77,7 @@ typedef struct Entries
 	Datum		ids;			/* int8[] */
 	int64		net;			/* 1 = together they made the row, -1 = deleted it */
 	char	   *old_image;
+	bool		old_is_whole;
 	int64		base_version;	/* -1 = not known */
 	TimestampTz at;				/* of the last one */
 } Entries;
@@ -276,7 +277,7 @@ store_of_row(const Conflict *c, int64 *version)
 	return store;
 }
 
-/* an image in which a long value is described by its length is no proof */
+/* one of our images in which a long value is described by its length is no proof */
 static bool
 is_whole(const char *image)
 {
@@ -336,24 +337,26 @@ read_entries(Conflict *c, Entries *e)
 	bcmig_sql("WITH j AS MATERIALIZED (SELECT * FROM bcmig.journal WHERE table_id = $1 AND settled_at IS NULL "
 			  "  AND (jsonb_hash(old_key) = jsonb_hash($2) AND old_key = $2 OR jsonb_hash(new_key) = jsonb_hash($2) AND new_key = $2) "
 			  "  ORDER BY journal_id FOR UPDATE) "
-			  "SELECT count(*), max(journal_id), array_agg(journal_id ORDER BY journal_id), "
-			  " count(*) FILTER (WHERE new_key = $2 AND old_key IS DISTINCT FROM $2) "
-			  "  - count(*) FILTER (WHERE old_key = $2 AND new_key IS DISTINCT FROM $2), "
-			  " coalesce((SELECT b.old_image FROM j b WHERE b.old_key = $2 AND NOT EXISTS "
-			  "   (SELECT FROM j x WHERE x.new_key = $2 AND x.new_image = b.old_image) ORDER BY b.journal_id LIMIT 1), "
-			  "  (array_agg(old_image ORDER BY journal_id) FILTER (WHERE old_key = $2))[1])::text, "
-			  " (array_agg(base_version ORDER BY journal_id))[1], max(at) FROM j",
+			  "SELECT a.*, (b.first).old_image::text, (b.first).base_version, "
+			  " NOT EXISTS (SELECT FROM jsonb_each((b.first).old_image) v WHERE jsonb_typeof(v.value) IN ('object', 'array')) "
+			  "FROM (SELECT count(*), max(journal_id), array_agg(journal_id ORDER BY journal_id), max(at), "
+			  "  count(*) FILTER (WHERE new_key = $2 AND old_key IS DISTINCT FROM $2) "
+			  "   - count(*) FILTER (WHERE old_key = $2 AND new_key IS DISTINCT FROM $2) FROM j) a "
+			  /* the image no other entry has made; else the oldest */
+			  "LEFT JOIN (SELECT o AS first FROM j o WHERE o.old_key = $2 ORDER BY EXISTS "
+			  "  (SELECT FROM j x WHERE x.new_key = $2 AND x.new_image = o.old_image), o.journal_id LIMIT 1) b ON true",
 			  "ij", c->table->table_id, c->key);
 	oldcontext = MemoryContextSwitchTo(c->context);
 	e->n = bcmig_get_int64(0, 1, 0);
 	e->last = bcmig_get_int64(0, 2, 0);
 	value = bcmig_get_datum(0, 3, &isnull);
 	e->ids = isnull ? (Datum) 0 : PointerGetDatum(DatumGetArrayTypePCopy(value));
-	e->net = bcmig_get_int64(0, 4, 0);
-	e->old_image = bcmig_get_text(0, 5);
-	e->base_version = bcmig_get_int64(0, 6, -1);
-	value = bcmig_get_datum(0, 7, &isnull);
+	value = bcmig_get_datum(0, 4, &isnull);
 	e->at = isnull ? 0 : DatumGetTimestampTz(value);
+	e->net = bcmig_get_int64(0, 5, 0);
+	e->old_image = bcmig_get_text(0, 6);
+	e->base_version = bcmig_get_int64(0, 7, -1);
+	e->old_is_whole = bcmig_get_bool(0, 8);
 	MemoryContextSwitchTo(oldcontext);
 	bcmig_catalog_end(&scope);
 }
@@ -401,7 +404,7 @@ blue_is_unchanged(const Conflict *c)
 {
 	if (!c->blue.exists || !c->had_row)
 		return !c->blue.exists && !c->had_row;
-	if (c->old.exists && is_whole(c->old.image) && is_whole(c->blue.image))
+	if (c->old.exists && !c->old.partial)
 		return bcmig_same_side(&c->blue, &c->old);
 
 	/* the journal does not hold it whole; versions of companions are not known */
@@ -426,7 +429,8 @@ decide(Conflict *c)
 
 		bcmig_read_side(c->table, c->relid, psprintf("SELECT pg_catalog.jsonb_populate_record(NULL::%s, $1) OFFSET 0", c->table->target_name),
 						1, &type, &image, NULL, &c->old);
-		if (!is_whole(c->entries.old_image))
+		c->old.partial = !c->entries.old_is_whole;
+		if (c->old.partial)
 			c->old.image = c->entries.old_image;
 	}
 

@@ -61,6 +61,7 @@ extern const BcmigForced *bcmig_forced_conflicts;
 typedef struct BcmigSide
 {
 	bool		exists;
+	bool		partial;		/* long values are only described */
 	Datum		record;			/* of green's row type */
 	Datum		mapped;			/* the columns that come from blue, without its version */
 	char	   *image;			/* of those */

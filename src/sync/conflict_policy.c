@@ -173,7 +173,7 @@ bcmig_ask_conflict_function(const BcmigTableInfo *table, Oid relid, const char *
 	char	   *volatile name = "conflict_function";
 
 	*why = NULL;
-	if (old->exists && strstr(old->image, ":{\"characters\":") != NULL)
+	if (old->partial)
 	{
 		*why = "the journal does not hold the old row whole, so the function was not called";
 		return false;
