@@ -497,17 +497,17 @@ static bool
 try_result(Conflict *c, const Entries *before)
 {
 	Relation	rel = table_open(c->relid, AccessShareLock);
-	TupleDesc	desc = RelationGetDescr(rel);
-	Oid			type = get_rel_type_id(c->relid);
+	TupleDesc	desc = CreateTupleDescCopy(RelationGetDescr(rel));
+	BcmigSpool	rows = {0};
+	HeapTupleHeader record = DatumGetHeapTupleHeader(c->result.record);
+	HeapTupleData tuple = {0};
 	StringInfoData names;
-	StringInfoData values;
 	StringInfoData sets;
 	StringInfoData key;
 	Entries		now;
 	Tuplestorestate *store;
 
 	initStringInfo(&names);
-	initStringInfo(&values);
 	initStringInfo(&sets);
 	initStringInfo(&key);
 	for (int i = 0; i < desc->natts; i++)
@@ -519,21 +519,25 @@ try_result(Conflict *c, const Entries *before)
 		if (att->attisdropped || att->attgenerated)
 			continue;
 		appendStringInfo(&names, "%s%s", comma, name);
-		appendStringInfo(&values, "%s($1).%s", comma, name);
 		appendStringInfo(&sets, "%s%s = excluded.%s", comma, name, name);
 	}
 	for (int k = 0; k < c->table->nkeys; k++)
 		appendStringInfo(&key, "%s%s", k ? ", " : "", quote_identifier(c->table->columns[c->table->keys[k]].target));
 	table_close(rel, AccessShareLock);
 
+	/* as all that bcmig writes, it is read from bcmig_rows */
+	tuple.t_len = HeapTupleHeaderGetDatumLength(record);
+	tuple.t_data = record;
+	rows.desc = desc;
+	rows.store = tuplestore_begin_heap(false, false, work_mem);
+	tuplestore_puttuple(rows.store, &tuple);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	SPI_execute_with_args(psprintf("INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE SELECT %s ON CONFLICT (%s) DO UPDATE SET %s",
-								   c->table->target_name, names.data, values.data, key.data, sets.data),
-						  1, &type, &c->result.record, NULL, false, 0);
-	c->changed = SPI_processed;
+	c->changed = bcmig_query_spool(&rows, psprintf("INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE SELECT %s FROM bcmig_rows w ON CONFLICT (%s) DO UPDATE SET %s",
+												   c->table->target_name, names.data, names.data, key.data, sets.data));
 	SPI_execute("SET CONSTRAINTS ALL IMMEDIATE", false, 0);
 	SPI_finish();
+	tuplestore_end(rows.store);
 	if (bcmig_mark_written != NULL)
 	{
 		store = store_of_row(c, &c->version);
