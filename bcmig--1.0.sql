@@ -50,7 +50,7 @@ INSERT INTO bcmig.option (name, scope, kind, unit, default_value, min_value, max
  ('key',                '{table}',      'list',     NULL,   'auto', NULL, NULL,   NULL, 'Columns, as blue spells them, that identify a row; auto = blue''s primary key.'),
  ('leave_out',          '{table}',      'list',     NULL,   'auto', NULL, NULL,   NULL, 'Columns of blue, as blue spells them, that are not copied; auto = none.'),
  ('companions',         '{table}',      'list',     NULL,   'auto', NULL, NULL,   NULL, 'Tables of blue that hold more columns of the same rows (BC''s $ext and per-app companions), joined by their key; auto = none.'),
- ('conflict',           '{sync,table}', 'enum',     NULL,   'source_wins', NULL, NULL, '{source_wins,target_wins,latest_wins,manual,function}', 'Which side keeps a row that was changed on blue and, by an outside write, on green: blue, green, the one with the later $systemModifiedAt, a person, or the row conflict_function returns. Once a sync is switched the default is manual.'),
+ ('conflict',           '{sync,table}', 'enum',     NULL,   'source_wins', NULL, NULL, '{source_wins,target_wins,latest_wins,manual,function}', 'Which side keeps a row that was changed on blue and, by an outside write, on green: blue, green, the one with the later $systemModifiedAt, a person, or the row conflict_function returns. At weight 100 the default is manual.'),
  ('conflict_function',  '{table}',      'text',     NULL,   NULL,   NULL, NULL,   NULL, 'Function of the policy function, as in ''bc.merge(bc.item,bc.item,bc.item)'': takes the old row, blue''s and green''s (NULL = none), returns the row to keep.'),
  ('priority',           '{table}',      'integer',  NULL,   '5',      1, 9,       NULL, 'Order in which tables get workers: 1 first.'),
  ('parallel',           '{sync,table}', 'integer',  'processes', 'auto', 1, 64,   '{auto}', 'Most workers that copy one table at a time.'),
@@ -65,6 +65,7 @@ INSERT INTO bcmig.option (name, scope, kind, unit, default_value, min_value, max
  ('validate_answer',    '{sync}',       'interval', 'ms',   '1s', 1, 3600000, NULL,       'Validation pauses while blue takes longer than this to answer a poll.'),
  ('validate_sessions',  '{sync}',       'integer',  'sessions', 'auto', 1, 100000, '{auto}', 'Validation pauses while more client sessions than this are active on green; auto = no bound.'),
  ('rule_timeout',       '{sync}',       'interval', 'ms',   '60s', 1, 86400000, NULL,      'How long one look at a rule of a validation may take.'),
+ ('maintenance_role',   '{sync}',       'text',     NULL,   NULL,   NULL, NULL,   NULL, 'Role that may write to fenced green tables by hand, as current role (SET ROLE): nobody else may, superusers neither. Not the owner of the sync.'),
  ('connect_timeout',    '{environment}', 'interval', 'ms',  '10s', 1000, 600000,  NULL, 'How long a one-off question to blue (check, discovery, preflight) may take to be answered.');
 
 -- ---------------------------------------------------------------------------
@@ -184,6 +185,22 @@ COMMENT ON TABLE bcmig.enum_value IS 'Names of the values of Option and Enum col
 COMMENT ON COLUMN bcmig.enum_value.ordinal IS 'of the column in column_map';
 COMMENT ON COLUMN bcmig.enum_value.value IS 'the number that is stored';
 COMMENT ON COLUMN bcmig.enum_value.name IS 'its name in AL; may be blank';
+
+CREATE TABLE bcmig.traffic (
+    sync_id       integer PRIMARY KEY REFERENCES bcmig.sync ON DELETE CASCADE,
+    green_percent numeric NOT NULL DEFAULT 0 CHECK (green_percent BETWEEN 0 AND 100),
+    epoch         bigint NOT NULL DEFAULT 0,
+    fence         boolean NOT NULL DEFAULT false,
+    journal_armed boolean NOT NULL DEFAULT false,
+    intent        jsonb,
+    updated_at    timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+COMMENT ON TABLE bcmig.traffic IS 'Who serves a sync and who may write to its green tables; a row from the first start on. Not to be changed by hand: what is written here without bcmig is not noticed by sessions that are open.';
+COMMENT ON COLUMN bcmig.traffic.green_percent IS 'share of readers on green; at 100 writers too';
+COMMENT ON COLUMN bcmig.traffic.epoch IS 'grows with every change of the weight';
+COMMENT ON COLUMN bcmig.traffic.fence IS 'outside writes to the green tables are refused (error BM021)';
+COMMENT ON COLUMN bcmig.traffic.journal_armed IS 'outside writes to the green tables are recorded in bcmig.journal';
+COMMENT ON COLUMN bcmig.traffic.intent IS 'a change that has been begun and is not over; NULL = none';
 
 -- ---------------------------------------------------------------------------
 -- Progress: written by the engine only
@@ -842,6 +859,32 @@ CREATE FUNCTION bcmig.live_syncs(OUT sync_id integer, OUT synced_through timesta
     RETURNS SETOF record AS 'MODULE_PATHNAME', 'bcmig_live_syncs' LANGUAGE C VOLATILE STRICT ROWS 5;
 COMMENT ON FUNCTION bcmig.live_syncs() IS 'report: how far running syncs are proved, from shared memory; NULL = unknown.';
 
+CREATE PROCEDURE bcmig.raise_fence(sync text, timeout interval DEFAULT '30 s', terminate_blockers boolean DEFAULT false, keep boolean DEFAULT false)
+    AS 'MODULE_PATHNAME', 'bcmig_raise_fence' LANGUAGE C;
+COMMENT ON PROCEDURE bcmig.raise_fence(text, interval, boolean, boolean) IS 'engine: used by switch and rollback: refuse outside writes to the green tables of a sync, and wait until nobody is left who began one before. Error BM022 names who is: terminate_blockers ends their sessions when time is up, keep leaves the fence up all the same.';
+
+CREATE FUNCTION bcmig.lift_fence(sync text) RETURNS void
+    AS 'MODULE_PATHNAME', 'bcmig_lift_fence' LANGUAGE C;
+COMMENT ON FUNCTION bcmig.lift_fence(text) IS 'engine: used by switch and rollback: let everybody write to the green tables of a sync, from COMMIT on. Only when blue''s fence is up: two sides that are both written to cannot be made equal again.';
+
+CREATE FUNCTION bcmig.journal_row() RETURNS trigger
+    AS 'MODULE_PATHNAME', 'bcmig_journal_row' LANGUAGE C;
+COMMENT ON FUNCTION bcmig.journal_row() IS 'engine: trigger of the green tables of a sync whose journal is armed.';
+
+CREATE FUNCTION bcmig.arm_journal(sync text) RETURNS void
+    AS 'MODULE_PATHNAME', 'bcmig_arm_journal' LANGUAGE C;
+COMMENT ON FUNCTION bcmig.arm_journal(text) IS 'engine: used by switch and rollback: record outside writes to all green tables of a sync, from COMMIT on. Error BM023 names the table or column that could not be brought back to blue; then none is armed.';
+
+CREATE FUNCTION bcmig.disarm_journal(sync text) RETURNS void
+    AS 'MODULE_PATHNAME', 'bcmig_disarm_journal' LANGUAGE C;
+COMMENT ON FUNCTION bcmig.disarm_journal(text) IS 'engine: used by switch and rollback: record no more outside writes to the green tables of a sync, from COMMIT on; entries stay.';
+
+CREATE FUNCTION bcmig.journal_pending(sync text DEFAULT NULL)
+    RETURNS TABLE (sync_id integer, table_id integer, key jsonb, entries bigint, first_id bigint, last_id bigint, journal_ids bigint[],
+                   base_version bigint, first_at timestamptz, last_at timestamptz)
+    AS 'MODULE_PATHNAME', 'bcmig_journal_pending' LANGUAGE C;
+COMMENT ON FUNCTION bcmig.journal_pending(text) IS 'engine: keys with entries in bcmig.journal that are not settled, in the order of their first entry: a key is one row however often it was written, a renamed row is two keys. Only what no running transaction can add to any more: entries below the oldest one.';
+
 CREATE PROCEDURE bcmig_wait_sync(sync text, until text DEFAULT 'caught_up', timeout interval DEFAULT '5 min')
     AS 'MODULE_PATHNAME' LANGUAGE C;
 COMMENT ON PROCEDURE bcmig_wait_sync(text, text, interval) IS 'wait: until streaming, caught_up (all that blue had committed when it was called is on green) or validated (the newest validation of all tables is over; error BM017 when it did not find both sides equal); holds no snapshot; error BM011 when time is up or it cannot get there.';
@@ -941,6 +984,14 @@ SELECT r.run_id, y.name AS sync, coalesce(v.mode, r.mode) AS mode, format('%I.%I
  ORDER BY r.run_id DESC, 4;
 COMMENT ON VIEW bcmig.validation_summary IS 'One line a table of each validation, the newest first: rows and chunks compared, rows that differ, the verdict on its data, references, rules and calculated fields, seconds. in_flight: rows that differed only because a change was on its way; detail: why a verdict is what it is.';
 
+CREATE VIEW bcmig.journal_pending AS
+SELECT y.name AS sync, format('%I.%I', t.target_schema, t.target_table) AS target, j.key, j.entries, j.first_at, j.last_at, j.first_id, j.last_id
+  FROM bcmig.journal_pending() j
+  JOIN bcmig.sync y USING (sync_id)
+  JOIN bcmig.sync_table t USING (table_id)
+ ORDER BY j.first_id, j.key;
+COMMENT ON VIEW bcmig.journal_pending IS 'Rows written on green by others than bcmig that a rollback would have to bring back to blue, a line a key.';
+
 CREATE VIEW bcmig.timeline AS
 SELECT a.at, a.sync_name AS sync, a.target, a.kind, a.event, a.detail, a.actor
   FROM bcmig.audit_log a
@@ -983,19 +1034,22 @@ COMMENT ON FUNCTION bcmig_status(text) IS 'report: one line a sync: state, lag, 
 
 REVOKE ALL ON FUNCTION bcmig.exact(anyelement, anyelement, text), bcmig.live_workers(), bcmig.live_blues(),
     bcmig.live_tables(), bcmig.live_syncs(), bcmig_status(text) FROM PUBLIC;
-REVOKE ALL ON PROCEDURE bcmig_wait_sync(text, text, interval) FROM PUBLIC;
+REVOKE ALL ON PROCEDURE bcmig_wait_sync(text, text, interval), bcmig.raise_fence(text, interval, boolean, boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION bcmig.lift_fence(text), bcmig.arm_journal(text), bcmig.disarm_journal(text), bcmig.journal_row(),
+    bcmig.journal_pending(text) FROM PUBLIC;
 
 -- pg_monitor reads; everything else is the owner's until granted
 GRANT USAGE ON SCHEMA bcmig TO pg_monitor;
 GRANT SELECT ON ALL TABLES IN SCHEMA bcmig TO pg_monitor;
 GRANT EXECUTE ON FUNCTION bcmig.live_workers(), bcmig.live_blues(), bcmig.live_tables(), bcmig.live_syncs(),
-    bcmig_status(text) TO pg_monitor;
+    bcmig_status(text), bcmig.journal_pending(text) TO pg_monitor;
 
 -- what a dump of the database takes along: all that is not in this script
 SELECT pg_extension_config_dump('bcmig.environment', $$WHERE side = 'blue'$$);
 SELECT pg_extension_config_dump('bcmig.sync', '');
 SELECT pg_extension_config_dump('bcmig.sync_table', '');
 SELECT pg_extension_config_dump('bcmig.companion', '');
+SELECT pg_extension_config_dump('bcmig.traffic', '');
 SELECT pg_extension_config_dump('bcmig.column_map', '');
 SELECT pg_extension_config_dump('bcmig.enum_value', '');
 SELECT pg_extension_config_dump('bcmig.blue_position', '');

@@ -13,6 +13,7 @@
 
 #include "bcmig.h"
 #include "check.h"
+#include "fence.h"
 
 #include "access/xact.h"
 #include "common/hashfn.h"
@@ -211,8 +212,9 @@ _PG_init(void)
 	if (!process_shared_preload_libraries_in_progress)
 		return;
 
-#ifdef BCMIG_HAVE_SHMEM_REQUEST_HOOK
 	bcmig_check_init();
+	bcmig_switch_init();
+#ifdef BCMIG_HAVE_SHMEM_REQUEST_HOOK
 	prev_shmem_request_hook = shmem_request_hook;
 	shmem_request_hook = request_shmem;
 #else

@@ -99,7 +99,7 @@ is($green->safe_psql('postgres', q{SELECT check_name, status, detail FROM bcmig_
 $green->safe_psql('postgres', 'CREATE TABLE bc_shared.upgrade_tags (x int)');
 start_sync($green, 's');
 ok($green->poll_query_until('postgres', q{SELECT state = 'suspended' AND reason ~ 'made by somebody else' FROM bcmig.table_status WHERE target = 'bc_shared.upgrade_tags'}), 'a table in the way is said');
-$green->safe_psql('postgres', q{DROP TABLE bc_shared.upgrade_tags; SELECT bcmig_resume_table('s', 'bc_shared.upgrade_tags')});
+green_behind($green, q{DROP TABLE bc_shared.upgrade_tags; SELECT bcmig_resume_table('s', 'bc_shared.upgrade_tags')});
 wait_sync($green, 's', 'caught_up', '170 s');
 is($green->safe_psql('postgres', q{SELECT string_agg(no || customer_name, ',' ORDER BY no) FROM cronus.customer}), 'C1one,C2two', 'the mapping was edited');
 is($green->safe_psql('postgres', q{SELECT length(content), encode(substr(content, 99999, 2), 'hex') FROM bc_shared.tenant_media}), '100000|00ff', 'pictures of shared tables');
@@ -116,10 +116,10 @@ is($green->safe_psql('postgres', q{SELECT customer_name FROM cronus.customer WHE
 # numbers beside the rows
 is($green->safe_psql('postgres', q{SELECT source, target, value FROM bcmig_set_sequences('s') ORDER BY 1}), join("\n",
 	"$c\$Queue\$$base.Entry No_|cronus.queue_entry_no_seq|7", "$c\$TableSeq17|cronus.table_seq17|4711", 'Everybody|bc_shared.everybody|1', "Other_\$TableSeq17|bc_shared.other_table_seq17|500") =~ s/table_seq17/tableseq17/gr, 'sequences and numbered columns');
-is($green->safe_psql('postgres', q{SELECT nextval('cronus.tableseq17'); INSERT INTO cronus.queue DEFAULT VALUES RETURNING entry_no}), "4721\n8", 'green goes on where blue is');
+is(green_behind($green, q{SELECT nextval('cronus.tableseq17'); INSERT INTO cronus.queue DEFAULT VALUES RETURNING entry_no}), "4721\n8", 'green goes on where blue is');
 $blue->safe_psql('postgres', q{SELECT setval('seq17', 4712)});
 is($green->safe_psql('postgres', q{SELECT value FROM bcmig_set_sequences('s') WHERE target = 'cronus.tableseq17'}), '4721', 'and never goes back');
-$green->safe_psql('postgres', q{DELETE FROM cronus.queue WHERE entry_no = 8});
+green_behind($green, q{DELETE FROM cronus.queue WHERE entry_no = 8});
 
 # the application database of a multitenant deployment
 ($ret, $out, $err) = $green->psql('postgres', q{SELECT bcmig_alter_environment('blue', '{"application_server": "nowhere"}'); SELECT * FROM bcmig_add_company('s', 'CRONUS.')});

@@ -120,7 +120,7 @@ is((validate('full'))[1], 'ok', 'mended on blue');
 
 # --- on green alone ---
 rule('unknown reads', 'hard', 'SELECT e.no FROM public.entry e, public.outside o WHERE e.amount = o.a');
-on_green(q{INSERT INTO outside VALUES (7); UPDATE entry SET amount = 7 WHERE no = 5});
+green_behind($green, q{INSERT INTO outside VALUES (7); UPDATE entry SET amount = 7 WHERE no = 5});
 ($run, $verdict) = validate('incremental');
 is(result($run, 'sum'), 'fails on blue', 'an incremental run does not see what changed behind its back');
 like(result($run, 'sum', 'detail'), qr/behind bcmig/, 'and says so');
@@ -132,7 +132,7 @@ is((validate('incremental'))[1], 'ok', 'a rule that fails on blue does not');
 is(result($run, 'sum', 'x.verdict, looks, failing'), 'fails|2|1', 'data that differ are green\'s own fault');
 is($verdict, 'different', 'and a difference');
 # the table is repaired behind bcmig's back as well, another one is not
-on_green(q{UPDATE entry SET amount = -1.5 WHERE no = 5});
+green_behind($green, q{UPDATE entry SET amount = -1.5 WHERE no = 5});
 is((validate('full'))[1], 'ok', 'mended on green');
 rule('soft', 'soft', 'SELECT a FROM public.outside');
 ($run, $verdict) = validate('incremental');
@@ -182,7 +182,7 @@ is($verdict, 'ok', 'and ends the run');
 # --- a table that does not stream ---
 on_green(q{SELECT bcmig_suspend_table('s', 'account')});
 wait_state($green, 'public.account', 'suspended');
-on_green(q{DELETE FROM account WHERE code = 'A3'});
+green_behind($green, q{DELETE FROM account WHERE code = 'A3'});
 ($run, $verdict) = validate('full');
 is(result($run, 'orphans', q{x.verdict, failing, detail ~ 'not known'}), 'inconclusive|100|t', 'a rule over a table that stands still proves nothing');
 is($verdict, 'inconclusive', 'nor does the run');

@@ -8,7 +8,7 @@ use BcmigTest;
 use Test::More;
 
 my $blue = new_blue();
-my $green = new_green();
+my $green = new_green('green', "timezone = 'Asia/Kolkata'");
 
 sub on_blue { return $blue->safe_psql('postgres', $_[0]) }
 sub on_green { return $green->safe_psql('postgres', $_[0]) }
@@ -20,29 +20,19 @@ on_blue(q{
 	INSERT INTO compared SELECT i, 'base' FROM generate_series(1, 20) i;
 	CREATE TABLE uniq (k int PRIMARY KEY, v text UNIQUE, "timestamp" bigint NOT NULL DEFAULT 0);
 	INSERT INTO uniq SELECT i, 'v' || i FROM generate_series(1, 20) i;
+	CREATE TABLE zoned (k timestamptz PRIMARY KEY, v text, "timestamp" bigint NOT NULL DEFAULT 0);
+	INSERT INTO zoned VALUES ('2026-01-01 12:00+00', 'base', 0);
 	CREATE TABLE odd (d timestamp, n numeric(38,20), t varchar(20), v text, "timestamp" bigint NOT NULL DEFAULT 0, PRIMARY KEY (d, n, t));
 	INSERT INTO odd VALUES ('1753-01-01', 1.5, '', 'base', 0), ('1753-01-01', 1.5, 'it''s "x" \y', 'base', 0), ('2026-01-01 12:00:00.003', -0.00000000000000000001, 'long', repeat('a', 100000), 0);});
 track($blue, 'swept', 'rowversion');
-track($blue, $_) foreach qw(uniq odd);
+track($blue, $_) foreach qw(uniq zoned odd);
 connect_blue($green, $blue, 's', '{"sweep_interval": "10min"}');
-on_green("SELECT bcmig_add_table('s', '$_')") foreach qw(swept compared uniq odd);
+on_green("SELECT bcmig_add_table('s', '$_')") foreach qw(swept compared uniq zoned odd);
 on_green('ALTER TABLE odd ADD green_only text');
 start_sync($green, 's');
 wait_sync($green, 's');
 
-on_green(q{
-	CREATE FUNCTION public.journal_it() RETURNS trigger LANGUAGE plpgsql AS $$
-	DECLARE k text := CASE TG_TABLE_NAME WHEN 'odd' THEN 'jsonb_build_array(($1).d::text, ($1).n::text, ($1).t::text)' ELSE 'jsonb_build_array(($1).k::text)' END;
-		o jsonb; n jsonb;
-	BEGIN
-		IF TG_OP <> 'INSERT' THEN EXECUTE 'SELECT ' || k USING OLD INTO o; END IF;
-		IF TG_OP <> 'DELETE' THEN EXECUTE 'SELECT ' || k USING NEW INTO n; END IF;
-		INSERT INTO bcmig.journal (sync_id, table_id, operation, old_key, new_key, old_image, new_image)
-		SELECT t.sync_id, t.table_id, lower(TG_OP), o, n, CASE WHEN TG_OP <> 'INSERT' THEN to_jsonb(OLD) END, CASE WHEN TG_OP <> 'DELETE' THEN to_jsonb(NEW) END
-		FROM bcmig.sync_table t WHERE t.target_table = TG_TABLE_NAME;
-		RETURN NULL;
-	END $$;});
-on_green("CREATE TRIGGER journal AFTER INSERT OR UPDATE OR DELETE ON $_ FOR EACH ROW EXECUTE FUNCTION public.journal_it()") foreach qw(swept compared uniq odd);
+on_green(q{BEGIN; SELECT bcmig.arm_journal('s'); SELECT bcmig.lift_fence('s'); COMMIT});
 
 # records of a table and its unsettled entries: "key blue/green/decision ...|n"
 sub conflicts
@@ -136,10 +126,10 @@ wait_sync($green, 's');
 is(on_green(q{SELECT left(v, 1) || green_only FROM odd WHERE t = 'long'}), 'cx', 'green wins');
 is(on_green(q{SELECT count(*) || ' ' || max(blue->>'v') FROM bcmig.conflict WHERE key->>2 = 'long'}), '2 {"characters": 100000}', 'two long values of one length are two');
 
-# blue's row read again, unchanged: known by its image, or by its version where the journal has no whole image
+# blue's row read again, unchanged: known by its version where the journal only describes the image, else by that
 on_green(q{UPDATE bcmig.journal SET settled_at = now() WHERE new_key->>2 = 'long' AND settled_at IS NULL; SELECT bcmig_resync_table('s', 'odd')});
 wait_sync($green, 's');
-foreach my $base ([ 'whole', '' ], [ 'described', q{UPDATE bcmig.journal SET old_image = old_image || '{"v": {"characters": 100000}}', base_version = (SELECT bc_rowversion FROM odd WHERE t = 'long') WHERE new_key->>2 = 'long' AND settled_at IS NULL} ])
+foreach my $base ([ 'described', '' ], [ 'whole', q{UPDATE bcmig.journal SET old_image = jsonb_set(old_image, '{v}', to_jsonb(repeat('e', 100000))), base_version = NULL WHERE new_key->>2 = 'long' AND settled_at IS NULL} ])
 {
 	on_green(qq{UPDATE odd SET v = repeat('g', 100000) WHERE t = 'long'; $base->[1]; SELECT bcmig_resync_table('s', 'odd')});
 	wait_sync($green, 's');
@@ -147,6 +137,12 @@ foreach my $base ([ 'whole', '' ], [ 'described', q{UPDATE bcmig.journal SET old
 	on_green(q{UPDATE bcmig.journal SET settled_at = now() WHERE new_key->>2 = 'long' AND settled_at IS NULL; SELECT bcmig_resync_table('s', 'odd')});
 	wait_sync($green, 's');
 }
+
+# --- a key that is spelled by the time zone ---
+on_green(q{SET timezone = 'America/New_York'; SET datestyle = 'German'; UPDATE zoned SET v = 'green'});
+on_blue(q{UPDATE zoned SET v = 'blue'});
+wait_sync($green, 's');
+is(conflicts('zoned') . on_green(q{SELECT v FROM zoned}), '2026-01-01 12:00:00+00 update/update/source|0blue', 'a key is found whatever the settings of the session that wrote');
 
 is(on_green(q{SELECT string_agg(DISTINCT state, ' ') FROM bcmig.table_status}), 'streaming', 'every table streams');
 done_testing();

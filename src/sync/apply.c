@@ -36,6 +36,7 @@
 
 #include "apply.h"
 #include "conflict.h"
+#include "own_write.h"
 #include "quarantine.h"
 
 #include "access/table.h"
@@ -57,7 +58,6 @@
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
-#define ROWS_NAME			"bcmig_rows"
 #define PLANNED_ROWS		100 /* what plans assume: index look-ups, not scans of green */
 #define MAX_SUBXACTS		60
 #define BATCH_BYTES			(8 * 1024 * 1024)	/* rows of a batch are in memory at once */
@@ -165,14 +165,14 @@ statement_text(const BcmigTableInfo *table, TupleDesc feed, TupleDesc target, St
 	initStringInfo(&sql);
 	if (which == STMT_DELETE)
 	{
-		appendStringInfo(&sql, "DELETE FROM %s g USING " ROWS_NAME " w WHERE w.bc_op = 'D' AND %s",
+		appendStringInfo(&sql, "DELETE FROM %s g USING " BCMIG_OWN_ROWS_NAME " w WHERE w.bc_op = 'D' AND %s",
 						 table->target_name, bcmig_key_condition(table));
 		return sql.data;
 	}
 	if (which == STMT_RENAME)
 	{
 		identity = id(table->columns[table->identity_column].target);
-		appendStringInfo(&sql, "DELETE FROM %s g USING " ROWS_NAME " w WHERE w.bc_op = 'U' AND g.%s = w.%s"
+		appendStringInfo(&sql, "DELETE FROM %s g USING " BCMIG_OWN_ROWS_NAME " w WHERE w.bc_op = 'U' AND g.%s = w.%s"
 						 " AND w.%s::text <> '00000000-0000-0000-0000-000000000000' AND NOT (%s) RETURNING %s",
 						 table->target_name, identity, identity, identity,
 						 bcmig_key_condition(table), bcmig_green_key(table, target, "g"));
@@ -214,7 +214,7 @@ statement_text(const BcmigTableInfo *table, TupleDesc feed, TupleDesc target, St
 	for (int k = 0; k < table->nkeys; k++)
 		appendStringInfo(&key, "%s%s", k ? ", " : "", id(table->columns[table->keys[k]].target));
 
-	appendStringInfo(&sql, "INSERT INTO %s AS g (%s) OVERRIDING SYSTEM VALUE SELECT %s FROM " ROWS_NAME " w WHERE w.bc_op = 'U'",
+	appendStringInfo(&sql, "INSERT INTO %s AS g (%s) OVERRIDING SYSTEM VALUE SELECT %s FROM " BCMIG_OWN_ROWS_NAME " w WHERE w.bc_op = 'U'",
 					 table->target_name, names.data, values.data);
 	if (which == STMT_UPSERT)
 		appendStringInfo(&sql, " ON CONFLICT (%s) DO UPDATE SET %s WHERE ROW(%s)::record OPERATOR(pg_catalog.*<>) ROW(%s)::record",
@@ -292,7 +292,7 @@ register_rows(Tuplestorestate *store, TupleDesc desc)
 	EphemeralNamedRelation enr = palloc0(sizeof(EphemeralNamedRelationData));
 	int			rc;
 
-	enr->md.name = ROWS_NAME;
+	enr->md.name = BCMIG_OWN_ROWS_NAME;
 	enr->md.reliddesc = InvalidOid;
 	enr->md.tupdesc = desc;
 	enr->md.enrtype = ENR_NAMED_TUPLESTORE;
@@ -344,9 +344,11 @@ enforce_unique_keys(Oid relid)
 	bcmig_catalog_begin(&scope);
 	foreach(lc, silent)
 	{
+		bcmig_own_ddl(relid);
 		if (SPI_execute(psprintf("ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER %s", name,
 								 quote_identifier((char *) lfirst(lc))), false, 0) < 0)
 			elog(ERROR, "ALTER TABLE failed");
+		bcmig_own_write_end();
 	}
 	bcmig_catalog_end(&scope);
 }
@@ -423,7 +425,9 @@ run_statement(const BcmigTableInfo *table, TupleDesc feed, Statement which)
 		plans->plans[which] = plan;
 		table_close(rel, NoLock);
 	}
+	bcmig_own_write(plans->shape.relid);
 	rc = SPI_execute_plan(plans->plans[which], NULL, NULL, false, 0);
+	bcmig_own_write_end();
 	if (rc < 0)
 		elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(rc));
 	return SPI_processed;

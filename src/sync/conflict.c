@@ -35,11 +35,12 @@
 #include "postgres.h"
 
 #include "conflict.h"
+#include "own_write.h"
 #include "quarantine.h"
+#include "worker.h"
 
 #include "access/table.h"
 #include "access/xact.h"
-#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
@@ -133,19 +134,13 @@ bcmig_green_key(const BcmigTableInfo *table, TupleDesc target, const char *alias
 	return s.data;
 }
 
-static Oid
-target_relid(const BcmigTableInfo *table)
-{
-	return get_relname_relid(table->target_table, get_namespace_oid(table->target_schema, false));
-}
-
 /* keys of spooled rows, in their order, added to "keys" */
 static ArrayBuildState *
 keys_of_rows(const BcmigTableInfo *table, Tuplestorestate *store, TupleDesc desc, ArrayBuildState *keys)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	BcmigSpool	rows = {0};
-	Relation	rel = table_open(target_relid(table), AccessShareLock);
+	Relation	rel = table_open(bcmig_target_relid(table), AccessShareLock);
 	char	   *key = bcmig_green_key(table, RelationGetDescr(rel), "w");
 	uint64		n;
 
@@ -533,8 +528,10 @@ try_result(Conflict *c, const Entries *before)
 	tuplestore_puttuple(rows.store, &tuple);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
+	bcmig_own_write(c->relid);
 	c->changed = bcmig_query_spool(&rows, psprintf("INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE SELECT %s FROM bcmig_rows w ON CONFLICT (%s) DO UPDATE SET %s",
 												   c->table->target_name, names.data, names.data, key.data, sets.data));
+	bcmig_own_write_end();
 	SPI_execute("SET CONSTRAINTS ALL IMMEDIATE", false, 0);
 	SPI_finish();
 	tuplestore_end(rows.store);
@@ -681,7 +678,7 @@ take_row(Conflict *c)
 
 	c->key = TextDatumGetCString(keys->dvalues[0]);
 	tuplestore_end(store);
-	c->relid = target_relid(c->table);
+	c->relid = bcmig_target_relid(c->table);
 }
 
 /*

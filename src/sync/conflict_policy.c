@@ -91,9 +91,8 @@ bcmig_conflict_policy(const BcmigTableInfo *table)
 
 	/* once writes have moved, what green has is no longer what blue knows better */
 	bcmig_catalog_begin(&scope);
-	if (bcmig_sql("SELECT CASE WHEN e.source = 'default' AND s.state IN ('switching', 'switched', 'rolling_back') "
-				  " THEN 'manual' ELSE e.value END "
-				  "FROM bcmig.effective_option e JOIN bcmig.sync_state s USING (sync_id) WHERE e.table_id = $1 AND e.name = 'conflict'",
+	if (bcmig_sql("SELECT CASE WHEN e.source = 'default' AND t.green_percent = 100 THEN 'manual' ELSE e.value END "
+				  "FROM bcmig.effective_option e LEFT JOIN bcmig.traffic t USING (sync_id) WHERE e.table_id = $1 AND e.name = 'conflict'",
 				  "i", table->table_id) > 0)
 		policy = MemoryContextStrdup(caller, bcmig_get_text(0, 1));
 	bcmig_catalog_end(&scope);

@@ -30,6 +30,8 @@ BCMIG_FUNCTION(bcmig_resync_table);
 BCMIG_FUNCTION(bcmig_retry_quarantine);
 BCMIG_FUNCTION(bcmig_discard_quarantine);
 
+const BcmigSwitchRoom *bcmig_switch_room = NULL;
+
 /* write bcmig.sync.wanted; false when it was so already */
 static bool
 set_wanted(const BcmigSync *sync, bool running, const char *event)
@@ -107,6 +109,7 @@ bcmig_start_sync(PG_FUNCTION_ARGS)
 					 errhint("SELECT bcmig_add_table(%s, '...');", quote_literal_cstr(sync->name))));
 		if (!bcmig_arg_bool(fcinfo, 1))
 			require_preflight(sync);
+		bcmig_switch_room->starting(sync);
 	}
 	set_wanted(sync, true, "bcmig_start_sync");
 	PG_RETURN_VOID();

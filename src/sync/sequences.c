@@ -182,8 +182,9 @@ set_identity(const BcmigSync *sync, char **row, ReturnSetInfo *rsinfo)
 		move_sequence(sync, sequence, strtoll(row[5], NULL, 10), row[4] != NULL, row[4] ? strtoll(row[4], NULL, 10) : 0,
 					  psprintf("(SELECT max(%s)::bigint FROM %s)", column, table)));
 	bcmig_run_as(sync->owner, psprintf("ALTER SEQUENCE %s OWNED BY %s.%s", sequence, table, column));
-	bcmig_run_as(sync->owner, psprintf("ALTER TABLE %s ALTER COLUMN %s SET DEFAULT nextval(%s)", table, column,
-									   quote_literal_cstr(sequence)));
+	bcmig_change_green(sync->owner, table,
+					   psprintf("ALTER TABLE %s ALTER COLUMN %s SET DEFAULT nextval(%s)", table, column,
+								quote_literal_cstr(sequence)));
 }
 
 /*

@@ -24,6 +24,7 @@
 #include "dialect.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "own_write.h"
 #include "parser/parse_type.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -31,6 +32,7 @@
 #include "utils/json.h"
 #include "utils/lsyscache.h"
 #include "utils/numeric.h"
+#include "utils/regproc.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 #include "utils/varlena.h"
@@ -59,6 +61,18 @@ bcmig_run_as(Oid role, const char *sql)
 	SetUserIdAndSecContext(userid, sec_context);
 	AtEOXact_GUC(true, guc_level);
 	SPI_finish();
+}
+
+/*
+ * The same for a statement that changes or drops a green table, which the fence
+ * lets nobody else do.
+ */
+void
+bcmig_change_green(Oid role, const char *target, const char *sql)
+{
+	bcmig_own_ddl(RangeVarGetRelid(makeRangeVarFromNameList(stringToQualifiedNameList(target)), NoLock, true));
+	bcmig_run_as(role, sql);
+	bcmig_own_write_end();
 }
 
 static bool

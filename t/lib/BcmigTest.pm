@@ -13,7 +13,7 @@ use Test::More;
 use Time::HiRes qw(time usleep);
 
 our @EXPORT = qw(
-  new_blue new_green connect_blue start_sync wait_sync wait_streaming
+  new_blue new_green connect_blue green_behind start_sync wait_sync wait_streaming
   compare_table all_equal state_of wait_state hold_point poll_through_restart pids kill_pid
   track table_value);
 
@@ -47,7 +47,7 @@ sub new_green
 		"shared_preload_libraries = 'bcmig'", 'max_worker_processes = 24',
 		'max_prepared_transactions = 20', 'bcmig.naptime = 100', @conf) . "\n");
 	$node->start;
-	$node->safe_psql('postgres', 'CREATE EXTENSION bcmig CASCADE');
+	$node->safe_psql('postgres', 'CREATE EXTENSION bcmig CASCADE; CREATE ROLE bcmig_maintenance SUPERUSER');
 	return $node;
 }
 
@@ -61,8 +61,17 @@ sub connect_blue
 		CREATE SERVER blue FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '$host', port '$port', dbname 'postgres');
 		CREATE USER MAPPING FOR CURRENT_USER SERVER blue OPTIONS (user '} . (getpwuid($<))[0] . q{');
 		SELECT bcmig_add_environment('blue', 'blue', 'blue');});
-	$green->safe_psql('postgres', "SELECT bcmig_create_sync('$sync', 'blue', '" . ($options // '{}') . "')")
+	$green->safe_psql('postgres',
+		"SELECT bcmig_create_sync('$sync', 'blue', '{\"maintenance_role\": \"bcmig_maintenance\"}' || '" . ($options // '{}') . "'::jsonb)")
 	  if defined $sync;
+}
+
+# Change green behind bcmig's back, which its fence lets the maintenance role of
+# a sync do; returns the rows of the last statement.
+sub green_behind
+{
+	my ($green, $sql) = @_;
+	return $green->safe_psql('postgres', "SET ROLE bcmig_maintenance; $sql");
 }
 
 # Track a table of blue.
