@@ -53,7 +53,7 @@ INSERT INTO bcmig.option (name, scope, kind, unit, default_value, min_value, max
  ('conflict',           '{sync,table}', 'enum',     NULL,   'source_wins', NULL, NULL, '{source_wins,target_wins,latest_wins,manual,function}', 'Which side keeps a row that was changed on blue and, by an outside write, on green: blue, green, the one with the later $systemModifiedAt, a person, or the row conflict_function returns. At weight 100 the default is manual.'),
  ('conflict_function',  '{table}',      'text',     NULL,   NULL,   NULL, NULL,   NULL, 'Function of the policy function, as in ''bc.merge(bc.item,bc.item,bc.item)'': takes the old row, blue''s and green''s (NULL = none), returns the row to keep.'),
  ('priority',           '{table}',      'integer',  NULL,   '5',      1, 9,       NULL, 'Order in which tables get workers: 1 first.'),
- ('parallel',           '{sync,table}', 'integer',  'processes', 'auto', 1, 64,   '{auto}', 'Most workers that copy one table at a time.'),
+ ('parallel',           '{sync,table}', 'integer',  'processes', 'auto', 1, 64,   '{auto}', 'Most workers that copy or validate one table at a time; auto = all of the pool copy, two validate.'),
  ('enabled',            '{table}',      'boolean',  NULL,   'true', NULL, NULL,   NULL, 'false leaves the table out of copying and streaming; its rows stay.'),
  ('on_schema_change',   '{sync,table}', 'enum',     NULL,   'stop', NULL, NULL,   '{stop,ignore,follow}', 'When columns of a table change on blue: suspend the table, go on without new columns, or change green too (new columns of old rows are read). What cannot be ignored or followed suspends.'),
  ('maintenance',        '{sync}',       'boolean',  NULL,   'false', NULL, NULL,  NULL, 'true leaves blue alone, for the time of an upgrade of Business Central: no statement is sent; afterwards tables are compared with blue and read again where their tracking began anew.'),
@@ -469,9 +469,6 @@ CREATE TABLE bcmig.validation_result (
     done         boolean NOT NULL DEFAULT false,
     mode         text,
     pushdown     boolean,
-    todo         bigint[],
-    next_chunk   bigint,
-    last_chunk   bigint,
     chunks       bigint NOT NULL DEFAULT 0,
     differing    bigint NOT NULL DEFAULT 0,
     rows_blue    bigint NOT NULL DEFAULT 0,
@@ -490,10 +487,25 @@ CREATE INDEX validation_result_table ON bcmig.validation_result (table_id) WHERE
 COMMENT ON TABLE bcmig.validation_result IS 'Each table of each run: how far it is, what was found. Progress commits with every group of chunks, so a crash repeats one group.';
 COMMENT ON COLUMN bcmig.validation_result.mode IS 'what was done: an incremental run compares in full what was never proved';
 COMMENT ON COLUMN bcmig.validation_result.pushdown IS 'blue hashed its own rows; false = rows were pulled, because blue hashes a type of this table differently';
-COMMENT ON COLUMN bcmig.validation_result.todo IS 'chunks to compare; NULL = all from next_chunk to last_chunk';
 COMMENT ON COLUMN bcmig.validation_result.differing IS 'chunks with rows that differ';
 COMMENT ON COLUMN bcmig.validation_result.in_flight IS 'rows that differed only because a change was on its way';
 COMMENT ON COLUMN bcmig.validation_result.differences IS 'rows that differ, also those too many to be listed';
+COMMENT ON COLUMN bcmig.validation_result.seconds IS 'of comparing, of all workers together, without pauses';
+
+CREATE TABLE bcmig.validation_part (
+    run_id       bigint NOT NULL,
+    table_id     integer NOT NULL,
+    part         integer NOT NULL,
+    first_chunk  bigint NOT NULL,
+    next_chunk   bigint NOT NULL,
+    last_chunk   bigint NOT NULL,
+    todo         bigint[],
+    done         boolean NOT NULL DEFAULT false,
+    PRIMARY KEY (run_id, table_id, part),
+    FOREIGN KEY (run_id, table_id) REFERENCES bcmig.validation_result ON DELETE CASCADE
+) WITH (fillfactor = 50);
+COMMENT ON TABLE bcmig.validation_part IS 'Parts of a table under validation, each compared by one worker at a time; how far each is.';
+COMMENT ON COLUMN bcmig.validation_part.todo IS 'chunks to compare, ascending; NULL = all from next_chunk to last_chunk';
 
 CREATE TABLE bcmig.validation_difference (
     difference_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -969,14 +981,15 @@ CREATE VIEW bcmig.validation_summary AS
 SELECT r.run_id, y.name AS sync, coalesce(v.mode, r.mode) AS mode, format('%I.%I', t.target_schema, t.target_table) AS target,
        v.rows_blue, v.rows_green, v.chunks, v.differing, v.differences,
        CASE WHEN v.done THEN v.verdict WHEN r.state = 'cancelled' THEN 'cancelled' WHEN v.started_at IS NULL THEN 'waiting'
-            ELSE 'running, ' || CASE WHEN v.last_chunk > 0 THEN least(100, 100 * v.next_chunk / v.last_chunk) ELSE 0 END || ' %' END AS verdict,
+            ELSE 'running, ' || coalesce((SELECT trunc(100 * sum(p.next_chunk - p.first_chunk) / sum(p.last_chunk - p.first_chunk + 1))
+                                            FROM bcmig.validation_part p WHERE p.run_id = v.run_id AND p.table_id = v.table_id), 0) || ' %' END AS verdict,
        (SELECT CASE WHEN count(*) FILTER (WHERE x.verdict = 'fails' AND u.severity = 'hard') > 0 THEN 'fails' ELSE max(x.verdict) END
           FROM bcmig.rule_result x JOIN bcmig.rule u USING (rule_id) WHERE x.run_id = r.run_id AND u.table_id = t.table_id AND u.kind = 'reference') AS "references",
        (SELECT CASE WHEN count(*) FILTER (WHERE x.verdict = 'fails' AND u.severity = 'hard') > 0 THEN 'fails' ELSE max(x.verdict) END
           FROM bcmig.rule_result x JOIN bcmig.rule u USING (rule_id) WHERE x.run_id = r.run_id AND u.table_id = t.table_id AND u.kind = 'business') AS rules,
        (SELECT CASE WHEN count(*) FILTER (WHERE x.verdict = 'fails' AND u.severity = 'hard') > 0 THEN 'fails' ELSE max(x.verdict) END
           FROM bcmig.rule_result x JOIN bcmig.rule u USING (rule_id) WHERE x.run_id = r.run_id AND u.table_id = t.table_id AND u.kind = 'calculated') AS calculated,
-       round(v.seconds::numeric, 2) AS seconds, v.in_flight, v.pushdown, v.detail, r.started_at
+       round(extract(epoch FROM coalesce(v.finished_at, clock_timestamp()) - v.started_at), 2) AS seconds, v.in_flight, v.pushdown, v.detail, r.started_at
   FROM bcmig.validation_result v
   JOIN bcmig.validation_run r USING (run_id)
   JOIN bcmig.sync y ON y.sync_id = r.sync_id
@@ -1069,6 +1082,7 @@ SELECT pg_extension_config_dump('bcmig.dirty_chunk', 'WHERE false');
 SELECT pg_extension_config_dump('bcmig.hash_probe', 'WHERE false');
 SELECT pg_extension_config_dump('bcmig.validation_run', '');
 SELECT pg_extension_config_dump('bcmig.validation_result', '');
+SELECT pg_extension_config_dump('bcmig.validation_part', '');
 SELECT pg_extension_config_dump('bcmig.validation_difference', '');
 SELECT pg_extension_config_dump('bcmig.rule', '');
 SELECT pg_extension_config_dump('bcmig.rule_result', '');

@@ -1,14 +1,14 @@
 # validate.sh: sourced by bench/run: what a validation costs on a PostgreSQL blue.
 # shellcheck shell=bash disable=SC2154
 
-# a validation of table gl to its end: seconds of its comparing
+# a validation of table gl to its end: seconds from its begin to its verdict
 validate_once()
 {
 	local run
 
 	run=$(green -c "SELECT bcmig_validate('val', NULL, '$1')")
 	until [ "$(green -c "SELECT state FROM bcmig.validation_run WHERE run_id = $run")" != running ]; do sleep 0.05; done
-	green -c "SELECT CASE WHEN verdict = 'ok' THEN seconds::text ELSE 'verdict ' || verdict END FROM bcmig.validation_result WHERE run_id = $run"
+	green -c "SELECT CASE WHEN verdict = 'ok' THEN extract(epoch FROM finished_at - started_at)::text ELSE 'verdict ' || verdict END FROM bcmig.validation_result WHERE run_id = $run"
 }
 
 # seconds windows take for so many changed rows
@@ -24,17 +24,22 @@ apply_once()
 
 bench_validate()
 {
-	local full=() pulled=() again=() marked=() plain=() i columns
+	local full=() pulled=() joined=() again=() marked=() plain=() i columns join
 
 	blue -v rows="$BENCH_ROWS" -f "$here/gl_entry.sql" -c 'CREATE TABLE one (id int)' >/dev/null
 	green -c "SELECT bcmig_create_sync('val', 'blue')" -c "SELECT bcmig_add_table('val', 'gl')" -c "SELECT bcmig_start_sync('val')" \
 		-c "CALL bcmig_wait_sync('val', 'caught_up', '1 hour')" >/dev/null 2>&1
 	green -c 'CREATE SCHEMA raw' -c 'IMPORT FOREIGN SCHEMA public LIMIT TO (gl, one) FROM SERVER blue INTO raw' \
-		-c "ALTER FOREIGN TABLE raw.gl OPTIONS (ADD fetch_size '10000')" -c 'VACUUM ANALYZE gl'
+		-c "ALTER FOREIGN TABLE raw.gl OPTIONS (ADD fetch_size '10000')" -c 'VACUUM ANALYZE gl' \
+		-c "CREATE SERVER own FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '$work', port '5602', dbname 'postgres')" \
+		-c "CREATE USER MAPPING FOR postgres SERVER own OPTIONS (user 'postgres')" -c 'CREATE SCHEMA own' \
+		-c 'IMPORT FOREIGN SCHEMA public LIMIT TO (gl) FROM SERVER own INTO own' -c "ALTER FOREIGN TABLE own.gl OPTIONS (ADD fetch_size '10000')"
 	columns=$(green -c "SELECT string_agg(format('b.%1\$I', attname), ', ' ORDER BY attnum) FROM pg_attribute WHERE attrelid = 'gl'::regclass AND attnum > 0 AND attname NOT LIKE 'bc\_%'")
+	join="g USING (\"Entry No_\") WHERE ROW($columns) IS DISTINCT FROM ROW(${columns//b./g.})"
 	for ((i = 0; i < RUNS; i++)); do
 		full+=("$(validate_once full)")
-		pulled+=("$(timed "SELECT count(*) FROM raw.gl b FULL JOIN gl g USING (\"Entry No_\") WHERE ROW($columns) IS DISTINCT FROM ROW(${columns//b./g.})")")
+		pulled+=("$(timed "SELECT count(*) FROM raw.gl b FULL JOIN own.gl $join")")
+		joined+=("$(timed "SELECT count(*) FROM raw.gl b FULL JOIN gl $join")")
 		blue -c "UPDATE gl SET \"Quantity\" = \"Quantity\" + 1 WHERE \"Entry No_\" BETWEEN $((BENCH_ROWS / 2)) AND $((BENCH_ROWS / 2 + 999))" >/dev/null
 		green -c "CALL bcmig_wait_sync('val')" >/dev/null 2>&1
 		again+=("$(validate_once incremental)")
@@ -47,12 +52,13 @@ bench_validate()
 		green -c 'INSERT INTO bcmig.chunking TABLE cut' -c 'DROP TABLE cut' >/dev/null
 	done
 	bench validate_pushdown_speedup "$(ratio "$(median "${pulled[@]}")" "$(median "${full[@]}")")" ratio
+	bench validate_vs_local_join "$(ratio "$(median "${joined[@]}")" "$(median "${full[@]}")")" ratio
 	bench revalidate_cost_percent "$(awk -v a="$(median "${again[@]}")" -v b="$(median "${full[@]}")" 'BEGIN {printf "%.2f", 100 * a / b}')" percent
 	bench apply_overhead_percent "$(awk -v a="$(median "${marked[@]}")" -v b="$(median "${plain[@]}")" 'BEGIN {printf "%.1f", 100 * (a / b - 1)}')" percent
 	bench validate_rows_per_s "$(awk -v n="$BENCH_ROWS" -v s="$(median "${full[@]}")" 'BEGIN {printf "%d", n / s}')" rows/s
-	detail "rows $BENCH_ROWS; full s: ${full[*]}; FULL JOIN over postgres_fdw s: ${pulled[*]}; after 1,000 changes s: ${again[*]}"
+	detail "rows $BENCH_ROWS; full s: ${full[*]}; both sides pulled and compared s: ${pulled[*]}; blue pulled and joined with green s: ${joined[*]}; after 1,000 changes s: ${again[*]}"
 	detail "windows of 20,000 changed rows s: with marks ${marked[*]}; without ${plain[*]}"
 	drop_sync val
 	blue -c 'DROP TABLE gl, one'
-	green -c 'DROP SCHEMA raw CASCADE' 2>/dev/null
+	green -c 'DROP SCHEMA raw, own CASCADE' -c 'DROP SERVER own CASCADE' 2>/dev/null
 }

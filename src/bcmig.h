@@ -66,6 +66,7 @@ typedef struct BcmigJob
 	int			sync_id;
 	int			table_id;		/* the one being worked on; blamed for an error */
 	int64		request_id;		/* bcmig.request to delete when done, or 0 */
+	uint32		part;			/* of a validation: its bit in BcmigTable.checked, 0 = none yet */
 	int			ntables;		/* windows come in groups, other jobs alone */
 	int			tables[BCMIG_GROUP];
 } BcmigJob;
@@ -185,7 +186,9 @@ typedef struct BcmigTable
 	int			busy;			/* jobs running */
 	bool		exclusive;		/* one that takes the applier lock for itself */
 	bool		sweeping;		/* a key sweep, beside windows */
-	bool		checking;		/* a validation, beside all others */
+	int			checkers;		/* workers at its validation, beside all other jobs */
+	int			check_parts;	/* of it that are left, as far as is known; 0 = not known */
+	uint32		checked;		/* bit mask of parts being compared */
 	int			check_failures; /* in a row */
 	TimestampTz check_not_before;	/* backoff, or pause of a throttled validation */
 	bool		drained;		/* copy: all chunks are claimed */

@@ -108,7 +108,7 @@ bcmig_job_begins(BcmigTable *live, BcmigJobKind kind, bool snapshot)
 {
 	live->busy++;
 	if (kind == BCMIG_JOB_CHECK)
-		live->checking = true;
+		live->checkers++;
 	else if (kind == BCMIG_JOB_SWEEP && !snapshot)
 		live->sweeping = true;
 	else if (kind != BCMIG_JOB_COPY)
@@ -133,7 +133,10 @@ bcmig_job_ends(BcmigSlot *slot)
 		if (live->busy > 0)
 			live->busy--;
 		if (slot->job.kind == BCMIG_JOB_CHECK)
-			live->checking = false;
+		{
+			live->checkers = Max(0, live->checkers - 1);
+			live->checked &= ~slot->job.part;
+		}
 		else if (slot->job.kind == BCMIG_JOB_SWEEP && live->sweeping)
 			live->sweeping = false;
 		else if (slot->job.kind != BCMIG_JOB_COPY)

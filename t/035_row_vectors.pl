@@ -38,4 +38,10 @@ is($green->safe_psql('postgres', 'SELECT count(*) FROM (' . join(' UNION ALL ',
 		map { "SELECT bcmig_row_hash(ROW($_->[2]), 'record') = sha256(record_send(ROW($_->[2]))) AS same" } @vectors) . ') x WHERE NOT same'),
 	'0', 'image record is record_send');
 
+# numerics are read as they are stored: both headers, any sign, weight and scale, and packed in a row
+is($green->safe_psql('postgres', q{
+	CREATE TABLE n AS SELECT s * m * 10::numeric ^ e AS v FROM generate_series(-150, 150) e, unnest(ARRAY[1, -1]) s, unnest(ARRAY[1, 1234.5678, 9999]::numeric[]) m
+		UNION ALL SELECT unnest(ARRAY['NaN', 'Infinity', '-Infinity', '0', '0.00', '1.50', '1e-70', '1e2000']::numeric[]) UNION ALL SELECT round(1::numeric / i, i) FROM generate_series(1, 100) i;
+	SELECT count(*), count(*) FILTER (WHERE bcmig_row_hash(ROW(v), 'record') <> sha256(record_send(ROW(v)))) FROM n}), '1914|0', 'numerics of every shape');
+
 done_testing();

@@ -8,6 +8,11 @@
  * its numbers, the next chunk and the marks it has answered, so a crash, a
  * stopped sync or a blue that went away repeats one group.
  *
+ * A big table is compared in parts, by several workers: while one waits for
+ * blue's sums another makes green's.  Which parts there are is in the catalogue
+ * (bcmig.validation_part), who is at which only in shared memory, so whatever
+ * happens to a worker, its part is free again.
+ *
  * The table goes on streaming meanwhile: no lock is held, no statement on blue
  * takes long (groups adapt to GROUP_MS; buckets need a pass over the table),
  * and the job gives its worker back after a turn.  It pauses while blue answers
@@ -36,8 +41,11 @@
 #define MOST_GROUP		1000
 #define PAUSE			1000	/* ms, when throttled */
 #define MOST_DIFFERENCES 10000	/* listed of a table */
+#define AUTO_PARTS		2		/* of a table, where option parallel says nothing */
+#define MOST_PARTS		16
+#define PART_CHUNKS		16		/* at least, in a part */
 
-/* the unfinished result of a table */
+/* the unfinished result of a table, and one part of it */
 typedef struct Pending
 {
 	int64		run_id;
@@ -45,12 +53,11 @@ typedef struct Pending
 	bool		begun;
 	bool		pushdown;
 	char	   *done_as;		/* mode of this table */
+	int			part;
 	int64		next;
 	int64		last;
 	int			ntodo;			/* -1 = all */
 	int64	   *todo;			/* ascending */
-	int64		differences;
-	char	   *detail;
 } Pending;
 
 static int	group_chunks = FIRST_GROUP;
@@ -65,27 +72,86 @@ load_result(int table_id, Pending *r)
 
 	memset(r, 0, sizeof(*r));
 	bcmig_catalog_begin(&scope);
-	found = bcmig_sql("SELECT v.run_id, r.mode, v.started_at IS NOT NULL, coalesce(v.pushdown, false), v.mode, coalesce(v.next_chunk, 0), "
-					  " coalesce(v.last_chunk, -1), v.todo, v.differences, v.detail "
+	found = bcmig_sql("SELECT v.run_id, r.mode, v.started_at IS NOT NULL, coalesce(v.pushdown, false), v.mode "
 					  "FROM bcmig.validation_result v JOIN bcmig.validation_run r USING (run_id) "
 					  "WHERE v.table_id = $1 AND NOT v.done AND r.state = 'running' ORDER BY v.run_id LIMIT 1", "i", table_id) > 0;
 	if (found)
 	{
 		MemoryContext oldcontext = MemoryContextSwitchTo(caller);
-		bool		isnull;
-		Datum		todo;
 
 		r->run_id = bcmig_get_int64(0, 1, 0);
 		r->mode = bcmig_get_text(0, 2);
 		r->begun = bcmig_get_bool(0, 3);
 		r->pushdown = bcmig_get_bool(0, 4);
 		r->done_as = bcmig_get_text(0, 5);
-		r->next = bcmig_get_int64(0, 6, 0);
-		r->last = bcmig_get_int64(0, 7, -1);
-		r->differences = bcmig_get_int64(0, 9, 0);
-		r->detail = bcmig_get_text(0, 10);
+		MemoryContextSwitchTo(oldcontext);
+	}
+	bcmig_catalog_end(&scope);
+	return found;
+}
+
+/* how many parts of the table are left to compare; 0 = none, or not known */
+static void
+publish_parts(int table_id, int parts)
+{
+	BcmigTable *live;
+
+	LWLockAcquire(bcmig_shared->lock, LW_EXCLUSIVE);
+	live = bcmig_live_table(table_id);
+	if (live != NULL)
+		live->check_parts = parts;
+	LWLockRelease(bcmig_shared->lock);
+}
+
+/* this worker's from now to the end of its job, unless it is another's */
+static bool
+claim_part(int table_id, int part)
+{
+	uint32		bit = (uint32) 1 << part;
+	BcmigTable *live;
+	bool		mine;
+
+	LWLockAcquire(bcmig_shared->lock, LW_EXCLUSIVE);
+	live = bcmig_live_table(table_id);
+	mine = live != NULL && (live->checked & bit) == 0;
+	if (mine)
+	{
+		live->checked |= bit;
+		bcmig_slot->job.part = bit;
+	}
+	LWLockRelease(bcmig_shared->lock);
+	return mine;
+}
+
+/*
+ * A part nobody is at; false = there is none.  In a transaction.
+ */
+static bool
+take_part(int table_id, Pending *r)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	BcmigCatalogScope scope;
+	bool		found = false;
+
+	bcmig_catalog_begin(&scope);
+	bcmig_sql("SELECT part, next_chunk, last_chunk, todo FROM bcmig.validation_part WHERE run_id = $1 AND table_id = $2 AND NOT done ORDER BY part",
+			  "Ii", r->run_id, table_id);
+	publish_parts(table_id, SPI_processed);
+	for (uint64 i = 0; i < SPI_processed && !found; i++)
+	{
+		MemoryContext oldcontext;
+		bool		isnull;
+		Datum		todo;
+
+		r->part = bcmig_get_int64(i, 1, 0);
+		if (!claim_part(table_id, r->part))
+			continue;
+		found = true;
+		oldcontext = MemoryContextSwitchTo(caller);
+		r->next = bcmig_get_int64(i, 2, 0);
+		r->last = bcmig_get_int64(i, 3, -1);
 		r->ntodo = -1;
-		todo = bcmig_get_datum(0, 8, &isnull);
+		todo = bcmig_get_datum(i, 4, &isnull);
 		if (!isnull)
 		{
 			Datum	   *values;
@@ -94,8 +160,8 @@ load_result(int table_id, Pending *r)
 			deconstruct_array(DatumGetArrayTypeP(todo), INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE,
 							  &values, &nulls, &r->ntodo);
 			r->todo = palloc(sizeof(int64) * Max(r->ntodo, 1));
-			for (int i = 0; i < r->ntodo; i++)
-				r->todo[i] = DatumGetInt64(values[i]);
+			for (int k = 0; k < r->ntodo; k++)
+				r->todo[k] = DatumGetInt64(values[k]);
 		}
 		MemoryContextSwitchTo(oldcontext);
 	}
@@ -103,24 +169,53 @@ load_result(int table_id, Pending *r)
 	return found;
 }
 
-/* the verdict of a table; in a transaction */
+/*
+ * The verdict of a table; detail NULL: what was found says it.  In a
+ * transaction.
+ */
 static void
-finish(const BcmigTableInfo *table, const Pending *r, const char *verdict, const char *detail, bool proved)
+finish(const BcmigTableInfo *table, const Pending *r, const char *detail, bool proved)
 {
 	BcmigCatalogScope scope;
 
 	bcmig_catalog_begin(&scope);
-	bcmig_sql("UPDATE bcmig.validation_result SET done = true, verdict = $3, detail = coalesce($4, detail), "
+	bcmig_sql("UPDATE bcmig.validation_result SET done = true, detail = coalesce($3, detail), "
+			  " verdict = CASE WHEN differences > 0 THEN 'different' WHEN $3 IS NULL THEN 'ok' ELSE 'inconclusive' END, "
 			  " started_at = coalesce(started_at, clock_timestamp()), finished_at = clock_timestamp() "
-			  "WHERE run_id = $1 AND table_id = $2", "Iitt", r->run_id, table->table_id, verdict, detail);
+			  "WHERE run_id = $1 AND table_id = $2 AND NOT done", "Iit", r->run_id, table->table_id, detail);
 	if (proved)
 		bcmig_sql("UPDATE bcmig.chunking SET proved_at = clock_timestamp() WHERE table_id = $1", "i", table->table_id);
 	bcmig_config_changed();
 	bcmig_catalog_end(&scope);
+	publish_parts(table->table_id, 0);
 }
 
 /*
- * What is to be compared: all chunks, or those marked.  In a transaction.
+ * A part has been compared: with the last one the table is.  In a transaction.
+ */
+static void
+finish_part(const BcmigTableInfo *table, const Pending *r, bool proved)
+{
+	BcmigCatalogScope scope;
+	int64		left;
+
+	bcmig_catalog_begin(&scope);
+	/* the row of the table keeps two parts that end at the same time apart */
+	bcmig_sql("SELECT 1 FROM bcmig.validation_result WHERE run_id = $1 AND table_id = $2 FOR UPDATE", "Ii", r->run_id, table->table_id);
+	bcmig_sql("UPDATE bcmig.validation_part SET done = true WHERE run_id = $1 AND table_id = $2 AND part = $3",
+			  "Iii", r->run_id, table->table_id, r->part);
+	bcmig_sql("SELECT count(*) FROM bcmig.validation_part WHERE run_id = $1 AND table_id = $2 AND NOT done", "Ii", r->run_id, table->table_id);
+	left = bcmig_get_int64(0, 1, 0);
+	bcmig_catalog_end(&scope);
+	if (left == 0)
+		finish(table, r, NULL, proved);
+	else
+		publish_parts(table->table_id, left);
+}
+
+/*
+ * What is to be compared: all chunks, or those marked, in parts of about as
+ * many.  In a transaction.
  */
 static void
 begin_table(BcmigProof *proof, Pending *r)
@@ -130,8 +225,12 @@ begin_table(BcmigProof *proof, Pending *r)
 	BcmigCatalogScope scope;
 	BcmigChunking chunking;
 	bool		proved = false;
+	bool		marked;
 	char	   *why = NULL;
+	int64		first;
+	int64		last;
 	int64		rows;
+	int			parts = 1;
 
 	proof->count_only = count;
 	r->pushdown = bcmig_may_push_down(proof, &why);
@@ -139,14 +238,27 @@ begin_table(BcmigProof *proof, Pending *r)
 	if (strcmp(r->mode, "incremental") == 0 && strcmp(table->capture, "snapshot") != 0 &&
 		bcmig_load_chunking(table, &chunking, &proved) && proved)
 		r->done_as = "incremental";
-	bcmig_plan_chunks(proof, strcmp(r->done_as, "full") == 0, &r->next, &r->last, &rows);
+	marked = strcmp(r->done_as, "incremental") == 0;
+	bcmig_plan_chunks(proof, strcmp(r->done_as, "full") == 0, &first, &last, &rows);
+
+	/* buckets are told by reading the whole table, which more workers would do more often */
+	if (!proof->chunking.buckets && !marked)
+		parts = Max(1, (int) Min(table->parallel > 0 ? Min(table->parallel, MOST_PARTS) : AUTO_PARTS, (last - first + 1) / PART_CHUNKS));
 	bcmig_catalog_begin(&scope);
-	bcmig_sql("UPDATE bcmig.validation_result SET mode = $3, pushdown = $4, next_chunk = $5, last_chunk = $6, detail = $7, "
-			  " started_at = clock_timestamp(), "
-			  " todo = CASE WHEN $3 = 'incremental' THEN coalesce((SELECT array_agg(DISTINCT d.chunk ORDER BY d.chunk) FROM bcmig.dirty_chunk d "
-			  "  WHERE d.table_id = $2 AND d.generation = $8), '{}') END "
+	bcmig_sql("UPDATE bcmig.validation_result SET mode = $3, pushdown = $4, detail = $5, started_at = clock_timestamp() "
 			  "WHERE run_id = $1 AND table_id = $2",
-			  "IitbIIti", r->run_id, table->table_id, r->done_as, (int) r->pushdown, r->next, r->last, why, proof->chunking.generation);
+			  "Iitbt", r->run_id, table->table_id, r->done_as, (int) r->pushdown, why);
+	for (int part = 0; part < parts; part++)
+	{
+		int64		size = (last - first + 1) / parts;
+		int64		from = first + part * size;
+
+		bcmig_sql("INSERT INTO bcmig.validation_part (run_id, table_id, part, first_chunk, next_chunk, last_chunk, todo) "
+				  "SELECT $1, $2, $3, $4, $4, $5, CASE WHEN $6 THEN coalesce((SELECT array_agg(DISTINCT d.chunk ORDER BY d.chunk) "
+				  "  FROM bcmig.dirty_chunk d WHERE d.table_id = $2 AND d.generation = $7), '{}') END",
+				  "IiiIIbi", r->run_id, table->table_id, part, from, part == parts - 1 ? last : from + size - 1, (int) marked,
+				  proof->chunking.generation);
+	}
 	bcmig_catalog_end(&scope);
 }
 
@@ -331,20 +443,21 @@ validate_group(BcmigProof *proof, Pending *r)
 		bcmig_sql("DELETE FROM bcmig.dirty_chunk d WHERE d.table_id = $1 AND d.generation = $2 AND pg_visible_in_snapshot(d.xid, $3::pg_snapshot) "
 				  "AND (cardinality($4) = 0 OR EXISTS (SELECT FROM unnest($4, $5) u(f, l) WHERE d.chunk BETWEEN u.f AND u.l))",
 				  "iitqq", table->table_id, proof->chunking.generation, seen, bounds_of(chunks, false), bounds_of(chunks, true));
-	bcmig_sql("UPDATE bcmig.validation_result SET next_chunk = $3, chunks = chunks + $4, differing = differing + $5, "
-			  " rows_blue = rows_blue + $6, rows_green = rows_green + $7, in_flight = in_flight + $8, differences = differences + $9, "
-			  " seconds = seconds + extract(epoch FROM clock_timestamp() - $10) "
+	bcmig_sql("UPDATE bcmig.validation_result SET chunks = chunks + $3, differing = differing + $4, "
+			  " rows_blue = rows_blue + $5, rows_green = rows_green + $6, in_flight = in_flight + $7, differences = differences + $8, "
+			  " seconds = seconds + extract(epoch FROM clock_timestamp() - $9) "
 			  "WHERE run_id = $1 AND table_id = $2",
-			  "IiIIIIIIIz", r->run_id, table->table_id, after, n, bad, blue.rows, green.rows, settled.in_flight, settled.differences, started);
+			  "IiIIIIIIz", r->run_id, table->table_id, n, bad, blue.rows, green.rows, settled.in_flight, settled.differences, started);
+	bcmig_sql("UPDATE bcmig.validation_part SET next_chunk = $4 WHERE run_id = $1 AND table_id = $2 AND part = $3",
+			  "IiiI", r->run_id, table->table_id, r->part, after);
 	bcmig_catalog_end(&scope);
 	r->next = after;
-	r->differences += settled.differences;
 	if (settled.unknown != NULL)
-		finish(table, r, r->differences > 0 ? "different" : "inconclusive", settled.unknown, false);
+		finish(table, r, settled.unknown, false);
 	else if (too_many)
-		finish(table, r, "different", psprintf("more than %d rows differ in one group of chunks; the comparison ended there", MOST_DIFFERENCES), false);
+		finish(table, r, psprintf("more than %d rows differ in one group of chunks; the comparison ended there", MOST_DIFFERENCES), false);
 	else if (after > r->last)
-		finish(table, r, r->differences > 0 ? "different" : "ok", NULL, !proof->count_only);
+		finish_part(table, r, !proof->count_only);
 	bcmig_debug_point("validate_before_commit");
 	bcmig_end_transaction();
 
@@ -355,16 +468,17 @@ validate_group(BcmigProof *proof, Pending *r)
 	return settled.unknown == NULL && !too_many && after <= r->last;
 }
 
-/* is the run still wanted?  In no transaction. */
+/* is it still wanted?  In no transaction. */
 static bool
-still_running(int64 run_id)
+still_wanted(int64 run_id, int table_id)
 {
 	BcmigCatalogScope scope;
 	bool		running;
 
 	bcmig_start_transaction();
 	bcmig_catalog_begin(&scope);
-	running = bcmig_sql("SELECT 1 FROM bcmig.validation_run WHERE run_id = $1 AND state = 'running'", "I", run_id) > 0;
+	running = bcmig_sql("SELECT 1 FROM bcmig.validation_run r JOIN bcmig.validation_result v USING (run_id) "
+						"WHERE r.run_id = $1 AND v.table_id = $2 AND r.state = 'running' AND NOT v.done", "Ii", run_id, table_id) > 0;
 	bcmig_catalog_end(&scope);
 	bcmig_end_transaction();
 	return running;
@@ -390,7 +504,7 @@ bcmig_run_check(BcmigWork *work)
 	}
 	if (!bcmig_state_load(table->table_id, &stored) || stored.state != BCMIG_STREAMING)
 	{
-		finish(table, &r, "inconclusive", psprintf("the table is %s", bcmig_state_name(stored.state)), false);
+		finish(table, &r, psprintf("the table is %s", bcmig_state_name(stored.state)), false);
 		bcmig_end_transaction();
 		return;
 	}
@@ -404,13 +518,18 @@ bcmig_run_check(BcmigWork *work)
 		bcmig_start_transaction();
 		(void) load_result(table->table_id, &r);
 	}
+	if (!take_part(table->table_id, &r))
+	{
+		bcmig_end_transaction();
+		return;
+	}
 	proof->count_only = strcmp(r.done_as, "count") == 0;
 	proof->pushdown = r.pushdown;
 	if (!bcmig_load_chunking(table, &proof->chunking, NULL))
 		elog(ERROR, "table %s is not cut into chunks", table->target_name);
 	if (r.next > r.last || (r.ntodo >= 0 && (r.ntodo == 0 || r.todo[r.ntodo - 1] < r.next)))
 	{
-		finish(table, &r, r.differences > 0 ? "different" : "ok", NULL, false);
+		finish_part(table, &r, false);
 		more = false;
 	}
 	bcmig_end_transaction();
@@ -422,7 +541,7 @@ bcmig_run_check(BcmigWork *work)
 		MemoryContext oldcontext = MemoryContextSwitchTo(group_context);
 
 		CHECK_FOR_INTERRUPTS();
-		if (bcmig_stopping(work) || !still_running(r.run_id))
+		if (bcmig_stopping(work) || !still_wanted(r.run_id, table->table_id))
 			break;
 		why = throttled(proof);
 		if (why != NULL)

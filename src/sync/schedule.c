@@ -59,6 +59,7 @@ give_job(Table **tables, int n, BcmigJobKind kind, int64 request_id, int *missin
 		idle->job.sync_id = t->sync->sync_id;
 		idle->job.table_id = t->table_id;
 		idle->job.request_id = request_id;
+		idle->job.part = 0;
 		idle->job.ntables = n;
 		for (int i = 0; i < n; i++)
 		{
@@ -180,7 +181,8 @@ make_due(const Table *t, TimestampTz now)
 static bool
 check_due(const Table *t, TimestampTz now)
 {
-	return t->check_due && !t->live->checking && !t->live->stopping && t->live->check_not_before <= now;
+	return t->check_due && t->live->checkers < Max(1, t->live->check_parts) && !t->live->stopping &&
+		t->live->check_not_before <= now;
 }
 
 static int
@@ -364,11 +366,11 @@ bcmig_schedule(void)
 		Table	   *t = &bcmig_managed->tables[i];
 		int			most = Max(1, pool - 1);
 
-		if (!blue_answers(t) || longs >= most)
+		if (!blue_answers(t))
 			continue;
-		if (check_due(t, now) && give_job(&t, 1, BCMIG_JOB_CHECK, 0, &missing))
+		while (longs < most && check_due(t, now) && give_job(&t, 1, BCMIG_JOB_CHECK, 0, &missing))
 			longs++;
-		else if (t->sync->rules_due && !has_job(t->sync, BCMIG_JOB_RULES) &&
+		if (longs < most && t->sync->rules_due && !has_job(t->sync, BCMIG_JOB_RULES) &&
 				 give_job(&t, 0, BCMIG_JOB_RULES, 0, &missing))
 		{
 			longs++;
