@@ -54,6 +54,8 @@ on_green(q{
 	DECLARE k text := coalesce(blue.k, green.k); r public."function" := green;
 	BEGIN
 		IF k = 'raise' THEN RAISE EXCEPTION 'no idea';
+		ELSIF k = 'refused' THEN r.v := 'refused'; RETURN r;
+		ELSIF k = 'sleeps' THEN PERFORM pg_sleep(600);
 		ELSIF k = 'null' THEN RETURN NULL;
 		ELSIF k = 'key' THEN r.k := 'other'; RETURN r;
 		ELSIF k = 'writes' THEN DELETE FROM public.plain; RETURN blue;
@@ -65,7 +67,7 @@ on_green(q{
 		RETURN r;
 	END $$;});
 on_green(q{SELECT bcmig_alter_table('s', 'function', '{"conflict": "function", "conflict_function": "public.merge(public.\"function\",public.\"function\",public.\"function\")"}')});
-on_green(q{CREATE FUNCTION public.allowed(text) RETURNS boolean LANGUAGE sql AS $$SELECT true$$; ALTER TABLE plain ADD CHECK (public.allowed(v))});
+on_green(q{CREATE FUNCTION public.allowed(text) RETURNS boolean LANGUAGE sql AS $$SELECT true$$; ALTER TABLE plain ADD CHECK (public.allowed(v)); ALTER TABLE "function" ADD CONSTRAINT c CHECK (v <> 'refused')});
 on_green("SELECT bcmig_alter_table('s', '$_', '{\"conflict\": \"$_\"}')") foreach grep { $_ ne 'function' } @policies;
 start_sync($green, 's');
 wait_sync($green, 's');
@@ -198,16 +200,17 @@ wait_sync($green, 's');
 is(cell('manual', 'far1'), 'green|update/update/target|unsettled', 'blue takes its change back: green stays');
 
 # --- functions that do not decide ---
-on_blue(q{INSERT INTO "function" SELECT k, 'x' FROM unnest(ARRAY['raise', 'null', 'key', 'writes', 'blue', 'green']) k; INSERT INTO plain VALUES ('p', 'kept')});
+on_blue(q{INSERT INTO "function" SELECT k, 'x' FROM unnest(ARRAY['raise', 'null', 'key', 'writes', 'refused', 'sleeps', 'blue', 'green']) k; INSERT INTO plain VALUES ('p', 'kept')});
 wait_sync($green, 's');
 on_green(q{UPDATE "function" SET v = 'green' WHERE v = 'x'});
 on_blue(q{UPDATE "function" SET v = 'blue' WHERE v = 'x'});
 wait_sync($green, 's');
-is(cell('function', $_), 'green|update/update/waits|unsettled', "$_: waits") foreach qw(raise null key writes);
+is(cell('function', $_), 'green|update/update/waits|unsettled', "$_: waits") foreach qw(raise null key writes refused sleeps);
 is(cell('function', 'blue'), 'blue|update/update/source|overwritten', 'it returns blue');
 is(cell('function', 'green'), 'green|update/update/target|unsettled', 'it returns green');
-is(on_green(q{SELECT string_agg(detail, '; ' ORDER BY key) FROM bcmig.conflict WHERE key IN ('["raise"]', '["null"]', '["key"]', '["writes"]')}),
-	'public.merge returned the row of another key: ["other"]; public.merge returned NULL; public.merge failed: P0001: no idea; public.merge failed: 25006: cannot execute DELETE in a read-only transaction', 'and why');
+like(on_green("SELECT detail FROM bcmig.conflict WHERE key = '[\"$_->[0]\"]'"), $_->[1], "$_->[0]: and says why")
+  foreach ([ 'raise', qr/^public\.merge failed: P0001: no idea$/ ], [ 'null', qr/^public\.merge returned NULL$/ ], [ 'key', qr/returned the row of another key: \["other"\]$/ ],
+	[ 'writes', qr/failed: 25006: / ], [ 'refused', qr/refuses the row of conflict_function: 23514: / ], [ 'sleeps', qr/failed: 57014: .*timeout/ ]);
 is(on_green('SELECT count(*) FROM plain'), '1', 'it has written nothing');
 
 # --- a batch of 1,000 where 999 apply ---

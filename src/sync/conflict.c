@@ -685,8 +685,9 @@ take_row(Conflict *c)
  * conflict_function is to decide.  Returns false when entries came meanwhile.
  */
 static bool
-ask(Conflict *c, ErrorData **error)
+ask(Conflict *c)
 {
+	ErrorData  *error;
 	char	   *why;
 
 	if (!bcmig_ask_conflict_function(c->table, c->relid, c->key, &c->old, &c->blue, &c->green, &c->result, &why))
@@ -703,7 +704,15 @@ ask(Conflict *c, ErrorData **error)
 	c->outcome = bcmig_same_side(&c->result, &c->blue) ? SOURCE : ROW;
 	if (c->outcome == ROW)
 		c->detail = psprintf("written: %s", c->result.image);
-	return attempt(c, try_result, &c->entries, 1 << SOURCE | 1 << ROW, error);
+	if (!attempt(c, try_result, &c->entries, 1 << SOURCE | 1 << ROW, &error))
+		return false;
+	if (error != NULL)
+	{
+		c->detail = psprintf("green refuses the row of conflict_function: %s: %s, %s", unpack_sql_state(error->sqlerrcode),
+							 error->message, c->result.image);
+		c->outcome = WAITS;
+	}
+	return true;
 }
 
 void
@@ -731,7 +740,7 @@ bcmig_meet_conflict(const BcmigTableInfo *table, TupleDesc desc, MinimalTuple ro
 		read_entries(&c, &before);
 		done = attempt(&c, try_blue, &before, 1 << APPLIED | 1 << EQUAL | 1 << SOURCE, &error);
 		if (done && error == NULL && c.outcome == ASK)
-			done = ask(&c, &error);
+			done = ask(&c);
 	} while (!done);
 
 	if (error != NULL)

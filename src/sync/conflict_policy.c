@@ -28,7 +28,7 @@
 #include "utils/timestamp.h"
 
 #define MODIFIED_AT			"$systemModifiedAt"
-#define FUNCTION_TIMEOUT	10000	/* ms */
+#define FUNCTION_TIMEOUT	5000	/* ms */
 
 void
 bcmig_read_side(const BcmigTableInfo *table, Oid relid, const char *query, int nargs,
