@@ -34,6 +34,13 @@
 #define RETRY_KEYS			2000	/* keys in one re-read: more than max_errors lets stand, since rows that
 								 * swapped a unique value can only be applied together */
 
+/* the most rows of a window that is applied as one transaction */
+static int64
+whole_rows(const BcmigWork *work)
+{
+	return (int64) work->table->batch_rows * WHOLE_BATCHES;
+}
+
 /*
  * What blue must still have after a restart for this window not to have been
  * lost there: [{"x": [trace, ...]}, {"k": key, "v": version}, ...], the keys
@@ -207,23 +214,15 @@ next_window_may_mend(BcmigWork *work, const ErrorData *edata)
 	return may;
 }
 
-/*
- * Apply a spool: as one transaction where it is small enough and nothing is
- * wrong with it, else in batches.  "last" runs in the transaction that ends it.
- * window: not a re-read of keys; such a one stops when too many rows are
- * refused, and returns false when the next one shall try again.
- */
-typedef void (*LastStep) (BcmigWork *work, BcmigSpool *spool, BcmigApplied *applied, void *arg);
-
-static bool
-apply_spool(BcmigWork *work, BcmigSpool *spool, BcmigApplied *applied,
-			bool window, LastStep last, void *arg)
+bool
+bcmig_apply_spool(BcmigWork *work, BcmigSpool *spool, BcmigApplied *applied, int64 most_whole,
+				  bool window, BcmigLastStep last, void *arg)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	int64		rows = spool->upserts + spool->deletes;
 	volatile bool done = false;
 
-	if (rows <= (int64) work->table->batch_rows * WHOLE_BATCHES)
+	if (rows <= most_whole)
 	{
 		ErrorData  *volatile edata = NULL;
 
@@ -450,7 +449,7 @@ apply_group(Window *windows, int n)
 			writes++;
 		}
 	}
-	if (writes < 2 || rows > (int64) windows[0].work->table->batch_rows * WHOLE_BATCHES)
+	if (writes < 2 || rows > whole_rows(windows[0].work))
 		return false;
 
 	PG_TRY();
@@ -546,7 +545,7 @@ bcmig_run_windows(BcmigWork **works, int n)
 		{
 			blame(w);
 			if (grouped || !needs_write(w) ||
-				apply_spool(w->work, w->spool, &w->applied, true, window_last_step, &w->end))
+				bcmig_apply_spool(w->work, w->spool, &w->applied, whole_rows(w->work), true, window_last_step, &w->end))
 				window_done(w);
 			else
 				give_up(w);
@@ -603,7 +602,7 @@ bcmig_reread_keys(BcmigWork *work, const char *kind, int n, char **keys,
 	bcmig_read(work, work->dialect->rows_by_key(work->table, n, keys), 0, &spool->receiver);
 	bcmig_end_transaction();
 	bcmig_check_same_blue(&reading, &spool->receiver.signs);
-	(void) apply_spool(work, spool, &done, false, reread_last_step, &end);
+	(void) bcmig_apply_spool(work, spool, &done, whole_rows(work), false, reread_last_step, &end);
 	bcmig_spool_end(spool);
 	bcmig_applier_unlock(work, ExclusiveLock);
 	applied->written += done.written;
