@@ -105,8 +105,12 @@ like(quarantined('narrow', q{string_agg(message, '') FILTER (WHERE key->>0 = '3'
 is($green->safe_psql('postgres', q{SELECT image->>'d' FROM bcmig.quarantine WHERE key->>0 = '4'}), '1.00000000000000000001', 'the image has the exact value');
 # one entry by id, the others stay
 green_behind($green, q{ALTER TABLE narrow ALTER t TYPE varchar(50), ALTER d TYPE numeric(38,20);});
+# a window may read a row twice, so that their attempts are not equal to begin with
+my $others = q{string_agg((key->>0) || ':' || attempts, ' ' ORDER BY (key->>0)::int) FILTER (WHERE key->>0 NOT IN ('3', '6'))};
+my ($of_others, $of_6) = (quarantined('narrow', $others), quarantined('narrow', q{max(attempts) FILTER (WHERE key->>0 = '6')}));
 $green->safe_psql('postgres', q{SELECT bcmig_retry_quarantine('s', ARRAY(SELECT quarantine_id FROM bcmig.quarantine WHERE key->>0 IN ('3', '6')))});
-ok($green->poll_query_until('postgres', q{SELECT string_agg(key->>0, ',' ORDER BY (key->>0)::int) = '1,2,4,5,6,7,1002' AND max(attempts) FILTER (WHERE key->>0 = '6') > max(attempts) FILTER (WHERE key->>0 = '5') FROM bcmig.quarantine}), 'a retry by id reads those rows only');
+ok($green->poll_query_until('postgres', "SELECT string_agg(key->>0, ',' ORDER BY (key->>0)::int) = '1,2,4,5,6,7,1002' AND max(attempts) FILTER (WHERE key->>0 = '6') = $of_6 + 1 FROM bcmig.quarantine"), 'a retry by id settles what can be');
+is(quarantined('narrow', $others), $of_others, 'and reads those rows only');
 green_behind($green, q{ALTER TABLE narrow ALTER i TYPE bigint, ALTER s TYPE timestamp(3);});
 retry_empties('narrow');
 
@@ -182,7 +186,7 @@ $blue->safe_psql('postgres', 'UPDATE checked SET v = 12 WHERE id = 12; DELETE FR
 green_behind($green, 'ALTER TABLE checked DROP CONSTRAINT c');
 resumes('checked', 'max_errors');
 
-# a share of the rows, of at least a hundred; what was counted before is five minutes old
+# a share of the rows, of at least a hundred; counted from when it was resumed, over a restart
 $green->safe_psql('postgres', q{SELECT bcmig_alter_table('s', 'checked', '{"max_errors": null, "error_threshold": 20}')});
 $green->restart;
 wait_sync($green, 's');

@@ -24,8 +24,6 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
-#include "pgstat.h"
-#include "storage/latch.h"
 #include "storage/lmgr.h"
 #include "storage/proc.h"
 #include "storage/sinvaladt.h"
@@ -34,9 +32,9 @@
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/resowner.h"
 #include "utils/timestamp.h"
 
-#define LOOK_INTERVAL		20	/* ms between looks at a writer */
 #define CHUNK_RELATIONS		200 /* whose writers are collected at a time */
 #define TERMINATE_WAIT		10000	/* ms for terminated sessions to end */
 
@@ -138,19 +136,45 @@ bcmig_fence_at_start(const BcmigSync *sync)
  * Waiting for writers
  * --------------------------------------------------------------------- */
 
-/* has this transaction ended by "deadline"?  At least one look is taken */
+/*
+ * Has this transaction ended by "deadline"?  The wait is one for its lock, which
+ * pg_locks shows and the deadlock detector sees.
+ */
 static bool
 has_ended(VirtualTransactionId vxid, TimestampTz deadline)
 {
-	while (!VirtualXactLock(vxid, false))
+	MemoryContext caller = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	int			timeout = LockTimeout;
+	long		left;
+	ErrorData  *volatile error = NULL;
+
+	if (VirtualXactLock(vxid, false))
+		return true;
+	left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
+	if (left <= 0)
+		return false;
+	BeginInternalSubTransaction(NULL);
+	PG_TRY();
 	{
-		if (GetCurrentTimestamp() >= deadline)
-			return false;
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, LOOK_INTERVAL, PG_WAIT_EXTENSION);
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
+		LockTimeout = Min(left, INT_MAX);
+		(void) VirtualXactLock(vxid, true);
+		ReleaseCurrentSubTransaction();
 	}
-	return true;
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(caller);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+	}
+	PG_END_TRY();
+	LockTimeout = timeout;
+	MemoryContextSwitchTo(caller);
+	CurrentResourceOwner = owner;
+	if (error != NULL && error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
+		ReThrowError(error);
+	return error == NULL;
 }
 
 List *

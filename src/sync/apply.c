@@ -543,6 +543,8 @@ typedef struct Batch
 	MinimalTuple *rows;
 	MemoryContext context;		/* of rows; reset per batch */
 	int			subxacts;		/* in the present transaction */
+	int64		refused;		/* rows; a key renamed in vain is none by itself */
+	int64		most_refused;	/* 0 = no bound */
 	BcmigApplied *applied;
 } Batch;
 
@@ -668,6 +670,8 @@ apply_range(Batch *batch, int from, int to)
 	BcmigMet	met = {0};
 
 	CHECK_FOR_INTERRUPTS();
+	if (batch->applied->stopped)
+		return;
 	make_room(batch, 1);
 	oldowner = CurrentResourceOwner;
 	BeginInternalSubTransaction(NULL);
@@ -721,6 +725,11 @@ apply_range(Batch *batch, int from, int to)
 	bcmig_quarantine_row(batch->table, batch->desc, batch->rows[from],
 						 batch->statement == STMT_DELETE ? "delete" : "upsert", edata);
 	batch->applied->quarantined++;
+	if (batch->applied->first_error[0] == '\0')
+		bcmig_copy_text(batch->applied->first_error, bcmig_error_text(edata, true), BCMIG_TEXT);
+	if (batch->statement != STMT_RENAME)
+		batch->refused++;
+	batch->applied->stopped = batch->most_refused > 0 && batch->refused >= batch->most_refused;
 	FreeErrorData(edata);
 }
 
@@ -736,7 +745,7 @@ apply_pass(Batch *batch, BcmigSpool *spool, char op)
 
 	tuplestore_select_read_pointer(spool->store, 0);
 	tuplestore_rescan(spool->store);
-	while (more)
+	while (more && !batch->applied->stopped)
 	{
 		int			n = 0;
 		Size		bytes = 0;
@@ -769,15 +778,22 @@ apply_pass(Batch *batch, BcmigSpool *spool, char op)
 	ExecDropSingleTupleTableSlot(slot);
 }
 
+int64
+bcmig_most_refused(const BcmigTableInfo *table)
+{
+	return table->on_error_suspend ? 1 : table->max_errors;
+}
+
 void
 bcmig_apply_batches(const BcmigTableInfo *table, BcmigSpool *spool, bool plain,
-					BcmigApplied *applied)
+					int64 most_refused, BcmigApplied *applied)
 {
 	Batch		batch = {0};
 
 	batch.table = table;
 	batch.desc = spool->desc;
 	batch.applied = applied;
+	batch.most_refused = most_refused;
 	batch.context = AllocSetContextCreate(CurrentMemoryContext, "bcmig batch",
 										  ALLOCSET_DEFAULT_SIZES);
 	if (spool->deletes > 0)

@@ -415,6 +415,7 @@ bcmig_drop_sync(PG_FUNCTION_ARGS)
 	{
 		bcmig_catalog_begin(&scope);
 		bcmig_sql("DELETE FROM bcmig.sync WHERE sync_id = $1", "i", sync->sync_id);
+		bcmig_sql("DELETE FROM bcmig.metric WHERE sync_id = $1", "i", sync->sync_id);
 		if (bcmig_sql("SELECT 1 FROM bcmig.sync WHERE environment_id = $1 AND owner::oid = $2 "
 					  "UNION ALL SELECT 1 FROM bcmig.environment WHERE environment_id = $1 AND owner::oid = $2",
 					  "io", sync->environment_id, sync->owner) == 0)

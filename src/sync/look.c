@@ -562,8 +562,7 @@ bcmig_look_failed(int sync_id, const ErrorData *edata)
 																bcmig_backoff(++blue->look_failures, 1000, 60000));
 		LWLockRelease(bcmig_shared->lock);
 		bcmig_catalog_begin(&scope);
-		bcmig_audit("error", sync->name, NULL, "look at schema",
-					psprintf("%s: %s", unpack_sql_state(edata->sqlerrcode), edata->message));
+		bcmig_audit("error", sync->name, NULL, "look at schema", bcmig_error_text(edata, true));
 		bcmig_catalog_end(&scope);
 	}
 	bcmig_end_transaction();

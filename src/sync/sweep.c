@@ -336,7 +336,7 @@ compare_last_step(BcmigWork *work, BcmigSpool *spool, BcmigApplied *applied, voi
 	if (end->first)
 		bcmig_audit("state", table->sync_name, table->target_name, "streaming", NULL);
 	bcmig_catalog_end(&scope);
-	reason = bcmig_ladder(table, spool->upserts + spool->deletes, applied->quarantined);
+	reason = bcmig_ladder(table, end->started, applied);
 	end->suspended = reason != NULL;
 	if (reason != NULL)
 		bcmig_state_suspend(table, reason, bcmig_state_name(end->first ? BCMIG_STREAMING : end->stored->state));
@@ -376,6 +376,7 @@ compare(BcmigWork *work, const BcmigStored *stored, const BcmigReading *reading)
 	if (table->nkeys > 0)
 		(void) bcmig_apply_spool(work, spool, &applied, PG_INT64_MAX, false, compare_last_step, &end);
 	bcmig_spool_end(spool);
+	bcmig_count_rows(work, &applied, 0);
 	if (end.suspended)
 		bcmig_publish_state(table->table_id, BCMIG_SUSPENDED);
 	else if (end.first)

@@ -47,6 +47,9 @@ extern void bcmig_check_same_blue(const BcmigReading *reading, const BcmigSigns 
 /* is the sync being stopped? */
 extern bool bcmig_stopping(const BcmigWork *work);
 
+/* for bcmig.metric: rows whose transaction has committed; bytes: 0 = not known */
+extern void bcmig_count_rows(const BcmigWork *work, const BcmigApplied *applied, int64 bytes);
+
 /* append to bcmig.sync_batch; in a transaction */
 extern void bcmig_log_batch(const BcmigWork *work, const char *kind,
 							TimestampTz started, const char *status,
@@ -56,8 +59,9 @@ extern void bcmig_log_batch(const BcmigWork *work, const char *kind,
 
 /*
  * What the room above does when it is there (src/check): jobs of kind CHECK,
- * RULES and REPAIR, what is to be done when one of them fails, and marks of
- * what was written, in the transaction that wrote it.
+ * RULES and REPAIR (false: its request stays, the sync is being stopped), what
+ * is to be done when one of them fails, and marks of what was written, in the
+ * transaction that wrote it.
  *
  * unschedule: a sync is dropped, its scheduled validations go; returns the
  * statement for it, also in a dry run, or NULL when there is nothing to do.
@@ -66,7 +70,7 @@ typedef struct BcmigCheckRoom
 {
 	void		(*check) (BcmigWork *work);
 	void		(*rules) (int sync_id);
-	void		(*repair) (BcmigWork *work);
+	bool		(*repair) (BcmigWork *work);
 	void		(*failed) (const BcmigJob *job, const ErrorData *edata, bool passing);
 	char	   *(*unschedule) (int sync_id, const char *sync_name, bool dry_run);
 } BcmigCheckRoom;
@@ -89,12 +93,13 @@ extern void bcmig_run_retry(BcmigWork *work);
 /*
  * Apply a spool: as one transaction where it has not more than most_whole rows
  * and nothing is wrong with it, else in batches.  "last" runs in the
- * transaction that ends it.  Returns false when the next window shall try
- * again (retry_secondary).
+ * transaction that ends it.  window: not a re-read of keys nor a compare; such a
+ * one stops when too many rows are refused, and returns false when the next one
+ * shall try again.
  */
 typedef void (*BcmigLastStep) (BcmigWork *work, BcmigSpool *spool, BcmigApplied *applied, void *arg);
 extern bool bcmig_apply_spool(BcmigWork *work, BcmigSpool *spool, BcmigApplied *applied, int64 most_whole,
-							  bool retry_secondary, BcmigLastStep last, void *arg);
+							  bool window, BcmigLastStep last, void *arg);
 
 /* resolve.c */
 extern void bcmig_run_resolve(BcmigWork *work);

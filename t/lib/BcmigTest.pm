@@ -15,7 +15,7 @@ use Time::HiRes qw(time usleep);
 our @EXPORT = qw(
   new_blue new_green connect_blue green_behind start_sync wait_sync wait_streaming
   compare_table all_equal state_of wait_state hold_point poll_through_restart pids kill_pid
-  track table_value);
+  track table_value run_validation);
 
 # Where blue/postgres_tracking.sql is; set by test/run, else the source tree.
 my $tracking = ($ENV{BCMIG_SOURCE} // '.') . '/blue/postgres_tracking.sql';
@@ -115,6 +115,19 @@ sub wait_state
 	my ($green, $target, $state) = @_;
 	return $green->poll_query_until('postgres',
 		"SELECT state = '$state' FROM bcmig.table_status WHERE target = '$target'");
+}
+
+# Validate to the end; returns the run's id and its verdict.  %o: target;
+# meanwhile, called with the id once the run has been asked for.
+sub run_validation
+{
+	my ($green, $sync, $mode, %o) = @_;
+	my $run = $green->safe_psql('postgres',
+		"SELECT bcmig_validate('$sync', " . (defined $o{target} ? "'$o{target}'" : 'NULL') . ", '$mode')");
+	$o{meanwhile}->($run) if defined $o{meanwhile};
+	$green->poll_query_until('postgres', "SELECT state <> 'running' FROM bcmig.validation_run WHERE run_id = $run")
+	  or die "validation $run does not end: " . $green->safe_psql('postgres', "SELECT * FROM bcmig.validation_summary WHERE run_id = $run");
+	return ($run, $green->safe_psql('postgres', "SELECT verdict FROM bcmig.validation_run WHERE run_id = $run"));
 }
 
 # Plain values of a query.
