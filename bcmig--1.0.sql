@@ -1279,6 +1279,10 @@ SELECT 'quarantine', t.name, t.target, 'warning', q.n::text, '0', q.n || ' rows 
   JOIN t USING (table_id)
   JOIN bcmig.quarantine f ON f.quarantine_id = q.first
 UNION ALL
+SELECT 'conflict', t.name, t.target, 'warning', c.n::text, '0', c.n || ' rows were changed on blue and by an outside write, and wait for a decision.',
+       format('SELECT bcmig_resolve_conflict(%s, ''source''); -- or target', c.first), 1
+  FROM (SELECT table_id, count(*) AS n, min(conflict_id) AS first FROM bcmig.conflict WHERE decision IS NULL GROUP BY 1) c JOIN t USING (table_id)
+UNION ALL
 SELECT 'validation', y.name, NULL, CASE v.verdict WHEN 'different' THEN 'critical' ELSE 'warning' END, v.verdict, 'ok', format('Run %s (%s) was %s.', v.run_id, v.mode, v.verdict),
        format('SELECT * FROM bcmig.validation_summary WHERE run_id = %s AND verdict <> ''ok'';', v.run_id), 1
   FROM v JOIN y USING (sync_id) WHERE v.verdict <> 'ok'
