@@ -6,7 +6,7 @@
  * The rows are an ephemeral named relation, bcmig_rows, as the transition
  * tables of a trigger are; three prepared statements per table do the rest:
  *
- *	delete	keys whose row is gone on blue
+ *	delete	keys whose row is gone on blue, or not wanted by the row filter
  *	rename	rows whose $systemId comes back under another key (only where
  *			deletes are not in the feed: otherwise the old key is among them)
  *	upsert	INSERT ... ON CONFLICT (key) DO UPDATE, skipping rows that are equal
@@ -32,6 +32,7 @@
 #include "apply.h"
 #include "own_write.h"
 #include "quarantine.h"
+#include "transform.h"
 
 #include "access/table.h"
 #include "access/xact.h"
@@ -113,8 +114,8 @@ bcmig_key_condition(const BcmigTableInfo *table)
  * explicit cast could cut or round without a word, so what it gives is cast
  * back and compared (bcmig.exact raises).
  */
-static char *
-value_expression(const char *name, Form_pg_attribute from, Form_pg_attribute to)
+char *
+bcmig_value_expression(const char *name, Form_pg_attribute from, Form_pg_attribute to)
 {
 	char	   *target;
 	char	   *source;
@@ -159,14 +160,14 @@ statement_text(const BcmigTableInfo *table, TupleDesc feed, TupleDesc target, St
 	initStringInfo(&sql);
 	if (which == STMT_DELETE)
 	{
-		appendStringInfo(&sql, "DELETE FROM %s g USING " BCMIG_OWN_ROWS_NAME " w WHERE w.bc_op = 'D' AND %s",
+		appendStringInfo(&sql, "DELETE FROM %s g USING " BCMIG_OWN_ROWS_NAME " w WHERE w.bc_op <> 'U' AND %s",
 						 table->target_name, bcmig_key_condition(table));
 		return sql.data;
 	}
 	if (which == STMT_RENAME)
 	{
 		identity = id(table->columns[table->identity_column].target);
-		appendStringInfo(&sql, "DELETE FROM %s g USING " BCMIG_OWN_ROWS_NAME " w WHERE w.bc_op = 'U' AND g.%s = w.%s"
+		appendStringInfo(&sql, "DELETE FROM %s g USING " BCMIG_OWN_ROWS_NAME " w WHERE w.bc_op <> 'D' AND g.%s = w.%s"
 						 " AND w.%s::text <> '00000000-0000-0000-0000-000000000000' AND NOT (%s)",
 						 table->target_name, identity, identity, identity,
 						 bcmig_key_condition(table));
@@ -200,7 +201,7 @@ statement_text(const BcmigTableInfo *table, TupleDesc feed, TupleDesc target, St
 							 quote_literal_cstr(table->target_name))));
 		}
 		appendStringInfo(&names, "%s%s", comma, id(name));
-		appendStringInfo(&values, "%s%s", comma, value_expression(name, from, to));
+		appendStringInfo(&values, "%s%s", comma, bcmig_value_expression(name, from, to));
 		appendStringInfo(&sets, "%s%s = excluded.%s", comma, id(name), id(name));
 		appendStringInfo(&old, "%sg.%s", comma, id(name));
 		appendStringInfo(&new, "%sexcluded.%s", comma, id(name));
@@ -224,6 +225,7 @@ bcmig_apply_forget(void)
 	HASH_SEQ_STATUS seq;
 	ApplyPlans *plans;
 
+	bcmig_transform_forget();
 	if (apply_plans == NULL)
 		return;
 	hash_seq_init(&seq, apply_plans);
@@ -280,8 +282,8 @@ remember_shape(TargetShape *shape, Relation rel)
 }
 
 /* make the rows visible to statements of this SPI connection */
-static void
-register_rows(Tuplestorestate *store, TupleDesc desc)
+void
+bcmig_register_rows(Tuplestorestate *store, TupleDesc desc)
 {
 	EphemeralNamedRelation enr = palloc0(sizeof(EphemeralNamedRelationData));
 	int			rc;
@@ -297,12 +299,21 @@ register_rows(Tuplestorestate *store, TupleDesc desc)
 		elog(ERROR, "SPI_register_relation failed: %s", SPI_result_code_string(rc));
 }
 
+void
+bcmig_unregister_rows(void)
+{
+	int			rc = SPI_unregister_relation(BCMIG_OWN_ROWS_NAME);
+
+	if (rc != SPI_OK_REL_UNREGISTER)
+		elog(ERROR, "SPI_unregister_relation failed: %s", SPI_result_code_string(rc));
+}
+
 uint64
 bcmig_query_spool(BcmigSpool *spool, const char *sql)
 {
 	int			rc;
 
-	register_rows(spool->store, spool->desc);
+	bcmig_register_rows(spool->store, spool->desc);
 	rc = SPI_execute(sql, false, 0);
 	if (rc < 0)
 		elog(ERROR, "SPI_execute failed: %s: %s", SPI_result_code_string(rc), sql);
@@ -458,19 +469,25 @@ constraints(bool deferred)
 void
 bcmig_apply_whole(const BcmigTableInfo *table, BcmigSpool *spool, BcmigApplied *applied)
 {
+	Tuplestorestate *rows;
+	TupleDesc	desc;
+
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	register_rows(spool->store, spool->desc);
+	rows = bcmig_transform_rows(table, spool->store, spool->desc, &desc);
+	bcmig_register_rows(rows, desc);
 	constraints(true);
-	if (spool->deletes > 0)
-		applied->deleted += run_statement(table, spool->desc, STMT_DELETE);
+	if (spool->deletes > 0 || table->row_filter != NULL)
+		applied->deleted += run_statement(table, desc, STMT_DELETE);
 	if (spool->upserts > 0)
 	{
 		if (needs_rename(table))
-			applied->deleted += run_statement(table, spool->desc, STMT_RENAME);
-		applied->written += run_statement(table, spool->desc, STMT_UPSERT);
+			applied->deleted += run_statement(table, desc, STMT_RENAME);
+		applied->written += run_statement(table, desc, STMT_UPSERT);
 	}
 	constraints(false);
+	if (rows != spool->store)
+		tuplestore_end(rows);
 	SPI_finish();
 	if (bcmig_mark_written != NULL)
 		bcmig_mark_written(table, spool->store, spool->desc);
@@ -529,6 +546,7 @@ apply_range(Batch *batch, int from, int to)
 	ResourceOwner oldowner;
 	ErrorData  *volatile edata = NULL;
 	volatile uint64 processed = 0;
+	volatile uint64 filtered = 0;
 
 	CHECK_FOR_INTERRUPTS();
 	if (batch->applied->stopped)
@@ -547,6 +565,8 @@ apply_range(Batch *batch, int from, int to)
 	{
 		Tuplestorestate *store = tuplestore_begin_heap(false, false, work_mem);
 		TupleTableSlot *slot = MakeSingleTupleTableSlot(batch->desc, &TTSOpsMinimalTuple);
+		Tuplestorestate *rows;
+		TupleDesc	desc;
 
 		for (int i = from; i < to; i++)
 		{
@@ -557,10 +577,15 @@ apply_range(Batch *batch, int from, int to)
 
 		if (SPI_connect() != SPI_OK_CONNECT)
 			elog(ERROR, "SPI_connect failed");
-		register_rows(store, batch->desc);
+		rows = bcmig_transform_rows(batch->table, store, batch->desc, &desc);
+		bcmig_register_rows(rows, desc);
 		constraints(true);
-		processed = run_statement(batch->table, batch->desc, batch->statement);
+		if (batch->table->row_filter != NULL && batch->statement == STMT_UPSERT)
+			filtered = run_statement(batch->table, desc, STMT_DELETE);
+		processed = run_statement(batch->table, desc, batch->statement);
 		constraints(false);
+		if (rows != store)
+			tuplestore_end(rows);
 		SPI_finish();
 		if (bcmig_mark_written != NULL)
 			bcmig_mark_written(batch->table, store, batch->desc);
@@ -587,6 +612,7 @@ apply_range(Batch *batch, int from, int to)
 			batch->applied->deleted += processed;
 		else
 			batch->applied->written += processed;
+		batch->applied->deleted += filtered;
 		return;
 	}
 	if (!bcmig_is_row_error(edata))
@@ -602,7 +628,9 @@ apply_range(Batch *batch, int from, int to)
 	}
 	bcmig_quarantine_row(batch->table, batch->desc, batch->rows[from],
 						 batch->statement == STMT_DELETE ? "delete" : "upsert", edata);
-	batch->applied->quarantined++;
+	/* what a transform fails for in the pass for renamed rows it fails for in the next one too */
+	if (batch->statement != STMT_RENAME || !bcmig_has_transforms(batch->table))
+		batch->applied->quarantined++;
 	if (batch->applied->first_error[0] == '\0')
 		bcmig_copy_text(batch->applied->first_error, bcmig_error_text(edata, true), BCMIG_TEXT);
 	if (batch->statement != STMT_RENAME)

@@ -26,6 +26,7 @@
 #include "miscadmin.h"
 #include "own_write.h"
 #include "slot.h"
+#include "transform.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -54,11 +55,23 @@ count_query(const char *sql, BcmigSpool *spool)
 int64
 bcmig_count_deletes(const BcmigWork *work, BcmigSpool *spool)
 {
-	if (spool->deletes < BREAKER_LEAST_ROWS)
-		return spool->deletes;
-	return count_query(psprintf("SELECT count(*) FROM %s g WHERE EXISTS (SELECT FROM bcmig_rows w WHERE w.bc_op = 'D' AND %s)",
-								work->table->target_name, bcmig_key_condition(work->table)),
-					   spool);
+	BcmigSpool *filtered = NULL;
+	int64		deletes = spool->deletes;
+
+	if (spool->upserts + spool->deletes >= BREAKER_LEAST_ROWS)
+		filtered = bcmig_filtered_rows(work->table, spool);
+	if (spool->deletes >= BREAKER_LEAST_ROWS)
+		deletes = count_query(psprintf("SELECT count(*) FROM %s g WHERE EXISTS (SELECT FROM bcmig_rows w WHERE w.bc_op = 'D' AND %s)",
+									   work->table->target_name, bcmig_key_condition(work->table)),
+							  spool);
+	if (filtered != NULL)
+	{
+		deletes += count_query(psprintf("SELECT count(*) FROM %s g WHERE EXISTS (SELECT FROM bcmig_rows w WHERE %s)",
+										work->table->target_name, bcmig_key_condition(work->table)),
+							   filtered);
+		bcmig_spool_end(filtered);
+	}
+	return deletes;
 }
 
 char *
@@ -221,15 +234,18 @@ compare_heap(BcmigWork *work, BcmigSpool *spool, BcmigApplied *applied, bool con
 	for (int i = 0; i < table->ncolumns; i++)
 	{
 		const char *name = quote_identifier(table->columns[i].target);
+		const char *comma = names.len ? ", " : "";
 
-		appendStringInfo(&names, "%s%s", i ? ", " : "", name);
-		appendStringInfo(&image_g, "%sg.%s::text", i ? ", " : "", name);
-		appendStringInfo(&image_w, "%sw.%s::%s::text", i ? ", " : "", name, table->columns[i].target_type);
+		if (table->columns[i].transform == BCMIG_DROP)
+			continue;
+		appendStringInfo(&names, "%s%s", comma, name);
+		appendStringInfo(&image_g, "%sg.%s::text", comma, name);
+		appendStringInfo(&image_w, "%sw.%s::%s::text", comma, name, table->columns[i].target_type);
 	}
 	missing = psprintf("SELECT g.ctid, g.tableoid FROM (SELECT g.ctid, g.tableoid, ROW(%s)::text AS r, "
 					   " row_number() OVER (PARTITION BY ROW(%s)::text) AS n FROM %s g) g "
 					   "WHERE NOT EXISTS (SELECT FROM (SELECT ROW(%s)::text AS r, "
-					   " row_number() OVER (PARTITION BY ROW(%s)::text) AS n FROM bcmig_rows w) w WHERE w.r = g.r AND w.n = g.n)",
+					   " row_number() OVER (PARTITION BY ROW(%s)::text) AS n FROM bcmig_rows w WHERE w.bc_op = 'U') w WHERE w.r = g.r AND w.n = g.n)",
 					   image_g.data, image_g.data, table->target_name, image_w.data, image_w.data);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
@@ -249,7 +265,7 @@ compare_heap(BcmigWork *work, BcmigSpool *spool, BcmigApplied *applied, bool con
 		}
 		bcmig_own_write(bcmig_target_relid(table));
 		SPI_execute(psprintf("INSERT INTO %s (%s) SELECT %s FROM (SELECT w.*, ROW(%s)::text AS bcmig_r, "
-							 " row_number() OVER (PARTITION BY ROW(%s)::text) AS bcmig_n FROM bcmig_rows w) w "
+							 " row_number() OVER (PARTITION BY ROW(%s)::text) AS bcmig_n FROM bcmig_rows w WHERE w.bc_op = 'U') w "
 							 "WHERE NOT EXISTS (SELECT FROM (SELECT ROW(%s)::text AS r, "
 							 " row_number() OVER (PARTITION BY ROW(%s)::text) AS n FROM %s g) g WHERE g.r = w.bcmig_r AND g.n = w.bcmig_n)",
 							 table->target_name, names.data, names.data, image_w.data, image_w.data,
@@ -260,15 +276,15 @@ compare_heap(BcmigWork *work, BcmigSpool *spool, BcmigApplied *applied, bool con
 	SPI_finish();
 }
 
-/* the same where there is a key */
+/* the same where there is a key; "wanted" are the rows of the spool as they are to be on green */
 static void
-compare_keyed(BcmigWork *work, BcmigSpool *spool, BcmigApplied *applied, bool confirmed,
+compare_keyed(BcmigWork *work, BcmigSpool *spool, BcmigSpool *wanted, BcmigApplied *applied, bool confirmed,
 			  char **reason)
 {
 	BcmigTableInfo *table = work->table;
-	char	   *gone = psprintf("FROM %s g WHERE NOT EXISTS (SELECT FROM bcmig_rows w WHERE %s)",
+	char	   *gone = psprintf("FROM %s g WHERE NOT EXISTS (SELECT FROM bcmig_rows w WHERE w.bc_op = 'U' AND %s)",
 								table->target_name, bcmig_key_condition(table));
-	int64		deletes = count_query(psprintf("SELECT count(*) %s", gone), spool);
+	int64		deletes = count_query(psprintf("SELECT count(*) %s", gone), wanted);
 
 	if (!confirmed)
 		*reason = bcmig_breaker(work, deletes, spool->upserts == 0);
@@ -279,7 +295,7 @@ compare_keyed(BcmigWork *work, BcmigSpool *spool, BcmigApplied *applied, bool co
 		if (SPI_connect() != SPI_OK_CONNECT)
 			elog(ERROR, "SPI_connect failed");
 		bcmig_own_write(bcmig_target_relid(table));
-		applied->deleted += bcmig_query_spool(spool, psprintf("DELETE %s", gone));
+		applied->deleted += bcmig_query_spool(wanted, psprintf("DELETE %s", gone));
 		bcmig_own_write_end();
 		SPI_finish();
 	}
@@ -291,6 +307,7 @@ compare(BcmigWork *work, const BcmigStored *stored, const BcmigReading *reading)
 {
 	BcmigTableInfo *table = work->table;
 	BcmigSpool *spool;
+	BcmigSpool *wanted;
 	BcmigApplied applied = {0};
 	TimestampTz started = GetCurrentTimestamp();
 	BcmigCatalogScope scope;
@@ -304,10 +321,13 @@ compare(BcmigWork *work, const BcmigStored *stored, const BcmigReading *reading)
 	bcmig_check_same_blue(reading, &spool->receiver.signs);
 
 	bcmig_start_transaction();
+	wanted = bcmig_transform_spool(table, spool);
 	if (table->nkeys > 0)
-		compare_keyed(work, spool, &applied, stored->delete_confirmed, &reason);
+		compare_keyed(work, spool, wanted, &applied, stored->delete_confirmed, &reason);
 	else
-		compare_heap(work, spool, &applied, stored->delete_confirmed, &reason);
+		compare_heap(work, wanted, &applied, stored->delete_confirmed, &reason);
+	if (wanted != spool)
+		bcmig_spool_end(wanted);
 	if (reason != NULL)
 	{
 		bcmig_spool_end(spool);
