@@ -149,7 +149,7 @@ is(on_green("SELECT target, rows_blue, rows_green FROM bcmig.validation_summary 
 is((validate('public.part', 'count'))[1], 'ok', 'numbers of rows too');
 
 # faults under every kind of transform
-change_green($green, q{SET session_replication_role = replica;
+green_behind($green, q{SET session_replication_role = replica;
 	UPDATE item SET title = 'x' WHERE "No_" = 101;
 	UPDATE item SET "Code" = 'c102' WHERE "No_" = 102;
 	UPDATE item SET "Blank" = '1753-01-01' WHERE "No_" = 104;
@@ -275,7 +275,7 @@ fails(q{SELECT bcmig_map_column('s', 'mine', 'd', '{"builtin": "blank_date"}')},
 fails(q{SELECT bcmig_map_column('s', 'mine', 'n', '{"sql": "n::int"}')}, qr/ALTER TABLE public.mine ALTER COLUMN n TYPE integer;/s, 'another type');
 fails(q{SELECT bcmig_map_column('s', 'mine', 'x', '{"rename": "y"}')}, qr/ALTER TABLE public.mine RENAME COLUMN x TO y;/s, 'another name');
 fails(q{SELECT bcmig_map_column('s', 'mine', 'x', '{"drop": true}')}, qr/ALTER TABLE public.mine ALTER COLUMN x DROP NOT NULL;/s, 'not written any more');
-change_green($green, q{BEGIN; ALTER TABLE mine ALTER d DROP NOT NULL, ALTER n TYPE integer; ALTER TABLE mine RENAME x TO y;
+green_behind($green, q{BEGIN; ALTER TABLE mine ALTER d DROP NOT NULL, ALTER n TYPE integer; ALTER TABLE mine RENAME x TO y;
 	SELECT bcmig_map_column('s', 'mine', 'd', '{"builtin": "blank_date"}');
 	SELECT bcmig_map_column('s', 'mine', 'n', '{"sql": "n::int"}');
 	SELECT bcmig_map_column('s', 'mine', 'x', '{"rename": "y"}'); COMMIT});

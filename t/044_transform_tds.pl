@@ -68,7 +68,7 @@ same('streamed');
 my ($run, $verdict) = validate();
 is($verdict, 'ok', 'equal');
 is(on_green("SELECT target, pushdown, rows_green FROM bcmig.validation_summary WHERE run_id = $run ORDER BY 1"), "public.customer|f|199\npublic.entry|t|1999", 'hashed by blue, or pulled');
-change_green($green, q{SET session_replication_role = replica;
+green_behind($green, q{SET session_replication_role = replica;
 	UPDATE entry SET posted_at = posted_at + interval '10 ms' WHERE "Entry No_" = 101;
 	UPDATE entry SET "Text" = '' WHERE "Entry No_" = 102;
 	UPDATE entry SET "Open" = NOT "Open" WHERE "Entry No_" = 103;
