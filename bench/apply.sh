@@ -31,9 +31,11 @@ make_changes()
 			END LOOP;
 		END \$\$;
 		INSERT INTO done VALUES ($1);
+		VACUUM gl;
 		CHECKPOINT;
 	END
-	green -c CHECKPOINT
+	green -c 'VACUUM gl' -c CHECKPOINT
+	logical -c 'VACUUM gl'
 }
 
 # seconds from the start of the sync to the last window's commit, and of the windows alone: "s s"
@@ -89,8 +91,8 @@ bench_apply()
 		-c "CALL bcmig_wait_sync('apply', 'caught_up', '1 hour')" >/dev/null 2>&1
 	until [ "$(logical -c "SELECT bool_and(srsubstate = 'r') FROM pg_subscription_rel")" = t ]; do sleep 0.2; done
 	stop_apply
-	logical -c 'ALTER SUBSCRIPTION apply DISABLE' -c 'VACUUM ANALYZE gl'
-	green -c 'VACUUM ANALYZE gl'
+	logical -c 'ALTER SUBSCRIPTION apply DISABLE'
+	for one in blue green logical; do "$one" -c 'ALTER TABLE gl SET (autovacuum_enabled = off)' -c 'VACUUM ANALYZE gl'; done
 	for ((i = 0; i < RUNS; i++)); do
 		make_changes "$i"
 		[ $((i % 2)) = 1 ] || theirs+=("$(subscription_catches_up "$i")")

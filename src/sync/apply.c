@@ -12,6 +12,8 @@
  *	upsert	INSERT ... ON CONFLICT (key) DO UPDATE, skipping rows that are equal
  *			bit for bit (record image comparison: 1.0 is not 1.00, '' not NULL)
  *
+ * For a plain table delete and upsert are done by write.c without a statement.
+ *
  * A window arrives with one state per key, the last one, read after the table's
  * applier lock was taken (rule R1), so it is applied as it is.  Unique keys
  * beside the primary key are deferrable; SET CONSTRAINTS ALL IMMEDIATE at the
@@ -31,6 +33,7 @@
 
 #include "apply.h"
 #include "quarantine.h"
+#include "write.h"
 
 #include "access/table.h"
 #include "access/xact.h"
@@ -54,6 +57,7 @@
 #define ROWS_NAME			"bcmig_rows"
 #define PLANNED_ROWS		100 /* what plans assume: index look-ups, not scans of green */
 #define MAX_SUBXACTS		60
+#define BATCHES_A_TRANSACTION	10	/* each is a subtransaction or more */
 #define BATCH_BYTES			(8 * 1024 * 1024)	/* rows of a batch are in memory at once */
 
 typedef enum Statement
@@ -400,11 +404,21 @@ plans_of(const BcmigTableInfo *table)
 }
 
 static uint64
-run_statement(const BcmigTableInfo *table, TupleDesc feed, Statement which)
+run_statement(const BcmigTableInfo *table, Tuplestorestate *rows, TupleDesc feed, Statement which)
 {
 	ApplyPlans *plans = plans_of(table);
 	int			rc;
 
+	if (which == STMT_DELETE || which == STMT_UPSERT)
+	{
+		Relation	rel = table_open(plans->shape.relid, NoLock);
+		bool		direct = bcmig_write_possible(table, rel);
+		uint64		written = direct ? bcmig_write_rows(table, rel, which == STMT_DELETE ? 'D' : 'U', rows, feed) : 0;
+
+		table_close(rel, NoLock);
+		if (direct)
+			return written;
+	}
 	if (plans->plans[which] == NULL)
 	{
 		Relation	rel = table_open(plans->shape.relid, NoLock);
@@ -459,12 +473,12 @@ bcmig_apply_whole(const BcmigTableInfo *table, BcmigSpool *spool, BcmigApplied *
 	register_rows(spool->store, spool->desc);
 	constraints(true);
 	if (spool->deletes > 0)
-		applied->deleted += run_statement(table, spool->desc, STMT_DELETE);
+		applied->deleted += run_statement(table, spool->store, spool->desc, STMT_DELETE);
 	if (spool->upserts > 0)
 	{
 		if (needs_rename(table))
-			applied->deleted += run_statement(table, spool->desc, STMT_RENAME);
-		applied->written += run_statement(table, spool->desc, STMT_UPSERT);
+			applied->deleted += run_statement(table, spool->store, spool->desc, STMT_RENAME);
+		applied->written += run_statement(table, spool->store, spool->desc, STMT_UPSERT);
 	}
 	constraints(false);
 	SPI_finish();
@@ -551,7 +565,7 @@ apply_range(Batch *batch, int from, int to)
 			elog(ERROR, "SPI_connect failed");
 		register_rows(store, batch->desc);
 		constraints(true);
-		processed = run_statement(batch->table, batch->desc, batch->statement);
+		processed = run_statement(batch->table, store, batch->desc, batch->statement);
 		constraints(false);
 		SPI_finish();
 		if (bcmig_mark_written != NULL)
@@ -607,6 +621,7 @@ apply_pass(Batch *batch, BcmigSpool *spool, char op)
 	MemoryContext caller = CurrentMemoryContext;
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(spool->desc, &TTSOpsMinimalTuple);
 	bool		more = true;
+	int			batches = 0;
 
 	tuplestore_select_read_pointer(spool->store, 0);
 	tuplestore_rescan(spool->store);
@@ -633,13 +648,19 @@ apply_pass(Batch *batch, BcmigSpool *spool, char op)
 		}
 		if (n > 0)
 		{
-			bcmig_start_transaction();
-			batch->subxacts = 0;
+			if (batches++ % BATCHES_A_TRANSACTION == 0)
+			{
+				bcmig_start_transaction();
+				batch->subxacts = 0;
+			}
 			apply_range(batch, 0, n);
 			MemoryContextSwitchTo(caller);
-			bcmig_end_transaction();
+			if (batches % BATCHES_A_TRANSACTION == 0)
+				bcmig_end_transaction();
 		}
 	}
+	if (batches % BATCHES_A_TRANSACTION != 0)
+		bcmig_end_transaction();
 	ExecDropSingleTupleTableSlot(slot);
 }
 

@@ -379,7 +379,11 @@ check_window(Window *w)
 	if (w->spool->deletes == 0 || w->stored.delete_confirmed)
 		return;
 	bcmig_start_transaction();
-	reason = bcmig_breaker(w->work, bcmig_count_deletes(w->work, w->spool), false);
+
+	/* how many of them green has is asked only when it matters */
+	reason = bcmig_breaker(w->work, w->spool->deletes, false);
+	if (reason != NULL)
+		reason = bcmig_breaker(w->work, bcmig_count_deletes(w->work, w->spool), false);
 	if (reason != NULL)
 		bcmig_state_suspend(table, reason, bcmig_state_name(w->stored.state));
 	bcmig_end_transaction();
