@@ -54,6 +54,7 @@ typedef struct Writer
 	ResultRelInfo *rri;
 	int		   *feed_att;		/* of each target attribute, 0-based; -1 = not in the feed */
 	Relation	index;
+	MemoryContext context;		/* of the scan, which keeps things from row to row */
 	IndexScanDesc scan;
 	SnapshotData dirty;
 	ScanKeyData keys[INDEX_MAX_KEYS];
@@ -104,6 +105,7 @@ writer_begin(Writer *w, const BcmigTableInfo *table, Relation rel, char op)
 
 	w->table = table;
 	w->rel = rel;
+	w->context = CurrentMemoryContext;
 	CheckCmdReplicaIdentity(rel, op == 'D' ? CMD_DELETE : CMD_UPDATE);
 	CommandCounterIncrement();
 	w->estate = bcmig_create_estate(rel, &w->rri);
@@ -166,6 +168,8 @@ find_row(Writer *w, TupleTableSlot *slot)
 {
 	for (;;)
 	{
+		MemoryContext oldcontext;
+		bool		found;
 		TransactionId other;
 
 		for (int k = 0; k < w->scan->numberOfKeys; k++)
@@ -175,8 +179,11 @@ find_row(Writer *w, TupleTableSlot *slot)
 				return false;
 			w->keys[k].sk_argument = slot->tts_values[w->key_att[k]];
 		}
+		oldcontext = MemoryContextSwitchTo(w->context);
 		index_rescan(w->scan, w->keys, w->scan->numberOfKeys, NULL, 0);
-		if (!index_getnext_slot(w->scan, ForwardScanDirection, w->found))
+		found = index_getnext_slot(w->scan, ForwardScanDirection, w->found);
+		MemoryContextSwitchTo(oldcontext);
+		if (!found)
 			return false;
 		other = TransactionIdIsValid(w->dirty.xmin) ? w->dirty.xmin : w->dirty.xmax;
 		if (!TransactionIdIsValid(other))
