@@ -90,6 +90,8 @@ typedef struct BcmigSlot
 	TimestampTz launched_at;
 	TimestampTz since;			/* when the present phase began */
 	BcmigJob	job;			/* given by the manager; kind NONE = idle */
+	bool		takes_aside;	/* applies a big window; between two of its transactions it takes small ones */
+	BcmigJob	aside;			/* windows of other tables the manager gave it for that; kind NONE = none */
 	bool		ready;			/* connected and at work */
 	bool		stop;			/* asked to exit when idle */
 
@@ -200,6 +202,7 @@ typedef struct BcmigTable
 	int64		rows_applied;
 	int64		rows_deleted;
 	int64		windows;
+	bool		bulk;			/* the last window was a big one: the next is read alone */
 	TimestampTz last_applied_at;
 	int64		ladder_rows;	/* counters of the present five minutes */
 	int64		ladder_errors;

@@ -560,4 +560,5 @@ const BcmigDialect bcmig_dialect_postgres = {
 	.rows_are_records = true,
 	.own_query_hint = "One SELECT; tables of blue are named with their schema there, as in public.item.",
 	.script = bcmig_postgres_script,
+	.version_index = bcmig_postgres_version_index,
 };

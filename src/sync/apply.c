@@ -88,6 +88,7 @@ typedef struct ApplyPlans
 static HTAB *apply_plans = NULL;
 
 BcmigMark	bcmig_mark_written = NULL;
+void		(*bcmig_between_batches) (void) = NULL;
 
 /* ---- statements ---- */
 
@@ -656,7 +657,11 @@ apply_pass(Batch *batch, BcmigSpool *spool, char op)
 			apply_range(batch, 0, n);
 			MemoryContextSwitchTo(caller);
 			if (batches % BATCHES_A_TRANSACTION == 0)
+			{
 				bcmig_end_transaction();
+				if (bcmig_between_batches != NULL)
+					bcmig_between_batches();
+			}
 		}
 	}
 	if (batches % BATCHES_A_TRANSACTION != 0)

@@ -622,6 +622,8 @@ bcmig_alter_table(PG_FUNCTION_ARGS)
 	bcmig_audit("command", sync->name, target, "bcmig_alter_table", options_text(change));
 	bcmig_config_changed();
 	bcmig_catalog_end(&scope);
+	if (has_key(change, "compression"))
+		bcmig_compress_target(table_id);
 	PG_RETURN_VOID();
 }
 

@@ -144,8 +144,15 @@ move_position(BcmigWork *work, BcmigSpool *spool, const BcmigStored *stored,
 	}
 }
 
+/* rows a window of this table may have and still be applied as a whole, or in a group */
+static int64
+most_rows(const BcmigTableInfo *table)
+{
+	return (int64) table->batch_rows * WHOLE_BATCHES;
+}
+
 static void
-publish_window(BcmigWork *work, const BcmigReading *reading, const BcmigApplied *applied)
+publish_window(BcmigWork *work, int64 rows, const BcmigReading *reading, const BcmigApplied *applied)
 {
 	BcmigTable *live;
 
@@ -161,6 +168,7 @@ publish_window(BcmigWork *work, const BcmigReading *reading, const BcmigApplied 
 		live->not_before = 0;
 		live->unique_retries = 0;
 		live->windows++;
+		live->bulk = rows > most_rows(work->table);
 		live->rows_applied += applied->written;
 		live->rows_deleted += applied->deleted;
 		if (applied->written + applied->deleted > 0)
@@ -212,7 +220,7 @@ apply_spool(BcmigWork *work, BcmigSpool *spool, BcmigApplied *applied,
 	int64		rows = spool->upserts + spool->deletes;
 	volatile bool done = false;
 
-	if (rows <= (int64) work->table->batch_rows * WHOLE_BATCHES)
+	if (rows <= most_rows(work->table))
 	{
 		ErrorData  *volatile edata = NULL;
 
@@ -326,11 +334,19 @@ blame(const Window *w)
 	bcmig_slot->job.table_id = w->work->table->table_id;
 }
 
+static void
+give_up(Window *w)
+{
+	bcmig_spool_end(w->spool);
+	w->open = false;
+}
+
 /*
- * Read the changes of one table, in the group's transaction.
+ * Read the changes of one table, in the group's transaction.  bounded: others
+ * wait for it, so a big window is left for a job of its own.
  */
 static void
-read_window(Window *w)
+read_window(Window *w, bool bounded)
 {
 	BcmigTableInfo *table = w->work->table;
 
@@ -344,17 +360,22 @@ read_window(Window *w)
 	w->end.stored = &w->stored;
 	w->end.reading = &w->reading;
 	w->spool = bcmig_spool_create();
+	w->spool->receiver.most = bounded ? most_rows(table) + 1 : 0;
 	bcmig_debug_point("window_before_read");
 	bcmig_read(w->work, w->work->dialect->window(table, w->stored.position, w->stored.seen), 0,
 			   &w->spool->receiver);
 	w->open = true;
-}
+	if (w->spool->receiver.cut)
+	{
+		BcmigTable *live;
 
-static void
-give_up(Window *w)
-{
-	bcmig_spool_end(w->spool);
-	w->open = false;
+		give_up(w);
+		LWLockAcquire(bcmig_shared->lock, LW_EXCLUSIVE);
+		live = bcmig_live_table(table->table_id);
+		if (live != NULL)
+			live->bulk = true;
+		LWLockRelease(bcmig_shared->lock);
+	}
 }
 
 /*
@@ -409,7 +430,7 @@ needs_write(const Window *w)
 static void
 window_done(Window *w)
 {
-	publish_window(w->work, &w->reading, &w->applied);
+	publish_window(w->work, w->spool->upserts + w->spool->deletes, &w->reading, &w->applied);
 
 	/* two rows that swapped a unique value may have been in two batches */
 	if (w->applied.quarantined > 0 && !w->end.suspended)
@@ -441,7 +462,7 @@ apply_group(Window *windows, int n)
 			writes++;
 		}
 	}
-	if (writes < 2 || rows > (int64) windows[0].work->table->batch_rows * WHOLE_BATCHES)
+	if (writes < 2 || rows > most_rows(windows[0].work->table))
 		return false;
 
 	PG_TRY();
@@ -483,13 +504,28 @@ apply_group(Window *windows, int n)
 }
 
 /*
+ * A window too big to be one transaction takes long: small ones of other
+ * tables may come in between.  What has been given when it is over is done then.
+ */
+static void
+take_aside(bool take)
+{
+	LWLockAcquire(bcmig_shared->lock, LW_EXCLUSIVE);
+	bcmig_slot->takes_aside = take;
+	LWLockRelease(bcmig_shared->lock);
+	bcmig_between_batches = take ? bcmig_run_aside : NULL;
+	if (!take)
+		bcmig_run_aside();
+}
+
+/*
  * Windows of n tables of one sync: one remote transaction reads them all, one
  * local transaction applies them; a group that cannot be applied as one is
  * applied table by table.  A table whose applier lock somebody else holds is
  * left for another time, so that no group waits for another.
  */
 void
-bcmig_run_windows(BcmigWork **works, int n)
+bcmig_run_windows(BcmigWork **works, int n, bool aside)
 {
 	Window	   *windows = palloc0(sizeof(Window) * n);
 	int			nopen = 0;
@@ -500,7 +536,7 @@ bcmig_run_windows(BcmigWork **works, int n)
 		Window	   *w = &windows[i];
 
 		w->work = works[i];
-		if (n == 1)
+		if (n == 1 && !aside)
 		{
 			bcmig_applier_lock(w->work, ExclusiveLock);
 			w->locked = true;
@@ -517,7 +553,7 @@ bcmig_run_windows(BcmigWork **works, int n)
 	for (int i = 0; i < n; i++)
 	{
 		if (windows[i].locked && windows[i].reading.poll > 0)
-			read_window(&windows[i]);
+			read_window(&windows[i], n > 1 || aside);
 	}
 	bcmig_end_transaction();
 	bcmig_debug_point("window_read");
@@ -535,12 +571,18 @@ bcmig_run_windows(BcmigWork **works, int n)
 
 		if (w->open)
 		{
+			bool		big = !aside && w->spool->upserts + w->spool->deletes > most_rows(w->work->table);
+
 			blame(w);
+			if (big)
+				take_aside(true);
 			if (grouped || !needs_write(w) ||
 				apply_spool(w->work, w->spool, &w->applied, true, window_last_step, &w->end))
 				window_done(w);
 			else
 				give_up(w);
+			if (big)
+				take_aside(false);
 		}
 		if (w->locked)
 			bcmig_applier_unlock(w->work, ExclusiveLock);
