@@ -19,6 +19,7 @@ track($blue, $_) foreach qw(big small small2);
 connect_blue($green, $blue, 's', '{"workers": 1, "batch_rows": 10}');
 $green->safe_psql('postgres', "SELECT bcmig_add_table('s', '$_')") foreach qw(big small small2);
 start_sync($green, 's');
+wait_sync($green, 's');
 
 sub on_blue { $blue->safe_psql('postgres', $_[0]) }
 

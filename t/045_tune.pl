@@ -61,7 +61,7 @@ $applied =~ s/(change_tracking)\|t/$1|f/;
 is(advice('true'), $applied, 'applied, but for what concerns blue');
 is($green->safe_psql('postgres', q{SELECT string_agg(target_table || ' ' || options::text, '; ' ORDER BY target_table) FROM bcmig.sync_table WHERE target_table IN ('bulk', 'media')}),
 	'bulk {"priority": 8, "batch_rows": 10000}; media {"compression": "lz4"}', 'options are set');
-is($green->safe_psql('postgres', q{SELECT string_agg(attname || attcompression, ' ' ORDER BY attname) FROM pg_attribute WHERE attrelid = 'media'::regclass AND attstorage IN ('x', 'm') AND attnum > 0}),
+is($green->safe_psql('postgres', q{SELECT string_agg(attname || attcompression::text, ' ' ORDER BY attname) FROM pg_attribute WHERE attrelid = 'media'::regclass AND attstorage IN ('x', 'm') AND attnum > 0}),
 	'bl vl', 'and long values will be compressed');
 is($green->safe_psql('postgres', q{SELECT count(*) FROM bcmig.audit_log WHERE event = 'bcmig_alter_table' AND target IN ('public.bulk', 'public.media')}), '3', 'each is in the audit log');
 is($green->safe_psql('postgres', q{SELECT options::text FROM bcmig.sync}), '{"batch_rows": 50, "poll_interval": "auto"}', 'the sync polls as it sees fit');
@@ -76,7 +76,7 @@ $green->safe_psql('postgres', q{
 	UPDATE pg_class SET reltuples = 200000 WHERE oid = 'calm'::regclass;
 	UPDATE bcmig.sync_batch SET finished_at = started_at + interval '2 s' WHERE table_id = (SELECT table_id FROM bcmig.sync_table WHERE target_table = 'calm')});
 is($green->safe_psql('postgres', q{SELECT recommended, applied FROM bcmig_optimize_sync('s', true) WHERE setting = 'index on blue'}),
-	'CREATE INDEX CONCURRENTLY ON public.calm ("timestamp");|f', 'a statement for blue');
+	'CREATE INDEX CONCURRENTLY ON "public"."calm" ("timestamp");|f', 'a statement for blue');
 
 # --- bad input ---
 my ($rc, $out, $err) = $green->psql('postgres', q{SELECT * FROM bcmig_optimize_sync('none')});

@@ -20,10 +20,12 @@
 #include "dialect.h"
 #include "options.h"
 
+#include "catalog/namespace.h"
 #include "foreign/foreign.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/json.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
 
