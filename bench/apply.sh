@@ -113,3 +113,25 @@ bench_apply()
 	blue -c 'DROP PUBLICATION apply' -c 'DROP TABLE gl, done'
 	wal_level replica
 }
+
+# p99 of a row of one table while a big change of another is applied
+bench_neighbour()
+{
+	local p p50 p90 p99 most since
+
+	blue -v rows="$BENCH_ROWS" -f "$here/gl_entry.sql" \
+		-c 'CREATE TABLE probe (id int PRIMARY KEY, "timestamp" bigint NOT NULL DEFAULT 0)' -c "SELECT bcmig_blue.track('probe')" >/dev/null
+	green -c "SELECT bcmig_create_sync('bulk', 'blue')" -c "SELECT bcmig_add_table('bulk', 'gl')" -c "SELECT bcmig_add_table('bulk', 'probe')" \
+		-c "SELECT bcmig_start_sync('bulk')" -c "CALL bcmig_wait_sync('bulk', 'caught_up', '1 hour')" >/dev/null 2>&1
+	since=$(green -c 'SELECT clock_timestamp()')
+	blue -c "UPDATE gl SET \"Quantity\" = \"Quantity\" + 1 WHERE \"Entry No_\" <= 1000000" >/dev/null
+	p=$("$work/probe" "host=$work port=5601 user=postgres dbname=postgres" "host=$work port=5602 user=postgres dbname=postgres" 200)
+	read -r p50 p90 p99 most <<<"$p"
+	bench bulk_neighbour_p99_ms "$p99" ms
+	green -c "CALL bcmig_wait_sync('bulk', 'caught_up', '1 hour')" >/dev/null 2>&1
+	detail "200 samples from the commit of $((BENCH_ROWS < 1000000 ? BENCH_ROWS : 1000000)) updated rows on: p50 $p50, p90 $p90, most $most; the last $(green -c "SELECT count(*) FROM bcmig.sync_batch
+		WHERE kind = 'window' AND rows_read < 100 AND started_at > (SELECT finished_at FROM bcmig.sync_batch WHERE rows_read > 1000 AND kind = 'window' AND started_at > '$since' LIMIT 1)") windows of them after the big one,"
+	detail "which took $(green -c "SELECT round(extract(epoch FROM finished_at - started_at), 1) FROM bcmig.sync_batch WHERE rows_read > 1000 AND kind = 'window' AND started_at > '$since' LIMIT 1") s"
+	drop_sync bulk
+	blue -c 'DROP TABLE gl, probe'
+}
