@@ -23,12 +23,7 @@ wait_sync($green, 's');
 
 sub on_blue { $blue->safe_psql('postgres', $_[0]) }
 
-sub stopped
-{
-	my ($point) = @_;
-	return $green->poll_query_until('postgres',
-		"SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND classid = 7268 AND objid::bigint = hashtext('$point')::bigint & 4294967295");
-}
+sub stopped { return point_reached($green, $_[0]) }
 
 # The worker stops between two transactions of a window of big.
 sub stop_in_big
@@ -43,13 +38,7 @@ sub stop_in_big
 	return $hold;
 }
 
-sub go_on
-{
-	my ($hold) = @_;
-	$green->safe_psql('postgres', 'ALTER SYSTEM RESET bcmig.debug_points');
-	$green->reload;
-	$hold->quit;
-}
+sub go_on { release_point($green, $_[0]) }
 
 # the one worker has taken a window of this table, though it has not done with big
 sub given

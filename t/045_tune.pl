@@ -41,7 +41,7 @@ $blue->safe_psql('postgres', q{INSERT INTO calm VALUES (1, 'one')});
 wait_sync($green, 's');
 $green->safe_psql('postgres', 'ANALYZE');
 my $found = q{-|poll_interval|300ms|auto|f
-public.bulk|batch_rows|50|10000|f
+public.bulk|batch_rows|50|1000|f
 public.bulk|priority|5|8|f
 public.media|compression|pglz|lz4|f
 public.whole|capture|snapshot|change_tracking|f};
@@ -60,7 +60,7 @@ is(advice('false'), $found, 'neither does a call that is rolled back');
 $applied =~ s/(change_tracking)\|t/$1|f/;
 is(advice('true'), $applied, 'applied, but for what concerns blue');
 is($green->safe_psql('postgres', q{SELECT string_agg(target_table || ' ' || options::text, '; ' ORDER BY target_table) FROM bcmig.sync_table WHERE target_table IN ('bulk', 'media')}),
-	'bulk {"priority": 8, "batch_rows": 10000}; media {"compression": "lz4"}', 'options are set');
+	'bulk {"priority": 8, "batch_rows": 1000}; media {"compression": "lz4"}', 'options are set');
 is($green->safe_psql('postgres', q{SELECT string_agg(attname || attcompression::text, ' ' ORDER BY attname) FROM pg_attribute WHERE attrelid = 'media'::regclass AND attstorage IN ('x', 'm') AND attnum > 0}),
 	'bl vl', 'and long values will be compressed');
 is($green->safe_psql('postgres', q{SELECT count(*) FROM bcmig.audit_log WHERE event = 'bcmig_alter_table' AND target IN ('public.bulk', 'public.media')}), '3', 'each is in the audit log');

@@ -58,6 +58,7 @@
 #define PLANNED_ROWS		100 /* what plans assume: index look-ups, not scans of green */
 #define MAX_SUBXACTS		60
 #define BATCHES_A_TRANSACTION	10	/* each is a subtransaction or more */
+#define ROWS_A_TRANSACTION	10000	/* other tables wait for its end */
 #define BATCH_BYTES			(8 * 1024 * 1024)	/* rows of a batch are in memory at once */
 
 typedef enum Statement
@@ -622,7 +623,8 @@ apply_pass(Batch *batch, BcmigSpool *spool, char op)
 	MemoryContext caller = CurrentMemoryContext;
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(spool->desc, &TTSOpsMinimalTuple);
 	bool		more = true;
-	int			batches = 0;
+	int			batches = 0;	/* and rows in the present transaction */
+	int			rows = 0;
 
 	tuplestore_select_read_pointer(spool->store, 0);
 	tuplestore_rescan(spool->store);
@@ -649,22 +651,24 @@ apply_pass(Batch *batch, BcmigSpool *spool, char op)
 		}
 		if (n > 0)
 		{
-			if (batches++ % BATCHES_A_TRANSACTION == 0)
+			if (batches++ == 0)
 			{
 				bcmig_start_transaction();
 				batch->subxacts = 0;
 			}
 			apply_range(batch, 0, n);
 			MemoryContextSwitchTo(caller);
-			if (batches % BATCHES_A_TRANSACTION == 0)
+			rows += n;
+			if (batches == BATCHES_A_TRANSACTION || rows >= ROWS_A_TRANSACTION)
 			{
 				bcmig_end_transaction();
+				batches = rows = 0;
 				if (bcmig_between_batches != NULL)
 					bcmig_between_batches();
 			}
 		}
 	}
-	if (batches % BATCHES_A_TRANSACTION != 0)
+	if (batches > 0)
 		bcmig_end_transaction();
 	ExecDropSingleTupleTableSlot(slot);
 }

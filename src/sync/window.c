@@ -571,18 +571,23 @@ bcmig_run_windows(BcmigWork **works, int n, bool aside)
 
 		if (w->open)
 		{
-			bool		big = !aside && w->spool->upserts + w->spool->deletes > most_rows(w->work->table);
+			bool		done = grouped || !needs_write(w);
 
 			blame(w);
-			if (big)
-				take_aside(true);
-			if (grouped || !needs_write(w) ||
-				apply_spool(w->work, w->spool, &w->applied, true, window_last_step, &w->end))
+			if (!done)
+			{
+				bool		big = !aside && w->spool->upserts + w->spool->deletes > most_rows(w->work->table);
+
+				if (big)
+					take_aside(true);
+				done = apply_spool(w->work, w->spool, &w->applied, true, window_last_step, &w->end);
+				if (big)
+					take_aside(false);
+			}
+			if (done)
 				window_done(w);
 			else
 				give_up(w);
-			if (big)
-				take_aside(false);
 		}
 		if (w->locked)
 			bcmig_applier_unlock(w->work, ExclusiveLock);
