@@ -37,7 +37,9 @@ INSERT INTO bcmig.option (name, scope, kind, unit, default_value, min_value, max
  ('poll_interval',      '{sync}',       'interval', 'ms',   'auto',   5, 60000,   '{auto}', 'Time between two polls of blue; auto polls fast while blue changes and about once a second while it is idle.'),
  ('workers',            '{sync}',       'integer',  'processes', 'auto', 1, 64,   '{auto}', 'Most workers this sync may borrow from the pool at one time; auto = all of bcmig.max_workers.'),
  ('error_threshold',    '{sync,table}', 'percent',  '%',    '5',      0, 100,     NULL, 'A table is suspended when more than this share of its rows failed within five minutes (of at least 100 rows).'),
- ('max_errors',         '{sync,table}', 'integer',  'rows', '1000',   1, 10000000, NULL, 'A table is suspended when it has this many quarantined rows.'),
+ ('max_errors',         '{sync,table}', 'integer',  'rows', '1000',   1, 10000000, NULL, 'A table is suspended when it has this many quarantined rows; a window stops there and is read again when the table is resumed.'),
+ ('on_error',           '{sync,table}', 'enum',     NULL,   'quarantine', NULL, NULL, '{quarantine,suspend}', 'A row that green refuses: kept in quarantine while the others go on, or the first one suspends its table before anything later is applied.'),
+ ('proof_age',         '{sync}',       'interval', 'ms',   '7d', 60000, 31536000000, NULL, 'An alert is raised when the last validation of the whole sync is older than this.'),
  ('max_retries',        '{sync,table}', 'integer',  'times', '3',     0, 1000,    NULL, 'Attempts at a statement that failed on blue (not for an unreachable blue) before the table is suspended.'),
  ('sweep_interval',     '{sync,table}', 'interval', 'ms',   '15min', 1000, 604800000, NULL, 'Time between two key sweeps of a table whose deletes are not in a change feed.'),
  ('max_delete_percent', '{sync,table}', 'percent',  '%',    '20',     0, 100,     NULL, 'A sweep or window that would delete more than this share of a green table suspends it until it is resumed by hand.'),
@@ -64,6 +66,7 @@ INSERT INTO bcmig.option (name, scope, kind, unit, default_value, min_value, max
  ('validate_answer',    '{sync}',       'interval', 'ms',   '1s', 1, 3600000, NULL,       'Validation pauses while blue takes longer than this to answer a poll.'),
  ('validate_sessions',  '{sync}',       'integer',  'sessions', 'auto', 1, 100000, '{auto}', 'Validation pauses while more client sessions than this are active on green; auto = no bound.'),
  ('rule_timeout',       '{sync}',       'interval', 'ms',   '60s', 1, 86400000, NULL,      'How long one look at a rule of a validation may take.'),
+ ('maintenance_role',   '{sync}',       'text',     NULL,   NULL,   NULL, NULL,   NULL, 'Role that may write to fenced green tables by hand, as current role (SET ROLE): nobody else may, superusers neither. Not the owner of the sync.'),
  ('connect_timeout',    '{environment}', 'interval', 'ms',  '10s', 1000, 600000,  NULL, 'How long a one-off question to blue (check, discovery, preflight) may take to be answered.');
 
 -- ---------------------------------------------------------------------------
@@ -184,6 +187,22 @@ COMMENT ON COLUMN bcmig.enum_value.ordinal IS 'of the column in column_map';
 COMMENT ON COLUMN bcmig.enum_value.value IS 'the number that is stored';
 COMMENT ON COLUMN bcmig.enum_value.name IS 'its name in AL; may be blank';
 
+CREATE TABLE bcmig.traffic (
+    sync_id       integer PRIMARY KEY REFERENCES bcmig.sync ON DELETE CASCADE,
+    green_percent numeric NOT NULL DEFAULT 0 CHECK (green_percent BETWEEN 0 AND 100),
+    epoch         bigint NOT NULL DEFAULT 0,
+    fence         boolean NOT NULL DEFAULT false,
+    journal_armed boolean NOT NULL DEFAULT false,
+    intent        jsonb,
+    updated_at    timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+COMMENT ON TABLE bcmig.traffic IS 'Who serves a sync and who may write to its green tables; a row from the first start on. Not to be changed by hand: what is written here without bcmig is not noticed by sessions that are open.';
+COMMENT ON COLUMN bcmig.traffic.green_percent IS 'share of readers on green; at 100 writers too';
+COMMENT ON COLUMN bcmig.traffic.epoch IS 'grows with every change of the weight';
+COMMENT ON COLUMN bcmig.traffic.fence IS 'outside writes to the green tables are refused (error BM021)';
+COMMENT ON COLUMN bcmig.traffic.journal_armed IS 'outside writes to the green tables are recorded in bcmig.journal';
+COMMENT ON COLUMN bcmig.traffic.intent IS 'a change that has been begun and is not over; NULL = none';
+
 -- ---------------------------------------------------------------------------
 -- Progress: written by the engine only
 -- ---------------------------------------------------------------------------
@@ -285,6 +304,49 @@ CREATE TABLE bcmig.sync_batch (
 CREATE INDEX sync_batch_started_at ON bcmig.sync_batch USING brin (started_at);
 COMMENT ON TABLE bcmig.sync_batch IS 'What was applied, a row per window, chunk, sweep or compare that changed something; kept for bcmig.sync_batch_retention.';
 
+CREATE TABLE bcmig.metric (
+    sync_id          integer NOT NULL,
+    minute           timestamptz NOT NULL,
+    seconds          double precision NOT NULL,
+    samples          integer NOT NULL,
+    unknown          integer NOT NULL,
+    copying          integer NOT NULL,
+    lag_avg_ms       double precision,
+    lag_p95_ms       double precision,
+    lag_max_ms       double precision,
+    lag_buckets      integer[],
+    rows_written     bigint NOT NULL,
+    rows_deleted     bigint NOT NULL,
+    rows_failed      bigint NOT NULL,
+    bytes_copied     bigint NOT NULL,
+    errors           bigint NOT NULL,
+    workers          double precision NOT NULL,
+    blue_answer_ms   double precision,
+    tables           bigint NOT NULL,
+    tables_streaming bigint NOT NULL,
+    quarantined      bigint NOT NULL,
+    conflicts        bigint NOT NULL,
+    PRIMARY KEY (sync_id, minute)
+);
+CREATE INDEX metric_minute ON bcmig.metric USING brin (minute);
+COMMENT ON TABLE bcmig.metric IS 'A row a minute per running sync, kept for bcmig.metric_retention. Not a foreign key of sync: the manager must not wait for an open transaction of a person.';
+COMMENT ON COLUMN bcmig.metric.minute IS 'when the time the row stands for began: a whole minute (bcmig.metric_interval), but for the first row after a start';
+COMMENT ON COLUMN bcmig.metric.seconds IS 'how long that time was';
+COMMENT ON COLUMN bcmig.metric.samples IS 'times the lag was looked at and known; it is looked at 300 times in a row, at equal distances';
+COMMENT ON COLUMN bcmig.metric.unknown IS 'times it was unknown: blue does not answer, a table is suspended or not proved yet';
+COMMENT ON COLUMN bcmig.metric.copying IS 'times it was unknown because tables are read for the first time or again';
+COMMENT ON COLUMN bcmig.metric.lag_avg_ms IS 'how old synced_through was, on average; NULL = never known';
+COMMENT ON COLUMN bcmig.metric.lag_p95_ms IS 'not exceeded by 95 of 100 samples';
+COMMENT ON COLUMN bcmig.metric.lag_buckets IS 'samples below 1 ms, below 2^(1/4) ms, below 2^(2/4) ms, ...: what a percentile of many rows is made from';
+COMMENT ON COLUMN bcmig.metric.rows_written IS 'rows inserted and updated by windows, copies, sweeps, retries and repairs that committed';
+COMMENT ON COLUMN bcmig.metric.rows_failed IS 'rows green refused (quarantine), each time a new version of a row failed; retries that change nothing do not count';
+COMMENT ON COLUMN bcmig.metric.bytes_copied IS 'of copy chunks; bytes of windows are not known';
+COMMENT ON COLUMN bcmig.metric.errors IS 'jobs that failed';
+COMMENT ON COLUMN bcmig.metric.workers IS 'workers at work for this sync, on average';
+COMMENT ON COLUMN bcmig.metric.blue_answer_ms IS 'how long blue took to answer a poll, on average; NULL = it did not';
+COMMENT ON COLUMN bcmig.metric.quarantined IS 'rows in quarantine when the row was written';
+COMMENT ON COLUMN bcmig.metric.conflicts IS 'open conflicts when the row was written';
+
 CREATE TABLE bcmig.quarantine (
     quarantine_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     sync_id       integer NOT NULL,
@@ -300,6 +362,31 @@ CREATE TABLE bcmig.quarantine (
     UNIQUE (table_id, key)
 );
 COMMENT ON TABLE bcmig.quarantine IS 'Rows green refused: key (values as text, in key order), image, SQLSTATE and message. They stay until bcmig_retry_quarantine succeeds, a newer version of the row is applied, or bcmig_discard_quarantine names them.';
+
+CREATE TABLE bcmig.journal (
+    journal_id    bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    sync_id       integer NOT NULL,
+    table_id      integer NOT NULL,
+    operation     text NOT NULL CHECK (operation IN ('insert', 'update', 'delete')),
+    old_key       jsonb,
+    new_key       jsonb,
+    old_image     jsonb,
+    new_image     jsonb,
+    xid           xid8 NOT NULL DEFAULT pg_current_xact_id(),
+    base_version  bigint,
+    actor         text NOT NULL DEFAULT session_user,
+    at            timestamptz NOT NULL DEFAULT clock_timestamp(),
+    settled_at    timestamptz,
+    settled_as    text
+);
+-- by hash: a key may be too long for an index
+CREATE INDEX journal_unsettled_old ON bcmig.journal (table_id, jsonb_hash(old_key)) WHERE settled_at IS NULL;
+CREATE INDEX journal_unsettled_new ON bcmig.journal (table_id, jsonb_hash(new_key)) WHERE settled_at IS NULL;
+COMMENT ON TABLE bcmig.journal IS 'Outside writes accepted on green: what a rollback must bring back to blue.';
+COMMENT ON COLUMN bcmig.journal.old_key IS 'key before the write (values as text, in key order), NULL for an insert';
+COMMENT ON COLUMN bcmig.journal.new_key IS 'key after the write, NULL for a delete';
+COMMENT ON COLUMN bcmig.journal.base_version IS 'version of blue''s row the write was based on; NULL = not known';
+COMMENT ON COLUMN bcmig.journal.settled_as IS 'why it need not be brought to blue any more: overwritten (a conflict blue has won), equal (blue has the same row), ...';
 
 CREATE TABLE bcmig.request (
     request_id  bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -340,12 +427,57 @@ CREATE TABLE bcmig.audit_log (
     actor     text NOT NULL DEFAULT session_user,
     sync_name text,
     target    text,
-    kind      text NOT NULL CHECK (kind IN ('command', 'state', 'error', 'schema')),
+    kind      text NOT NULL CHECK (kind IN ('command', 'state', 'error', 'schema', 'validation', 'alert', 'conflict', 'traffic')),
     event     text NOT NULL,
     detail    text
 );
 CREATE INDEX audit_log_at ON bcmig.audit_log (at);
-COMMENT ON TABLE bcmig.audit_log IS 'Commands, state changes, errors and schema changes in one order; append only.';
+COMMENT ON TABLE bcmig.audit_log IS 'Commands, state changes, errors, schema changes, validations and alerts in one order; append only, never pruned, chained by hashes (docs/audit.md).';
+COMMENT ON COLUMN bcmig.audit_log.actor IS 'user of the session; of what the engine did by itself: the owner of the sync, or of the cluster';
+COMMENT ON COLUMN bcmig.audit_log.kind IS 'command: somebody called bcmig; state: a sync or table is in another state; error: a job failed; schema: blue''s tables changed; validation: a verdict; alert: raised or cleared';
+COMMENT ON COLUMN bcmig.audit_log.event IS 'function that was called, state entered, ...';
+COMMENT ON COLUMN bcmig.audit_log.detail IS 'arguments of a command, reason of a state, message of an error';
+
+CREATE TABLE bcmig.audit_pending (
+    audit_id  bigint PRIMARY KEY
+);
+COMMENT ON TABLE bcmig.audit_pending IS 'Rows of the audit log that have no place in its chain yet; the manager takes them out.';
+
+CREATE TABLE bcmig.audit_chain (
+    seq       bigint PRIMARY KEY,
+    audit_id  bigint NOT NULL UNIQUE,
+    hash      bytea NOT NULL
+);
+COMMENT ON TABLE bcmig.audit_chain IS 'Place and hash of each row of the audit log, in the order in which they were committed (docs/audit.md).';
+COMMENT ON COLUMN bcmig.audit_chain.hash IS 'SHA-256 of the hash before it and the row';
+
+CREATE TABLE bcmig.audit_head (
+    one       boolean PRIMARY KEY DEFAULT true CHECK (one),
+    rows      bigint NOT NULL,
+    hash      bytea NOT NULL,
+    at        timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+COMMENT ON TABLE bcmig.audit_head IS 'How long the chain is, and its last hash: what was cut off its end is missed.';
+
+CREATE TABLE bcmig.alert_log (
+    alert_id   bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name       text NOT NULL,
+    sync_name  text,
+    target     text,
+    severity   text NOT NULL CHECK (severity IN ('warning', 'critical')),
+    raised_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    cleared_at timestamptz,
+    value      text,
+    bound      text,
+    detail     text,
+    fix        text,
+    looks      integer NOT NULL
+);
+CREATE UNIQUE INDEX alert_log_open ON bcmig.alert_log (name, coalesce(sync_name, ''), coalesce(target, '')) WHERE cleared_at IS NULL;
+COMMENT ON TABLE bcmig.alert_log IS 'Alerts the manager has raised; view bcmig.alert. Cleared ones are kept for bcmig.sync_batch_retention, the audit log keeps them all.';
+COMMENT ON COLUMN bcmig.alert_log.value IS 'what it was when the alert was raised';
+COMMENT ON COLUMN bcmig.alert_log.fix IS 'statement to run';
+COMMENT ON COLUMN bcmig.alert_log.looks IS 'looks in a row, two naps of the manager apart, that raise it and that clear it';
 
 -- ---------------------------------------------------------------------------
 -- Proof: what validation knows and found
@@ -386,7 +518,7 @@ CREATE TABLE bcmig.validation_run (
 CREATE INDEX validation_run_sync ON bcmig.validation_run (sync_id, run_id);
 COMMENT ON TABLE bcmig.validation_run IS 'Validations asked for by bcmig_validate: all tables of a sync, or one.';
 COMMENT ON COLUMN bcmig.validation_run.table_id IS 'NULL = all tables, rules and sequences';
-COMMENT ON COLUMN bcmig.validation_run.verdict IS 'the worst of its parts: ok, inconclusive (could not be compared), different';
+COMMENT ON COLUMN bcmig.validation_run.verdict IS 'the worst of its parts (bcmig.validation_verdict): ok, inconclusive (could not be compared), different';
 
 CREATE TABLE bcmig.validation_result (
     run_id       bigint NOT NULL REFERENCES bcmig.validation_run ON DELETE CASCADE,
@@ -478,9 +610,10 @@ CREATE TABLE bcmig.rule (
     UNIQUE (sync_id, name)
 );
 COMMENT ON TABLE bcmig.rule IS 'Rules a validation asserts: a query that returns the rows that break it.';
-COMMENT ON COLUMN bcmig.rule.table_id IS 'table whose verdict it counts for: the first of the sync''s tables in its query';
+COMMENT ON COLUMN bcmig.rule.table_id IS 'table whose verdict it counts for: of rules people add the first of the sync''s tables in its query; NULL = none, it counts for the run';
 COMMENT ON COLUMN bcmig.rule.blue_query IS 'of calculated fields: the same computed by blue, whose rows green''s must equal';
-COMMENT ON COLUMN bcmig.rule.shipped IS 'made by bcmig_add_company from the rules of Business Central';
+COMMENT ON COLUMN bcmig.rule.company IS 'of shipped rules';
+COMMENT ON COLUMN bcmig.rule.shipped IS 'one of Business Central''s, made by a validation for each company where its tables and columns are there';
 COMMENT ON COLUMN bcmig.rule.removed IS 'a shipped rule taken away by bcmig_remove_rule: it is not made again';
 
 CREATE TABLE bcmig.rule_result (
@@ -498,6 +631,41 @@ CREATE TABLE bcmig.rule_result (
 COMMENT ON TABLE bcmig.rule_result IS 'What each run made of each rule, with the first failing rows.';
 COMMENT ON COLUMN bcmig.rule_result.failing IS 'rows that broke it at every look';
 COMMENT ON COLUMN bcmig.rule_result.looks IS 'how often it was looked at: a failure counts when it is still there after synced_through has passed the first';
+
+CREATE TABLE bcmig.number_sequence (
+    sync_id    integer NOT NULL REFERENCES bcmig.sync ON DELETE CASCADE,
+    target     text NOT NULL,
+    source     text NOT NULL,
+    table_id   integer REFERENCES bcmig.sync_table ON DELETE CASCADE,
+    "column"   text,
+    increment  bigint NOT NULL,
+    blue       bigint,
+    value      bigint,
+    set_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (sync_id, target)
+);
+COMMENT ON TABLE bcmig.number_sequence IS 'Sequences of green bcmig_set_sequences has set: from then on a validation asserts them.';
+COMMENT ON COLUMN bcmig.number_sequence."column" IS 'target column that is numbered by it; NULL = a sequence of no column';
+COMMENT ON COLUMN bcmig.number_sequence.blue IS 'the value blue had given out last when it was set; NULL = none';
+COMMENT ON COLUMN bcmig.number_sequence.value IS 'what it was set to; NULL = nothing had been given out';
+
+CREATE TABLE bcmig.validation_sequence (
+    run_id     bigint NOT NULL REFERENCES bcmig.validation_run ON DELETE CASCADE,
+    source     text,
+    target     text,
+    blue       bigint,
+    green      bigint,
+    rows       bigint,
+    verdict    text NOT NULL CHECK (verdict IN ('ok', 'not set', 'behind', 'inconclusive')),
+    detail     text
+);
+CREATE INDEX validation_sequence_run ON bcmig.validation_sequence (run_id);
+COMMENT ON TABLE bcmig.validation_sequence IS 'What each run of all tables found of blue''s sequences and numbered columns, and of green''s.';
+COMMENT ON COLUMN bcmig.validation_sequence.source IS 'on blue; NULL = they could not be looked at';
+COMMENT ON COLUMN bcmig.validation_sequence.blue IS 'the value given out last; NULL = none, or gone';
+COMMENT ON COLUMN bcmig.validation_sequence.green IS 'the value given out last; NULL = none, or no such sequence';
+COMMENT ON COLUMN bcmig.validation_sequence.rows IS 'the last number in the rows of green''s table';
+COMMENT ON COLUMN bcmig.validation_sequence.verdict IS 'not set: green''s does not stand where blue''s does, as it should not before bcmig_set_sequences has been called for the last time; behind: green would give out a number that is taken';
 
 -- ---------------------------------------------------------------------------
 -- Engine
@@ -522,6 +690,68 @@ CREATE FUNCTION bcmig.wake() RETURNS void
     AS 'MODULE_PATHNAME', 'bcmig_wake' LANGUAGE C STRICT;
 COMMENT ON FUNCTION bcmig.wake() IS 'request: the processes of bcmig look at this database as soon as the transaction commits.';
 REVOKE ALL ON FUNCTION bcmig.wake() FROM PUBLIC;
+
+CREATE FUNCTION bcmig.audit_hash(previous bytea, audit_id bigint, at timestamptz, actor text, sync_name text, target text, kind text, event text, detail text)
+    RETURNS bytea AS 'MODULE_PATHNAME', 'bcmig_audit_hash' LANGUAGE C IMMUTABLE PARALLEL SAFE;
+COMMENT ON FUNCTION bcmig.audit_hash(bytea, bigint, timestamptz, text, text, text, text, text, text) IS 'engine: SHA-256 of the hash before it and a row of the audit log (docs/audit.md).';
+
+CREATE FUNCTION bcmig.audit_defects(first_seq bigint, last_seq bigint)
+    RETURNS TABLE (seq bigint, audit_id bigint, what text)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+SELECT c.seq, c.audit_id,
+       CASE WHEN a.audit_id IS NULL THEN 'rows were removed'
+            WHEN c.before <> c.seq - 1 THEN 'places were taken out of the chain'
+            ELSE 'rows were changed, moved or put in' END
+  FROM (SELECT k.seq, k.audit_id, k.hash, coalesce(lag(k.seq) OVER w, 0) AS before,
+               coalesce(lag(k.hash) OVER w, decode(repeat('00', 32), 'hex')) AS previous
+          FROM bcmig.audit_chain k
+         WHERE k.seq BETWEEN audit_defects.first_seq - 1 AND audit_defects.last_seq
+        WINDOW w AS (ORDER BY k.seq)) c
+  LEFT JOIN bcmig.audit_log a ON a.audit_id = c.audit_id
+ WHERE c.seq >= audit_defects.first_seq
+   AND (a.audit_id IS NULL OR c.before <> c.seq - 1
+        OR c.hash IS DISTINCT FROM bcmig.audit_hash(c.previous, a.audit_id, a.at, a.actor, a.sync_name, a.target, a.kind, a.event, a.detail));
+END;
+COMMENT ON FUNCTION bcmig.audit_defects(bigint, bigint) IS 'engine: places of the audit chain, from first_seq to last_seq, that do not fit.';
+
+CREATE FUNCTION bcmig_verify_audit()
+    RETURNS TABLE (checked bigint, first_bad bigint, what text)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+WITH c AS MATERIALIZED (
+    SELECT count(*) AS places, max(k.seq) AS last FROM bcmig.audit_chain k
+), bad AS MATERIALIZED (
+    SELECT d.audit_id, d.what, d.seq FROM bcmig.audit_defects(1, 9223372036854775807) d
+    UNION ALL
+    SELECT k.audit_id, 'the chain does not end where it ended', c.last
+      FROM c LEFT JOIN bcmig.audit_chain k ON k.seq = c.last FULL JOIN bcmig.audit_head h ON true
+     WHERE (c.places, k.hash) IS DISTINCT FROM (coalesce(h.rows, 0), h.hash)
+    UNION ALL
+    SELECT a.audit_id, 'rows were put in that bcmig did not write', NULL
+      FROM bcmig.audit_log a
+     WHERE NOT EXISTS (SELECT FROM bcmig.audit_chain k WHERE k.audit_id = a.audit_id)
+       AND NOT EXISTS (SELECT FROM bcmig.audit_pending p WHERE p.audit_id = a.audit_id)
+    UNION ALL
+    SELECT p.audit_id, 'rows were removed before they were chained', NULL
+      FROM bcmig.audit_pending p
+     WHERE NOT EXISTS (SELECT FROM bcmig.audit_log a WHERE a.audit_id = p.audit_id)
+)
+SELECT c.places, x.first_bad, x.what
+  FROM c,
+       (SELECT (array_agg(b.audit_id ORDER BY b.seq, b.audit_id))[1] AS first_bad,
+               b.what || CASE WHEN count(*) > 1 THEN format(' (%s)', count(*)) ELSE '' END AS what, 1 AS n
+          FROM bad b GROUP BY b.what
+        UNION ALL
+        SELECT NULL, 'ok, ends with ' || coalesce(encode(h.hash, 'hex'), 'nothing'), 2
+          FROM (SELECT) one LEFT JOIN bcmig.audit_head h ON true WHERE NOT EXISTS (SELECT FROM bad)
+        UNION ALL
+        SELECT NULL, count(*) || ' rows are not chained yet', 3 FROM bcmig.audit_pending HAVING count(*) > 0) x
+ ORDER BY x.n, x.first_bad;
+END;
+COMMENT ON FUNCTION bcmig_verify_audit() IS 'report: is the audit log as it was written? A line for each kind of damage with the id of the first row concerned, or one that says ok and the last hash, to be noted elsewhere; and how many rows are not chained yet.';
+REVOKE ALL ON FUNCTION bcmig.audit_hash(bytea, bigint, timestamptz, text, text, text, text, text, text), bcmig.audit_defects(bigint, bigint),
+    bcmig_verify_audit() FROM PUBLIC;
 
 
 -- ---------------------------------------------------------------------------
@@ -797,6 +1027,32 @@ CREATE FUNCTION bcmig.live_syncs(OUT sync_id integer, OUT synced_through timesta
     RETURNS SETOF record AS 'MODULE_PATHNAME', 'bcmig_live_syncs' LANGUAGE C VOLATILE STRICT ROWS 5;
 COMMENT ON FUNCTION bcmig.live_syncs() IS 'report: how far running syncs are proved, from shared memory; NULL = unknown.';
 
+CREATE PROCEDURE bcmig.raise_fence(sync text, timeout interval DEFAULT '30 s', terminate_blockers boolean DEFAULT false, keep boolean DEFAULT false)
+    AS 'MODULE_PATHNAME', 'bcmig_raise_fence' LANGUAGE C;
+COMMENT ON PROCEDURE bcmig.raise_fence(text, interval, boolean, boolean) IS 'engine: used by switch and rollback: refuse outside writes to the green tables of a sync, and wait until nobody is left who began one before. Error BM022 names who is: terminate_blockers ends their sessions when time is up, keep leaves the fence up all the same.';
+
+CREATE FUNCTION bcmig.lift_fence(sync text) RETURNS void
+    AS 'MODULE_PATHNAME', 'bcmig_lift_fence' LANGUAGE C;
+COMMENT ON FUNCTION bcmig.lift_fence(text) IS 'engine: used by switch and rollback: let everybody write to the green tables of a sync, from COMMIT on. Only when blue''s fence is up: two sides that are both written to cannot be made equal again.';
+
+CREATE FUNCTION bcmig.journal_row() RETURNS trigger
+    AS 'MODULE_PATHNAME', 'bcmig_journal_row' LANGUAGE C;
+COMMENT ON FUNCTION bcmig.journal_row() IS 'engine: trigger of the green tables of a sync whose journal is armed.';
+
+CREATE FUNCTION bcmig.arm_journal(sync text) RETURNS void
+    AS 'MODULE_PATHNAME', 'bcmig_arm_journal' LANGUAGE C;
+COMMENT ON FUNCTION bcmig.arm_journal(text) IS 'engine: used by switch and rollback: record outside writes to all green tables of a sync, from COMMIT on. Error BM023 names the table or column that could not be brought back to blue; then none is armed.';
+
+CREATE FUNCTION bcmig.disarm_journal(sync text) RETURNS void
+    AS 'MODULE_PATHNAME', 'bcmig_disarm_journal' LANGUAGE C;
+COMMENT ON FUNCTION bcmig.disarm_journal(text) IS 'engine: used by switch and rollback: record no more outside writes to the green tables of a sync, from COMMIT on; entries stay.';
+
+CREATE FUNCTION bcmig.journal_pending(sync text DEFAULT NULL)
+    RETURNS TABLE (sync_id integer, table_id integer, key jsonb, entries bigint, first_id bigint, last_id bigint, journal_ids bigint[],
+                   base_version bigint, first_at timestamptz, last_at timestamptz)
+    AS 'MODULE_PATHNAME', 'bcmig_journal_pending' LANGUAGE C;
+COMMENT ON FUNCTION bcmig.journal_pending(text) IS 'engine: keys with entries in bcmig.journal that are not settled, in the order of their first entry: a key is one row however often it was written, a renamed row is two keys. Only what no running transaction can add to any more: entries below the oldest one.';
+
 CREATE PROCEDURE bcmig_wait_sync(sync text, until text DEFAULT 'caught_up', timeout interval DEFAULT '5 min')
     AS 'MODULE_PATHNAME' LANGUAGE C;
 COMMENT ON PROCEDURE bcmig_wait_sync(text, text, interval) IS 'wait: until streaming, caught_up (all that blue had committed when it was called is on green) or validated (the newest validation of all tables is over; error BM017 when it did not find both sides equal); holds no snapshot; error BM011 when time is up or it cannot get there.';
@@ -876,31 +1132,132 @@ SELECT e.name AS environment, e.side, e.server, pg_get_userbyid(b.owner) AS owne
   LEFT JOIN bcmig.live_blues() b USING (environment_id);
 COMMENT ON VIEW bcmig.environment_status IS 'Each environment and what its pollers read last: blue''s clock, horizon (all below it has ended), top (newest given out), who holds the horizon back.';
 
+-- the one place that says what is worse than what; bcmig_run_finish and bcmig_wait_sync go by it too
+CREATE VIEW bcmig.validation_verdict AS
+SELECT p.run_id, p.table_id, p.part, p.name, p.verdict, p.hard,
+       CASE WHEN p.verdict IN ('different', 'fails', 'behind') THEN CASE WHEN p.hard THEN 1 ELSE 4 END
+            WHEN p.verdict IN ('inconclusive', 'error', 'running') THEN CASE WHEN p.hard THEN 2 ELSE 5 END
+            WHEN p.verdict = 'fails on blue' THEN 3
+            ELSE 6 END AS rank,
+       p.detail
+  FROM (SELECT v.run_id, v.table_id, 'data', NULL, CASE WHEN v.done THEN v.verdict ELSE 'running' END, true,
+               nullif(concat_ws(', ', nullif(v.differences, 0) || ' rows differ', v.detail), '')
+          FROM bcmig.validation_result v
+        UNION ALL
+        SELECT x.run_id, u.table_id, u.kind, u.name, x.verdict, u.severity = 'hard',
+               nullif(concat_ws(', ', nullif(x.failing, 0) || ' rows', x.detail), '')
+          FROM bcmig.rule_result x
+          JOIN bcmig.rule u USING (rule_id)
+        UNION ALL
+        SELECT q.run_id, NULL, 'sequence', coalesce(q.target, q.source), q.verdict, true, q.detail
+          FROM bcmig.validation_sequence q) p (run_id, table_id, part, name, verdict, hard, detail);
+COMMENT ON VIEW bcmig.validation_verdict IS 'All a run has judged: the data of each table, each rule, each sequence. rank says which verdict is the worst: 1 turns the run different, 2 inconclusive; 3 fails on blue; 4 and 5 are soft rules that do not hold; 6 is well.';
+
+CREATE VIEW bcmig.table_verdict AS
+SELECT p.run_id, p.table_id,
+       CASE min(p.rank) WHEN 1 THEN 'different' WHEN 2 THEN 'inconclusive' ELSE 'ok' END AS verdict,
+       (array_agg(p.word) FILTER (WHERE p.part = 'data'))[1] AS data,
+       coalesce((array_agg(p.word ORDER BY p.rank, p.word) FILTER (WHERE p.part = 'reference'))[1], 'none') AS "references",
+       coalesce((array_agg(p.word ORDER BY p.rank, p.word) FILTER (WHERE p.part = 'business'))[1], 'none') AS rules,
+       coalesce((array_agg(p.word ORDER BY p.rank, p.word) FILTER (WHERE p.part = 'calculated'))[1], 'none') AS calculated
+  FROM (SELECT *, CASE WHEN hard OR rank IN (3, 6) THEN verdict ELSE verdict || ' (soft)' END AS word FROM bcmig.validation_verdict) p
+ WHERE p.table_id IS NOT NULL
+ GROUP BY p.run_id, p.table_id;
+COMMENT ON VIEW bcmig.table_verdict IS 'The verdict of a run on each table, the worst of its four parts: data, references, business rules, calculated fields. A part is the worst of its rules: fails before inconclusive and error, before fails on blue, before soft rules (which turn no verdict), before ok; none: the run asserted nothing of the kind.';
+
 CREATE VIEW bcmig.validation_summary AS
 SELECT r.run_id, y.name AS sync, coalesce(v.mode, r.mode) AS mode, format('%I.%I', t.target_schema, t.target_table) AS target,
        v.rows_blue, v.rows_green, v.chunks, v.differing, v.differences,
-       CASE WHEN v.done THEN v.verdict WHEN r.state = 'cancelled' THEN 'cancelled' WHEN v.started_at IS NULL THEN 'waiting'
+       CASE WHEN v.done AND (r.state = 'finished' OR w.verdict <> 'ok') THEN w.verdict
+            WHEN v.done THEN 'ok so far'
+            WHEN r.state = 'cancelled' THEN 'cancelled'
+            WHEN v.started_at IS NULL THEN 'waiting'
             ELSE 'running, ' || coalesce((SELECT trunc(100 * sum(p.next_chunk - p.first_chunk) / sum(p.last_chunk - p.first_chunk + 1))
                                             FROM bcmig.validation_part p WHERE p.run_id = v.run_id AND p.table_id = v.table_id), 0) || ' %' END AS verdict,
-       (SELECT CASE WHEN count(*) FILTER (WHERE x.verdict = 'fails' AND u.severity = 'hard') > 0 THEN 'fails' ELSE max(x.verdict) END
-          FROM bcmig.rule_result x JOIN bcmig.rule u USING (rule_id) WHERE x.run_id = r.run_id AND u.table_id = t.table_id AND u.kind = 'reference') AS "references",
-       (SELECT CASE WHEN count(*) FILTER (WHERE x.verdict = 'fails' AND u.severity = 'hard') > 0 THEN 'fails' ELSE max(x.verdict) END
-          FROM bcmig.rule_result x JOIN bcmig.rule u USING (rule_id) WHERE x.run_id = r.run_id AND u.table_id = t.table_id AND u.kind = 'business') AS rules,
-       (SELECT CASE WHEN count(*) FILTER (WHERE x.verdict = 'fails' AND u.severity = 'hard') > 0 THEN 'fails' ELSE max(x.verdict) END
-          FROM bcmig.rule_result x JOIN bcmig.rule u USING (rule_id) WHERE x.run_id = r.run_id AND u.table_id = t.table_id AND u.kind = 'calculated') AS calculated,
+       CASE WHEN v.done THEN w.data END AS data, w."references", w.rules, w.calculated,
        round(extract(epoch FROM coalesce(v.finished_at, clock_timestamp()) - v.started_at), 2) AS seconds, v.in_flight, v.pushdown, v.detail, r.started_at
   FROM bcmig.validation_result v
   JOIN bcmig.validation_run r USING (run_id)
+  JOIN bcmig.table_verdict w ON w.run_id = v.run_id AND w.table_id = v.table_id
   JOIN bcmig.sync y ON y.sync_id = r.sync_id
   JOIN bcmig.sync_table t ON t.table_id = v.table_id
  ORDER BY r.run_id DESC, 4;
-COMMENT ON VIEW bcmig.validation_summary IS 'One line a table of each validation, the newest first: rows and chunks compared, rows that differ, the verdict on its data, references, rules and calculated fields, seconds. in_flight: rows that differed only because a change was on its way; detail: why a verdict is what it is.';
+COMMENT ON VIEW bcmig.validation_summary IS 'One line a table of each validation, the newest first: rows and chunks compared, rows that differ, the verdict, and of what it is made: data, references, rules, calculated (see bcmig.table_verdict), seconds. ok so far: rules are looked at when all tables have been compared. in_flight: rows that differed only because a change was on its way; detail: why the data''s verdict is what it is.';
+
+CREATE VIEW bcmig.journal_pending AS
+SELECT y.name AS sync, format('%I.%I', t.target_schema, t.target_table) AS target, j.key, j.entries, j.first_at, j.last_at, j.first_id, j.last_id
+  FROM bcmig.journal_pending() j
+  JOIN bcmig.sync y USING (sync_id)
+  JOIN bcmig.sync_table t USING (table_id)
+ ORDER BY j.first_id, j.key;
+COMMENT ON VIEW bcmig.journal_pending IS 'Rows written on green by others than bcmig that a rollback would have to bring back to blue, a line a key.';
 
 CREATE VIEW bcmig.timeline AS
 SELECT a.at, a.sync_name AS sync, a.target, a.kind, a.event, a.detail, a.actor
   FROM bcmig.audit_log a
  ORDER BY a.at, a.audit_id;
-COMMENT ON VIEW bcmig.timeline IS 'Commands, state changes and errors in one order.';
+COMMENT ON VIEW bcmig.timeline IS 'Commands, states, errors, schema changes, validations and alerts in one order; audit_log.kind says what each is.';
+
+-- A branch for each alert: its conditions are the rows there are.
+CREATE VIEW bcmig.alert_condition AS
+WITH y AS MATERIALIZED (
+    SELECT y.sync_id, y.name, s.state, s.since, s.last_error, l.lag, l.synced_through, b.clock, b.blocked_by, e.name AS environment,
+           interval '1 ms' * coalesce((y.options ->> 'max_latency')::bigint, 100) AS max_latency,
+           interval '1 ms' * coalesce((y.options ->> 'proof_age')::bigint, 604800000) AS max_age,
+           interval '1 ms' * (3000 + 3 * coalesce(nullif(y.options ->> 'poll_interval', 'auto')::bigint, 0)) AS between_polls,
+           -- deletes that come by sweep are known once a sweep is over
+           interval '1.5 ms' * coalesce((SELECT max(coalesce(t.options ->> 'sweep_interval', y.options ->> 'sweep_interval', '900000')::bigint)
+                                           FROM bcmig.sync_table t WHERE t.sync_id = y.sync_id AND t.capture <> 'change_tracking'), 0) AS sweeps
+      FROM bcmig.sync y
+      JOIN bcmig.sync_state s USING (sync_id)
+      JOIN bcmig.environment e USING (environment_id)
+      LEFT JOIN bcmig.live_syncs() l USING (sync_id)
+      LEFT JOIN bcmig.live_blues() b ON b.environment_id = y.environment_id AND b.owner = y.owner::oid
+), t AS MATERIALIZED (
+    SELECT t.table_id, y.name, format('%I.%I', t.target_schema, t.target_table) AS target, s.state, s.reason
+      FROM bcmig.sync_table t JOIN bcmig.sync y USING (sync_id) JOIN bcmig.table_state s USING (table_id)
+), v AS MATERIALIZED (
+    SELECT DISTINCT ON (r.sync_id) r.sync_id, r.run_id, r.mode, r.verdict, r.finished_at
+      FROM bcmig.validation_run r WHERE r.table_id IS NULL AND r.state = 'finished' ORDER BY r.sync_id, r.run_id DESC
+)
+SELECT 'lag' AS name, y.name AS sync, NULL AS target, 'warning' AS severity, y.lag::text AS value, (y.max_latency + y.sweeps)::text AS bound,
+       'Green is behind blue' || coalesce(', held back by ' || y.blocked_by, '') || '.' AS detail,
+       format('SELECT * FROM bcmig_status(%L);', y.name) AS fix, 3 AS looks
+  FROM y WHERE y.state = 'streaming' AND (y.clock - y.synced_through > y.max_latency + y.sweeps OR y.lag > y.max_latency + y.sweeps + y.between_polls)
+UNION ALL
+SELECT 'lag_unknown', y.name, NULL, 'warning', NULL, y.max_latency::text, 'Nothing proves how far green is: a table does not stream, or blue''s clock has not been read.',
+       format('SELECT * FROM bcmig.table_status WHERE sync = %L AND state <> ''streaming'';', y.name), 3
+  FROM y WHERE y.state = 'streaming' AND y.lag IS NULL
+UNION ALL
+SELECT 'blue_unreachable', y.name, NULL, 'critical', NULL, NULL, 'Blue does not answer: ' || coalesce(y.last_error, 'no reason given') || '.',
+       format('SELECT * FROM bcmig_check_environment(%L);', y.environment), 3
+  FROM y WHERE y.state = 'waiting'
+UNION ALL
+SELECT 'sync_failed', y.name, NULL, 'critical', '0', '1', 'No table streams: all are suspended.',
+       format('SELECT target, reason FROM bcmig.table_status WHERE sync = %L AND state = ''suspended'';', y.name), 1
+  FROM y WHERE y.state = 'failed'
+UNION ALL
+SELECT 'table_suspended', t.name, t.target, 'critical', NULL, NULL, t.reason, format('SELECT bcmig_resume_table(%L, %L);', t.name, t.target), 1
+  FROM t WHERE t.state = 'suspended'
+UNION ALL
+SELECT 'quarantine', t.name, t.target, 'warning', q.n::text, '0', q.n || ' rows were refused, the first: ' || q.message,
+       format('SELECT bcmig_retry_quarantine(%L);', t.name), 1
+  FROM (SELECT table_id, count(*) AS n, left((array_agg(message ORDER BY quarantine_id))[1], 500) AS message FROM bcmig.quarantine GROUP BY 1) q JOIN t USING (table_id)
+UNION ALL
+SELECT 'validation', y.name, NULL, CASE v.verdict WHEN 'different' THEN 'critical' ELSE 'warning' END, v.verdict, 'ok', format('Run %s (%s) was %s.', v.run_id, v.mode, v.verdict),
+       format('SELECT * FROM bcmig.validation_summary WHERE run_id = %s AND verdict <> ''ok'';', v.run_id), 1
+  FROM v JOIN y USING (sync_id) WHERE v.verdict <> 'ok'
+UNION ALL
+SELECT 'validation_old', y.name, NULL, 'warning', coalesce(to_char(v.finished_at, 'YYYY-MM-DD HH24:MI'), 'never'), y.max_age::text, 'The sync was not validated for long.',
+       format('SELECT bcmig_validate(%L);', y.name), 1
+  FROM y LEFT JOIN v USING (sync_id) WHERE y.state = 'streaming' AND coalesce(v.finished_at, y.since) < clock_timestamp() - y.max_age;
+COMMENT ON VIEW bcmig.alert_condition IS 'What is wrong at this moment, for the manager, which raises and clears alerts by it; looks: how often in a row it must be so.';
+
+CREATE VIEW bcmig.alert AS
+SELECT alert_id, name, sync_name AS sync, target, severity, raised_at, cleared_at, value, bound, detail, fix
+  FROM bcmig.alert_log
+ ORDER BY cleared_at IS NOT NULL, raised_at DESC, alert_id DESC;
+COMMENT ON VIEW bcmig.alert IS 'What asks for a person, now (cleared_at is NULL) and lately: each raised once, cleared once. value and bound are those of when it was raised; fix is a statement to run.';
 
 CREATE FUNCTION bcmig_status(sync text DEFAULT NULL)
     RETURNS TABLE (sync_name text, state text, lag interval, green_percent numeric, proof text, problems text, next_step text)
@@ -933,21 +1290,35 @@ SELECT s.sync, s.state, s.lag, 0::numeric,
 END;
 COMMENT ON FUNCTION bcmig_status(text) IS 'report: one line a sync: state, lag, share of traffic on green, proof, problems, and the next step as a statement to run.';
 
+CREATE FUNCTION bcmig_health_report(sync text DEFAULT NULL, format text DEFAULT 'text') RETURNS text
+    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION bcmig_health_report(text, text) IS 'report: how a sync, or all and all together, did in the last five minutes: latency, records processed, workers, error rate, and an assessment: excellent (average latency at most 100 ms, at most 1 % of the rows failed), good (500 ms, 5 %), needs attention, or unknown. format: text or json.';
+
+CREATE FUNCTION bcmig_sync_report(sync text DEFAULT NULL, format text DEFAULT 'text') RETURNS text
+    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION bcmig_sync_report(text, text) IS 'report: how a sync, or all and all together, did in the last seven days: tables configured and active, latency, rows, error rate, and an assessment: excellent (average latency at most 1 s, at most 1 % of the rows failed), good (5 s, 5 %), needs attention, or unknown. format: text or json.';
+
+REVOKE ALL ON FUNCTION bcmig_health_report(text, text), bcmig_sync_report(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION bcmig.exact(anyelement, anyelement, text), bcmig.live_workers(), bcmig.live_blues(),
     bcmig.live_tables(), bcmig.live_syncs(), bcmig_status(text) FROM PUBLIC;
-REVOKE ALL ON PROCEDURE bcmig_wait_sync(text, text, interval) FROM PUBLIC;
+REVOKE ALL ON PROCEDURE bcmig_wait_sync(text, text, interval), bcmig.raise_fence(text, interval, boolean, boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION bcmig.lift_fence(text), bcmig.arm_journal(text), bcmig.disarm_journal(text), bcmig.journal_row(),
+    bcmig.journal_pending(text) FROM PUBLIC;
 
 -- pg_monitor reads; everything else is the owner's until granted
 GRANT USAGE ON SCHEMA bcmig TO pg_monitor;
 GRANT SELECT ON ALL TABLES IN SCHEMA bcmig TO pg_monitor;
 GRANT EXECUTE ON FUNCTION bcmig.live_workers(), bcmig.live_blues(), bcmig.live_tables(), bcmig.live_syncs(),
-    bcmig_status(text) TO pg_monitor;
+    bcmig_status(text), bcmig.audit_hash(bytea, bigint, timestamptz, text, text, text, text, text, text),
+    bcmig.audit_defects(bigint, bigint), bcmig_verify_audit(), bcmig.journal_pending(text),
+    bcmig_health_report(text, text), bcmig_sync_report(text, text) TO pg_monitor;
 
 -- what a dump of the database takes along: all that is not in this script
 SELECT pg_extension_config_dump('bcmig.environment', $$WHERE side = 'blue'$$);
 SELECT pg_extension_config_dump('bcmig.sync', '');
 SELECT pg_extension_config_dump('bcmig.sync_table', '');
 SELECT pg_extension_config_dump('bcmig.companion', '');
+SELECT pg_extension_config_dump('bcmig.traffic', '');
 SELECT pg_extension_config_dump('bcmig.column_map', '');
 SELECT pg_extension_config_dump('bcmig.enum_value', '');
 SELECT pg_extension_config_dump('bcmig.blue_position', '');
@@ -955,10 +1326,16 @@ SELECT pg_extension_config_dump('bcmig.sync_state', '');
 SELECT pg_extension_config_dump('bcmig.table_state', '');
 SELECT pg_extension_config_dump('bcmig.copy_chunk', '');
 SELECT pg_extension_config_dump('bcmig.sync_batch', '');
+SELECT pg_extension_config_dump('bcmig.metric', '');
 SELECT pg_extension_config_dump('bcmig.quarantine', '');
+SELECT pg_extension_config_dump('bcmig.journal', '');
 SELECT pg_extension_config_dump('bcmig.request', '');
 SELECT pg_extension_config_dump('bcmig.schema_change', '');
 SELECT pg_extension_config_dump('bcmig.audit_log', '');
+SELECT pg_extension_config_dump('bcmig.audit_pending', '');
+SELECT pg_extension_config_dump('bcmig.audit_chain', '');
+SELECT pg_extension_config_dump('bcmig.audit_head', '');
+SELECT pg_extension_config_dump('bcmig.alert_log', '');
 -- made again by the next validation, which compares all
 SELECT pg_extension_config_dump('bcmig.chunking', 'WHERE false');
 SELECT pg_extension_config_dump('bcmig.dirty_chunk', 'WHERE false');
@@ -969,14 +1346,18 @@ SELECT pg_extension_config_dump('bcmig.validation_part', '');
 SELECT pg_extension_config_dump('bcmig.validation_difference', '');
 SELECT pg_extension_config_dump('bcmig.rule', '');
 SELECT pg_extension_config_dump('bcmig.rule_result', '');
+SELECT pg_extension_config_dump('bcmig.number_sequence', '');
+SELECT pg_extension_config_dump('bcmig.validation_sequence', '');
 SELECT pg_extension_config_dump('bcmig.environment_environment_id_seq', '');
 SELECT pg_extension_config_dump('bcmig.sync_sync_id_seq', '');
 SELECT pg_extension_config_dump('bcmig.sync_table_table_id_seq', '');
 SELECT pg_extension_config_dump('bcmig.sync_batch_batch_id_seq', '');
 SELECT pg_extension_config_dump('bcmig.quarantine_quarantine_id_seq', '');
+SELECT pg_extension_config_dump('bcmig.journal_journal_id_seq', '');
 SELECT pg_extension_config_dump('bcmig.request_request_id_seq', '');
 SELECT pg_extension_config_dump('bcmig.schema_change_change_id_seq', '');
 SELECT pg_extension_config_dump('bcmig.audit_log_audit_id_seq', '');
+SELECT pg_extension_config_dump('bcmig.alert_log_alert_id_seq', '');
 SELECT pg_extension_config_dump('bcmig.validation_run_run_id_seq', '');
 SELECT pg_extension_config_dump('bcmig.validation_difference_difference_id_seq', '');
 SELECT pg_extension_config_dump('bcmig.rule_rule_id_seq', '');

@@ -83,7 +83,8 @@ bench_apply()
 	changes=$((BENCH_ROWS / 6 < 200000 ? BENCH_ROWS / 6000 * 1000 : 200000))
 	wal_level logical
 	blue -v rows="$BENCH_ROWS" -f "$here/gl_entry.sql" -c 'CREATE TABLE done (run int PRIMARY KEY)' -c 'CREATE PUBLICATION apply FOR TABLE gl, done' >/dev/null
-	green -c "ALTER SYSTEM SET wal_retrieve_retry_interval = '100ms'" -c 'SELECT pg_reload_conf()' -c 'CREATE DATABASE logical' >/dev/null
+	blue -c 'ALTER SYSTEM SET autovacuum = off' -c 'SELECT pg_reload_conf()' >/dev/null
+	green -c 'ALTER SYSTEM SET autovacuum = off' -c "ALTER SYSTEM SET wal_retrieve_retry_interval = '100ms'" -c 'SELECT pg_reload_conf()' -c 'CREATE DATABASE logical' >/dev/null
 	pg_dump -h "$work" -p 5601 -U postgres -s -t gl -t done postgres | sed '/bcmig/d; /PUBLICATION/d' | logical >/dev/null
 	logical -c 'CREATE TABLE taken (run int PRIMARY KEY, seconds numeric)' \
 		-c "CREATE SUBSCRIPTION apply CONNECTION 'host=$work port=5601 user=postgres dbname=postgres' PUBLICATION apply" 2>/dev/null
@@ -92,7 +93,7 @@ bench_apply()
 	until [ "$(logical -c "SELECT bool_and(srsubstate = 'r') FROM pg_subscription_rel")" = t ]; do sleep 0.2; done
 	stop_apply
 	logical -c 'ALTER SUBSCRIPTION apply DISABLE'
-	for one in blue green logical; do "$one" -c 'ALTER TABLE gl SET (autovacuum_enabled = off)' -c 'VACUUM ANALYZE gl'; done
+	for one in blue green logical; do "$one" -c 'VACUUM ANALYZE gl'; done
 	for ((i = 0; i < RUNS; i++)); do
 		make_changes "$i"
 		[ $((i % 2)) = 1 ] || theirs+=("$(subscription_catches_up "$i")")
@@ -109,7 +110,8 @@ bench_apply()
 	detail "logical replication ${theirs[*]}; windows alone s: ${windows[*]}"
 	logical -c 'DROP SUBSCRIPTION apply' 2>/dev/null
 	drop_sync apply
-	green -c 'DROP DATABASE logical'
+	green -c 'DROP DATABASE logical' -c 'ALTER SYSTEM RESET autovacuum' -c 'SELECT pg_reload_conf()' >/dev/null
+	blue -c 'ALTER SYSTEM RESET autovacuum'
 	blue -c 'DROP PUBLICATION apply' -c 'DROP TABLE gl, done'
 	wal_level replica
 }

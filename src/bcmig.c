@@ -13,6 +13,8 @@
 
 #include "bcmig.h"
 #include "check.h"
+#include "fence.h"
+#include "report.h"
 
 #include "access/xact.h"
 #include "common/hashfn.h"
@@ -33,6 +35,8 @@ int			bcmig_max_workers = 4;
 int			bcmig_max_tables = 10000;
 int			bcmig_naptime = 1000;
 int			bcmig_sync_batch_retention = 7 * 24 * 60;
+int			bcmig_metric_interval = 60;
+int			bcmig_metric_retention = 30 * 24 * 60;
 char	   *bcmig_debug_points = NULL;
 
 BcmigShared *bcmig_shared = NULL;
@@ -188,7 +192,7 @@ _PG_init(void)
 	if (process_shared_preload_libraries_in_progress)
 		DefineCustomIntVariable("bcmig.max_tables",
 								"Most tables of running syncs in all databases together.",
-								"Each takes about 250 bytes of shared memory.",
+								"Each takes about 300 bytes of shared memory.",
 								&bcmig_max_tables, 10000, 100, 1000000,
 								PGC_POSTMASTER, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("bcmig.max_workers",
@@ -196,6 +200,16 @@ _PG_init(void)
 							"Launcher, one manager per database and one poller per blue come on top; all count against max_worker_processes.",
 							&bcmig_max_workers, 4, 1, 64,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("bcmig.metric_interval",
+							"Time a row of bcmig.metric stands for.",
+							NULL,
+							&bcmig_metric_interval, 60, 1, 300,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("bcmig.metric_retention",
+							"How long rows of bcmig.metric are kept.",
+							"0 keeps them for ever.",
+							&bcmig_metric_retention, 30 * 24 * 60, 0, INT_MAX / 2,
+							PGC_SIGHUP, GUC_UNIT_MIN, NULL, NULL, NULL);
 	DefineCustomIntVariable("bcmig.naptime",
 							"Longest sleep of launcher and manager when nothing wakes them.",
 							NULL,
@@ -210,9 +224,11 @@ _PG_init(void)
 
 	if (!process_shared_preload_libraries_in_progress)
 		return;
+	bcmig_metrics_init();
 
-#ifdef BCMIG_HAVE_SHMEM_REQUEST_HOOK
 	bcmig_check_init();
+	bcmig_switch_init();
+#ifdef BCMIG_HAVE_SHMEM_REQUEST_HOOK
 	prev_shmem_request_hook = shmem_request_hook;
 	shmem_request_hook = request_shmem;
 #else

@@ -26,6 +26,8 @@ extern int	bcmig_max_workers;
 extern int	bcmig_max_tables;
 extern int	bcmig_naptime;
 extern int	bcmig_sync_batch_retention;
+extern int	bcmig_metric_interval;
+extern int	bcmig_metric_retention;
 extern char *bcmig_debug_points;
 
 #define BCMIG_MAX_DATABASES		64
@@ -165,6 +167,16 @@ typedef enum BcmigTableState
 	BCMIG_RESYNC
 } BcmigTableState;
 
+/* what jobs have done since the manager last took it for bcmig.metric */
+typedef struct BcmigTally
+{
+	int64		written;
+	int64		deleted;
+	int64		failed;			/* rows; those a retry could not help are not counted again */
+	int64		bytes;			/* of copy chunks, where they are known */
+	int64		errors;			/* jobs */
+} BcmigTally;
+
 /*
  * A table of a running sync.  Made by the manager, removed when the sync
  * stops; guarded by BcmigShared->lock.
@@ -204,10 +216,8 @@ typedef struct BcmigTable
 	int64		windows;
 	bool		bulk;			/* the last window was a big one: the next is read alone */
 	TimestampTz last_applied_at;
-	int64		ladder_rows;	/* counters of the present five minutes */
-	int64		ladder_errors;
-	TimestampTz ladder_since;
 	int			quarantined;	/* entries in bcmig.quarantine */
+	BcmigTally	tally;
 	uint64		name_hash;		/* of source schema and table, for the poller */
 	bool		hinted;			/* moves may be missed by polls */
 	uint64		version;		/* BcmigShared->publications when it was last

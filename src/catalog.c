@@ -23,6 +23,7 @@
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -38,6 +39,7 @@
 
 #define PLAN_CACHE_SIZE		256
 #define MAX_PARAMS			20
+#define ERROR_TEXT			8192	/* bytes kept of an error */
 
 typedef struct CachedStatement
 {
@@ -108,6 +110,12 @@ bcmig_catalog_begin(BcmigCatalogScope *scope)
 	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET,
 							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	bcmig_become_catalog_owner(scope);
+}
+
+void
+bcmig_brief_locks(void)
+{
+	(void) set_config_option("lock_timeout", "1s", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 }
 
 void
@@ -289,6 +297,18 @@ bcmig_get_texts(uint64 row, int col, int n, MemoryContext context)
 	return texts;
 }
 
+Datum
+bcmig_text_array(List *texts)
+{
+	Datum	   *values = palloc(sizeof(Datum) * Max(list_length(texts), 1));
+	int			n = 0;
+	ListCell   *lc;
+
+	foreach(lc, texts)
+		values[n++] = CStringGetTextDatum(lfirst(lc));
+	return PointerGetDatum(construct_array(values, n, TEXTOID, -1, false, TYPALIGN_INT));
+}
+
 Oid
 bcmig_unique_index(Relation rel, int n, const char *const *names)
 {
@@ -340,11 +360,23 @@ bcmig_config_changed(void)
 }
 
 void
-bcmig_audit(const char *kind, const char *sync_name, const char *target,
-			const char *event, const char *detail)
+bcmig_copy_text(char *to, const char *from, int size)
 {
-	bcmig_sql("INSERT INTO bcmig.audit_log (kind, sync_name, target, event, detail) VALUES ($1, $2, $3, $4, $5)",
-			  "ttttt", kind, sync_name, target, event, detail);
+	int			len = pg_mbcliplen(from, strlen(from), size - 1);
+
+	memcpy(to, from, len);
+	to[len] = '\0';
+}
+
+char *
+bcmig_error_text(const ErrorData *edata, bool with_code)
+{
+	char	   *text = psprintf("%s%s%s%s%s%s", with_code ? unpack_sql_state(edata->sqlerrcode) : "", with_code ? ": " : "",
+								edata->message ? edata->message : "?", edata->detail ? " (" : "",
+								edata->detail ? edata->detail : "", edata->detail ? ")" : "");
+
+	text[pg_mbcliplen(text, strlen(text), ERROR_TEXT)] = '\0';
+	return text;
 }
 
 bool
@@ -387,7 +419,7 @@ bcmig_load_table(int table_id)
 				  " (o.v->>'sweep_interval')::int8, (o.v->>'copy_data')::bool, "
 				  " (o.v->>'priority')::int, nullif(o.v->>'parallel', 'auto')::int, "
 				  " (o.v->>'enabled')::bool, "
-				  " cardinality(l.names), l.names, o.v->>'on_schema_change' "
+				  " cardinality(l.names), l.names, o.v->>'on_schema_change', o.v->>'on_error' = 'suspend' "
 				  "FROM bcmig.sync_table t JOIN bcmig.sync s USING (sync_id) "
 				  "CROSS JOIN LATERAL (SELECT array(SELECT jsonb_array_elements_text(CASE jsonb_typeof(t.options->'leave_out') "
 				  "  WHEN 'array' THEN t.options->'leave_out' ELSE '[]' END)) AS names) l "
@@ -426,6 +458,7 @@ bcmig_load_table(int table_id)
 		t->parallel = bcmig_get_int64(0, 24, 0);
 		t->enabled = bcmig_get_bool(0, 25);
 		t->on_schema_change = bcmig_get_text(0, 28);
+		t->on_error_suspend = bcmig_get_bool(0, 29);
 		t->nleft_out = bcmig_get_int64(0, 26, 0);
 		t->left_out = bcmig_get_texts(0, 27, t->nleft_out, caller);
 		MemoryContextSwitchTo(oldcontext);

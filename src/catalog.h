@@ -11,6 +11,7 @@
 #include "bcmig.h"
 #include "executor/spi.h"
 #include "nodes/pg_list.h"
+#include "utils/elog.h"
 #include "utils/relcache.h"
 
 /*
@@ -27,6 +28,9 @@ typedef struct BcmigCatalogScope
 
 extern void bcmig_catalog_begin(BcmigCatalogScope *scope);
 extern void bcmig_catalog_end(BcmigCatalogScope *scope);
+
+/* wait a second at most for a lock, to the end of the scope */
+extern void bcmig_brief_locks(void);
 
 /*
  * A transaction of our own processes, with an active snapshot.  The memory
@@ -57,6 +61,9 @@ extern Datum bcmig_get_datum(uint64 row, int col, bool *isnull);
 /* column of type text[] as n strings in "context"; NULL when it has not just n */
 extern char **bcmig_get_texts(uint64 row, int col, int n, MemoryContext context);
 
+/* a text[] of a list of char *, in the current context */
+extern Datum bcmig_text_array(List *texts);
+
 /*
  * The unique, immediate, complete index of a relation on exactly these columns
  * (the primary key if it is that), or InvalidOid.
@@ -66,10 +73,17 @@ extern Oid	bcmig_unique_index(Relation rel, int n, const char *const *names);
 /* tell managers and workers, at commit, that configuration has changed */
 extern void bcmig_config_changed(void);
 
-/* append to bcmig.audit_log; inside a scope */
+/*
+ * Append to bcmig.audit_log, from where the chain and the events follow
+ * (audit.c); inside a scope.  The only way a row gets there.
+ * kind: command, state, error, schema, validation, alert, conflict, traffic.
+ */
 extern void bcmig_audit(const char *kind, const char *sync_name,
 						const char *target, const char *event,
 						const char *detail);
+
+/* a row for each row of the last result: sync, target, detail */
+extern void bcmig_audit_each(const char *kind, const char *event);
 
 /* one column of a synced table */
 typedef struct BcmigColumn
@@ -133,6 +147,7 @@ typedef struct BcmigTableInfo
 	int			max_retries;
 	double		error_threshold;
 	int64		max_errors;
+	bool		on_error_suspend;	/* the first refused row suspends the table */
 	double		max_delete_percent;
 	int64		chunk_rows;		/* 0 = auto */
 	int64		chunk_target;	/* ms */
@@ -143,6 +158,12 @@ typedef struct BcmigTableInfo
 	int			parallel;		/* 0 = auto */
 	bool		enabled;
 } BcmigTableInfo;
+
+/* "SQLSTATE: message (detail)", or without the code; cut to what is worth keeping */
+extern char *bcmig_error_text(const ErrorData *edata, bool with_code);
+
+/* copy a text into size bytes, cut at a character */
+extern void bcmig_copy_text(char *to, const char *from, int size);
 
 /* may a value of this type (as format_type spells it) be of any size? */
 extern bool bcmig_unbounded_type(const char *type);

@@ -66,6 +66,25 @@
 		ExecInitRangeTable((estate), list_make1(rte), perminfos, bms_make_singleton(1)); } while (0)
 #endif
 
+/* ExecutorCheckPerms_hook: 16 (a61b1f74823c) has the permissions in a list of their own */
+#if PG_VERSION_NUM < 160000
+#define BCMIG_CHECK_PERMS_INFOS
+#define BCMIG_CHECK_PERMS_PASS
+#define BCMIG_REQUIRED_PERMS(rte)	((rte)->requiredPerms)
+#else
+#define BCMIG_CHECK_PERMS_INFOS		List *infos,
+#define BCMIG_CHECK_PERMS_PASS		infos,
+#define BCMIG_REQUIRED_PERMS(rte) \
+	((rte)->perminfoindex > 0 ? getRTEPermissionInfo(infos, (rte))->requiredPerms : 0)
+#endif
+
+/* pg_class_ownercheck: 16 (afbfc02983f8) has object_ownercheck instead */
+#if PG_VERSION_NUM < 160000
+#define BCMIG_OWNS_RELATION(relid, role)	pg_class_ownercheck((relid), (role))
+#else
+#define BCMIG_OWNS_RELATION(relid, role)	object_ownercheck(RelationRelationId, (relid), (role))
+#endif
+
 /* 16 counts nanoseconds, before it was a timespec */
 #if PG_VERSION_NUM >= 160000
 #define BCMIG_INSTR_TIME_ADD_MICROSEC(t, us)	((t).ticks += (us) * 1000)

@@ -47,5 +47,11 @@
 #define ERRCODE_BM_DIFFERENT			BCMIG_ERRCODE('0', '1', '7')
 /* another extension is needed for this, and is not there */
 #define ERRCODE_BM_MISSING_EXTENSION	BCMIG_ERRCODE('0', '1', '8')
+/* a write to a green table that is fenced */
+#define ERRCODE_BM_FENCED				BCMIG_ERRCODE('0', '2', '1')
+/* somebody who wrote before the fence was raised has not ended in time */
+#define ERRCODE_BM_FENCE_BLOCKED		BCMIG_ERRCODE('0', '2', '2')
+/* the journal cannot be armed, or a statement it cannot record */
+#define ERRCODE_BM_JOURNAL				BCMIG_ERRCODE('0', '2', '3')
 
 #endif							/* BCMIG_ERRORS_H */

@@ -106,10 +106,9 @@ bcmig_state_resync(int environment_id, Oid owner, int table_id, const char *reas
 			  "   since = clock_timestamp(), copy_mode = NULL, frontier = NULL, all_chunks = false, "
 			  "   begin_version = NULL, witness = NULL, copy_started = NULL, copy_finished = NULL "
 			  "   FROM t WHERE t.table_id = s.table_id AND s.state <> 'pending' RETURNING s.table_id) "
-			  "INSERT INTO bcmig.audit_log (kind, sync_name, target, event, detail) "
-			  "SELECT 'state', t.name, format('%I.%I', t.target_schema, t.target_table), 'resync', $4 "
-			  "FROM t JOIN u USING (table_id)",
+			  "SELECT t.name, format('%I.%I', t.target_schema, t.target_table), $4 FROM t JOIN u USING (table_id)",
 			  "ioit", environment_id, owner, table_id, reason);
+	bcmig_audit_each("state", "resync");
 	bcmig_catalog_end(&scope);
 }
 

@@ -119,10 +119,10 @@ is(on_green(q{SELECT v FROM k WHERE id = 3}), 'prepared', 'and it arrives');
 
 # --- retry against delete: the row goes between listing and re-reading ---
 {
-	on_green(q{ALTER TABLE k ADD CONSTRAINT short CHECK (length(v) < 20)});
+	green_behind($green, q{ALTER TABLE k ADD CONSTRAINT short CHECK (length(v) < 20)});
 	on_blue(q{UPDATE k SET v = repeat('x', 30) WHERE id IN (8, 9)});
 	ok($green->poll_query_until('postgres', 'SELECT count(*) = 2 FROM bcmig.quarantine'), 'two rows in quarantine');
-	on_green(q{ALTER TABLE k DROP CONSTRAINT short});
+	green_behind($green, q{ALTER TABLE k DROP CONSTRAINT short});
 	my $hold = stop_at('retry_before_read');
 	on_green(q{SELECT bcmig_retry_quarantine('s')});
 	ok(stopped('retry_before_read'), 'a retry is about to read');

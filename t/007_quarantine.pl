@@ -28,7 +28,7 @@ sub quarantine { $green->safe_psql('postgres', "SELECT count(*) FROM bcmig.quara
 sub wait_quarantine { $green->poll_query_until('postgres', "SELECT count(*) = $_[0] FROM bcmig.quarantine") }
 
 # --- made NOT NULL and too narrow mid-stream ---
-$green->safe_psql('postgres', q{ALTER TABLE q ALTER a SET NOT NULL, ALTER n TYPE numeric(30,2), ALTER w TYPE varchar(10)});
+green_behind($green, q{ALTER TABLE q ALTER a SET NOT NULL, ALTER n TYPE numeric(30,2), ALTER w TYPE varchar(10)});
 $blue->safe_psql('postgres', q{BEGIN;
 	UPDATE q SET a = NULL WHERE id = 3; UPDATE q SET n = 1.005 WHERE id = 4; UPDATE q SET w = 'much too long for ten' WHERE id = 5;
 	UPDATE q SET w = 'blanks    ' || '   ' WHERE id = 6; UPDATE q SET a = 'fine' WHERE id BETWEEN 7 AND 300; COMMIT});
@@ -47,49 +47,49 @@ ok(wait_quarantine(2), 'a newer version that fits, and a delete, settle their en
 # retry before the fix keeps them, after it empties the quarantine
 $green->safe_psql('postgres', q{SELECT bcmig_retry_quarantine('s')});
 ok($green->poll_query_until('postgres', 'SELECT min(attempts) = 2 FROM bcmig.quarantine'), 'a retry that fails counts its attempts');
-$green->safe_psql('postgres', q{ALTER TABLE q ALTER a DROP NOT NULL, ALTER n TYPE numeric(38,20), ALTER w TYPE varchar(100)});
+green_behind($green, q{ALTER TABLE q ALTER a DROP NOT NULL, ALTER n TYPE numeric(38,20), ALTER w TYPE varchar(100)});
 is($green->safe_psql('postgres', q{SELECT bcmig_retry_quarantine('s')}), '2', 'retry takes both');
 ok(wait_quarantine(0), 'the quarantine is empty');
 wait_sync($green, 's');
 all_equal($blue, $green, 'after the fix', 'q');
 
 # --- discard by id ---
-$green->safe_psql('postgres', q{ALTER TABLE q ADD CONSTRAINT c CHECK (a <> 'bad')});
+green_behind($green, q{ALTER TABLE q ADD CONSTRAINT c CHECK (a <> 'bad')});
 $blue->safe_psql('postgres', q{UPDATE q SET a = 'bad' WHERE id = 20});
 ok(wait_quarantine(1), 'a CHECK refuses a row');
 $green->safe_psql('postgres', q{SELECT bcmig_discard_quarantine('s', ARRAY(SELECT quarantine_id FROM bcmig.quarantine))});
 is(quarantine(), '0', 'discarded by id');
-$green->safe_psql('postgres', q{ALTER TABLE q DROP CONSTRAINT c; SELECT bcmig_resync_table('s', 'q')});
+green_behind($green, q{ALTER TABLE q DROP CONSTRAINT c; SELECT bcmig_resync_table('s', 'q')});
 wait_sync($green, 's');
 all_equal($blue, $green, 'a resync brings the discarded row', 'q');
 
 # --- 100,000 rows in one transaction, batches of 1000, two bad ones ---
-$green->safe_psql('postgres', q{ALTER TABLE big ADD CONSTRAINT c CHECK (id NOT IN (777, 77777))});
+green_behind($green, q{ALTER TABLE big ADD CONSTRAINT c CHECK (id NOT IN (777, 77777))});
 $blue->safe_psql('postgres', q{INSERT INTO big SELECT i, repeat('x', i % 50), 0 FROM generate_series(1, 100000) i});
 ok($green->poll_query_until('postgres', 'SELECT count(*) = 99998 FROM big'), '99,998 of 100,000 rows arrive');
 ok(wait_quarantine(2), 'two are in quarantine');
-$green->safe_psql('postgres', q{ALTER TABLE big DROP CONSTRAINT c; SELECT bcmig_retry_quarantine('s')});
+green_behind($green, q{ALTER TABLE big DROP CONSTRAINT c; SELECT bcmig_retry_quarantine('s')});
 ok(wait_quarantine(0), 'and empty again');
 wait_sync($green, 's');
 all_equal($blue, $green, '100,000 rows', 'big');
 
 # --- a secondary unique key somebody else's row on green holds ---
-$green->safe_psql('postgres', q{INSERT INTO uq (id, u) VALUES (1000, 1000)});
+green_behind($green, q{INSERT INTO uq (id, u) VALUES (1000, 1000)});
 $blue->safe_psql('postgres', q{INSERT INTO uq VALUES (30, 1000, 0), (31, 31, 0)});
 ok(wait_quarantine(1), 'a unique key is not the end of the table');
 is($green->safe_psql('postgres', q{SELECT count(*) FROM uq WHERE id = 31}), '1', 'the other row went on');
-$green->safe_psql('postgres', q{DELETE FROM uq WHERE id = 1000; SELECT bcmig_retry_quarantine('s')});
+green_behind($green, q{DELETE FROM uq WHERE id = 1000; SELECT bcmig_retry_quarantine('s')});
 ok(wait_quarantine(0), 'retried');
 wait_sync($green, 's');
 all_equal($blue, $green, 'unique key', 'uq');
 
 # --- the ladder: too many failures suspend the table ---
-$green->safe_psql('postgres', q{ALTER TABLE lad ADD CONSTRAINT c CHECK (v <> 'bad')});
+green_behind($green, q{ALTER TABLE lad ADD CONSTRAINT c CHECK (v <> 'bad')});
 $blue->safe_psql('postgres', q{UPDATE lad SET v = CASE WHEN id % 10 = 0 THEN 'bad' ELSE 'good' END});
 ok(wait_state($green, 'public.lad', 'suspended'), 'ten percent of 400 rows suspend the table');
 like($green->safe_psql('postgres', q{SELECT reason FROM bcmig.table_status WHERE target = 'public.lad'}), qr/40 of 400 rows failed within five minutes/, 'and the reason says so');
 is($green->safe_psql('postgres', q{SELECT count(*) FROM bcmig.quarantine}), '40', 'nothing is lost');
-$green->safe_psql('postgres', q{ALTER TABLE lad DROP CONSTRAINT c; SELECT bcmig_resume_table('s', 'lad')});
+green_behind($green, q{ALTER TABLE lad DROP CONSTRAINT c; SELECT bcmig_resume_table('s', 'lad')});
 ok(wait_state($green, 'public.lad', 'streaming'), 'resumed');
 $green->safe_psql('postgres', q{SELECT bcmig_retry_quarantine('s')});
 ok(wait_quarantine(0), 'the quarantine empties');

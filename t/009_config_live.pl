@@ -135,7 +135,7 @@ is(on_green(q{SELECT count(*) FROM bcmig.sync_status WHERE lag IS NULL AND synce
 is(state_of_error(q{CALL bcmig_wait_sync('s', 'caught_up', '10 s')}), 'BM011', 'waiting says that it cannot get there');
 on_green(q{SELECT bcmig_resume_table('s', 'a')});
 wait_sync($green, 's');
-on_green(q{DELETE FROM c WHERE id = 5; UPDATE c SET v = 'spoiled' WHERE id = 6; INSERT INTO c (id, v) VALUES (-1, 'stranger')});
+green_behind($green, q{DELETE FROM c WHERE id = 5; UPDATE c SET v = 'spoiled' WHERE id = 6; INSERT INTO c (id, v) VALUES (-1, 'stranger')});
 on_green(q{SELECT bcmig_resync_table('s', 'c')});
 ok($green->poll_query_until('postgres', q{SELECT count(*) = 0 FROM c WHERE id = -1}), 'a resync sweeps');
 wait_sync($green, 's');

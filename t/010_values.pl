@@ -304,7 +304,7 @@ $blue->safe_psql('postgres', qq{
 	CREATE TABLE big (id int PRIMARY KEY, b bytea, t text, "timestamp" bigint NOT NULL DEFAULT 0);
 	INSERT INTO big SELECT i, CASE WHEN i % 2 = 0 THEN convert_to(repeat(md5(i::text), $mb * 32768), 'UTF8') END, CASE WHEN i % 2 = 1 THEN repeat(md5(i::text), $mb * 32768) END, 0 FROM generate_series(1, $rows) i;});
 track($blue, 'big');
-$green->safe_psql('postgres', q{SELECT bcmig_create_sync('big', 'blue', '{"workers": 1}'); SELECT bcmig_add_table('big', 'big');});
+$green->safe_psql('postgres', q{SELECT bcmig_create_sync('big', 'blue', '{"workers": 1, "maintenance_role": "bcmig_maintenance"}'); SELECT bcmig_add_table('big', 'big');});
 
 # most private memory of any worker, in MB, until a query is true
 sub memory_until
@@ -341,15 +341,15 @@ wait_sync($green, 'big');
 is(compare_table($blue, $green, 'big', 'big', "id, $sum"), '', 'and they are equal');
 
 # row by row, since one is refused
-$green->safe_psql('postgres', 'ALTER TABLE big ADD CHECK (id <> 7 OR t IS NULL)');
+green_behind($green, 'ALTER TABLE big ADD CHECK (id <> 7 OR t IS NULL)');
 $blue->safe_psql('postgres', "UPDATE big SET b = convert_to(t, 'UTF8'), t = convert_from(b, 'UTF8')");
 cmp_ok(memory_until("SELECT count(*) = 1 FROM bcmig.quarantine"), '<', $bound, 'window in halves: private memory of the worker');
 is($green->safe_psql('postgres', 'SELECT pg_column_size(image) < 1000 FROM bcmig.quarantine'), 't', 'the quarantine shows long values by their length');
-$green->safe_psql('postgres', q{ALTER TABLE big DROP CONSTRAINT big_check; SELECT bcmig_retry_quarantine('big');});
+green_behind($green, q{ALTER TABLE big DROP CONSTRAINT big_check; SELECT bcmig_retry_quarantine('big');});
 ok($green->poll_query_until('postgres', 'SELECT count(*) = 0 FROM bcmig.quarantine'), 'the retry empties it');
 is(compare_table($blue, $green, 'big', 'big', "id, $sum"), '', 'and they are equal');
 
-$green->safe_psql('postgres', q{UPDATE big SET t = 'x', b = 'x'; SELECT bcmig_resync_table('big', 'big');});
+green_behind($green, q{UPDATE big SET t = 'x', b = 'x'; SELECT bcmig_resync_table('big', 'big');});
 cmp_ok(memory_until("SELECT count(*) FILTER (WHERE t = 'x') = 0 FROM big"), '<', $bound, 'resync of them: private memory of the worker');
 wait_sync($green, 'big');
 is(compare_table($blue, $green, 'big', 'big', "id, $sum"), '', 'and they are equal');

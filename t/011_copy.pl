@@ -146,7 +146,7 @@ wait_sync($green, 's');
 is($green->safe_psql('postgres', q{SELECT string_agg(key::text || sqlstate, ',') FROM bcmig.quarantine}), '["200000", "C1"]23514', 'no partition for a row: quarantined')
   or diag($green->safe_psql('postgres', q{SELECT key, sqlstate, message FROM bcmig.quarantine}));
 is($green->safe_psql('postgres', q{SELECT t FROM part WHERE id = 7001}), 'here', 'the other one went on');
-$green->safe_psql('postgres', q{CREATE TABLE part_4 PARTITION OF part FOR VALUES FROM (100000) TO (1000000); SELECT bcmig_retry_quarantine('s');});
+green_behind($green, q{CREATE TABLE part_4 PARTITION OF part FOR VALUES FROM (100000) TO (1000000); SELECT bcmig_retry_quarantine('s');});
 $green->poll_query_until('postgres', 'SELECT count(*) = 0 FROM bcmig.quarantine');
 targets_equal('after the retry');
 
@@ -159,7 +159,7 @@ $green->safe_psql('postgres', q{CREATE TABLE refused (id int PRIMARY KEY, v int 
 add('refused', 'refused');
 ok(wait_state($green, 'public.refused', 'streaming'), 'the copy went past a row green refuses');
 is($green->safe_psql('postgres', q{SELECT count(*) || ' ' || (SELECT string_agg(key->>0, ',') FROM bcmig.quarantine) FROM refused}), '999 333', 'it is in quarantine, all others are there');
-$green->safe_psql('postgres', q{ALTER TABLE refused DROP CONSTRAINT refused_v_check; SELECT bcmig_retry_quarantine('s');});
+green_behind($green, q{ALTER TABLE refused DROP CONSTRAINT refused_v_check; SELECT bcmig_retry_quarantine('s');});
 ok($green->poll_query_until('postgres', 'SELECT count(*) = 1000 FROM refused'), 'and comes with the retry');
 
 # ---------------------------------------------------------------------------
@@ -243,7 +243,7 @@ foreach my $dup ([ 'dup', 300, '' ], [ 'dupmany', 1500, 'k, ' ])
 	add($table, undef, '{"parallel": 1, "chunk_rows": 5000}');
 	ok(waiting_at('copy_chunk_loaded', 1), "$table: loaded, not yet committed");
 	# the table has no key now: rows of another time, and a row blue does not have twice
-	$green->safe_psql('postgres', "INSERT INTO $table (id, k, v) SELECT i, 'k', 'older' FROM generate_series(1, $n) i; INSERT INTO $table (id, k, v) VALUES (9999, 'k', 'nowhere'), (9999, 'k', 'nowhere');");
+	green_behind($green, "INSERT INTO $table (id, k, v) SELECT i, 'k', 'older' FROM generate_series(1, $n) i; INSERT INTO $table (id, k, v) VALUES (9999, 'k', 'nowhere'), (9999, 'k', 'nowhere');");
 	$blue->safe_psql('postgres', "UPDATE $table SET v = 'newest' WHERE id = 5; DELETE FROM $table WHERE id = 6");
 	$hold->quit;
 	points('');

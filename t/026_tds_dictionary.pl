@@ -99,7 +99,7 @@ is($green->safe_psql('postgres', q{SELECT check_name, status, detail FROM bcmig_
 $green->safe_psql('postgres', 'CREATE TABLE bc_shared.upgrade_tags (x int)');
 start_sync($green, 's');
 ok($green->poll_query_until('postgres', q{SELECT state = 'suspended' AND reason ~ 'made by somebody else' FROM bcmig.table_status WHERE target = 'bc_shared.upgrade_tags'}), 'a table in the way is said');
-$green->safe_psql('postgres', q{DROP TABLE bc_shared.upgrade_tags; SELECT bcmig_resume_table('s', 'bc_shared.upgrade_tags')});
+green_behind($green, q{DROP TABLE bc_shared.upgrade_tags; SELECT bcmig_resume_table('s', 'bc_shared.upgrade_tags')});
 wait_sync($green, 's', 'caught_up', '170 s');
 is($green->safe_psql('postgres', q{SELECT string_agg(no || customer_name, ',' ORDER BY no) FROM cronus.customer}), 'C1one,C2two', 'the mapping was edited');
 is($green->safe_psql('postgres', q{SELECT length(content), encode(substr(content, 99999, 2), 'hex') FROM bc_shared.tenant_media}), '100000|00ff', 'pictures of shared tables');
@@ -113,13 +113,49 @@ $blue->safe_psql('postgres', q{UPDATE customer SET "Name" = 'new' WHERE "No_" = 
 wait_sync($green, 's', 'caught_up', '170 s');
 is($green->safe_psql('postgres', q{SELECT customer_name FROM cronus.customer WHERE no = 'C2'}), 'new', 'and stays in step');
 
-# numbers beside the rows
+# numbers beside the rows: what a validation finds of them
+sub sequences
+{
+	my ($expected, $what) = @_;
+	my ($run, $verdict) = run_validation($green, 's', 'incremental');
+	my $found = $green->safe_psql('postgres', "SELECT coalesce(target, replace(source, '\$$base', '')), blue, green, rows, verdict FROM bcmig.validation_sequence WHERE run_id = $run ORDER BY 1");
+	is("$found\n$verdict", $expected, $what);
+	return $run;
+}
+# the rows of others are compared elsewhere
+$green->safe_psql('postgres', q{SELECT bcmig_alter_table('s', target, '{"enabled": false}') FROM bcmig.table_status WHERE target <> 'cronus.queue'});
+sequences("$c\$Queue.Entry No_|7|||not set\n$c\$TableSeq17|4711|||not set\nEverybody|1|||not set\nok", 'before they are set nothing is asserted of them');
+
 is($green->safe_psql('postgres', q{SELECT source, target, value FROM bcmig_set_sequences('s') ORDER BY 1}), join("\n",
 	"$c\$Queue\$$base.Entry No_|cronus.queue_entry_no_seq|7", "$c\$TableSeq17|cronus.table_seq17|4711", 'Everybody|bc_shared.everybody|1', "Other_\$TableSeq17|bc_shared.other_table_seq17|500") =~ s/table_seq17/tableseq17/gr, 'sequences and numbered columns');
-is($green->safe_psql('postgres', q{SELECT nextval('cronus.tableseq17'); INSERT INTO cronus.queue DEFAULT VALUES RETURNING entry_no}), "4721\n8", 'green goes on where blue is');
+my $other = "bc_shared.other_tableseq17|500|500||ok\n";
+sequences("bc_shared.everybody|1|1||ok\n${other}cronus.queue_entry_no_seq|7|7|7|ok\ncronus.tableseq17|4711|4711||ok\nok", 'once they are set they are');
+$blue->safe_psql('postgres', q{INSERT INTO queue SELECT FROM generate_series(1, 3)});
+wait_sync($green, 's', 'caught_up', '170 s');
+sequences("bc_shared.everybody|1|1||ok\n${other}cronus.queue_entry_no_seq|10|7|10|not set\ncronus.tableseq17|4711|4711||ok\nok", 'but for those blue has gone on with');
+$blue->safe_psql('postgres', q{DELETE FROM queue WHERE "Entry No_" > 7; SELECT setval('"queue_Entry No__seq"', 7)});
+wait_sync($green, 's', 'caught_up', '170 s');
+is(green_behind($green, q{SELECT nextval('cronus.tableseq17'); INSERT INTO cronus.queue DEFAULT VALUES RETURNING entry_no}), "4721\n8", 'green goes on where blue is');
 $blue->safe_psql('postgres', q{SELECT setval('seq17', 4712)});
 is($green->safe_psql('postgres', q{SELECT value FROM bcmig_set_sequences('s') WHERE target = 'cronus.tableseq17'}), '4721', 'and never goes back');
-$green->safe_psql('postgres', q{DELETE FROM cronus.queue WHERE entry_no = 8});
+green_behind($green, q{DELETE FROM cronus.queue WHERE entry_no = 8});
+sequences("bc_shared.everybody|1|1||ok\n${other}cronus.queue_entry_no_seq|7|8|7|ok\ncronus.tableseq17|4712|4721||ok\nok", 'green may be further');
+$blue->safe_psql('postgres', q{SELECT setval('seq17', 4731)});
+my $run = sequences("bc_shared.everybody|1|1||ok\n${other}cronus.queue_entry_no_seq|7|8|7|ok\ncronus.tableseq17|4731|4721||not set\nok", 'as long as it has given out none since');
+$green->safe_psql('postgres', q{SELECT nextval('cronus.tableseq17'); SELECT setval('cronus.queue_entry_no_seq', 5); DROP SEQUENCE bc_shared.everybody});
+$blue->safe_psql('postgres', q{SELECT setval('seq17', 4741)});
+$run = sequences("bc_shared.everybody|1|||behind\n${other}cronus.queue_entry_no_seq|7|5|7|behind\ncronus.tableseq17|4741|4731||behind\ndifferent", 'both gave out numbers; set back; gone');
+is($green->safe_psql('postgres', "SELECT regexp_replace(detail, ': .*', '') FROM bcmig.validation_sequence WHERE run_id = $run AND verdict = 'behind' ORDER BY target"), join("\n",
+	'the sequence is gone', 'it was set to 8', 'blue and green both have given out numbers since it was set'), 'and it is said why');
+($ret, $out, $err) = $green->psql('postgres', q{CALL bcmig_wait_sync('s', 'validated')});
+like($err, qr/different.*sequence bc_shared\.everybody: behind, the sequence is gone/s, 'bcmig_wait_sync raises');
+$green->safe_psql('postgres', q{SELECT * FROM bcmig_set_sequences('s')});
+sequences("bc_shared.everybody|1|1||ok\n${other}cronus.queue_entry_no_seq|7|7|7|ok\ncronus.tableseq17|4741|4741||ok\nok", 'set again');
+$green->safe_psql('postgres', q{INSERT INTO bcmig.number_sequence (sync_id, target, source, table_id, "column", increment) SELECT sync_id, 'cronus.x', 'x', table_id, 'gone', 1 FROM bcmig.sync_table WHERE target_table = 'queue'});
+$run = sequences('||||inconclusive' . "\ninconclusive", 'what cannot be looked at is not well');
+like($green->safe_psql('postgres', "SELECT detail FROM bcmig.validation_sequence WHERE run_id = $run"), qr/^42703: column "gone" does not exist/, 'and it is said why');
+$green->safe_psql('postgres', q{DELETE FROM bcmig.number_sequence WHERE source = 'x'});
+$green->safe_psql('postgres', q{SELECT bcmig_alter_table('s', target, '{"enabled": true}') FROM bcmig.table_status WHERE target <> 'cronus.queue'});
 
 # the application database of a multitenant deployment
 ($ret, $out, $err) = $green->psql('postgres', q{SELECT bcmig_alter_environment('blue', '{"application_server": "nowhere"}'); SELECT * FROM bcmig_add_company('s', 'CRONUS.')});

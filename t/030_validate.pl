@@ -33,14 +33,10 @@ like($err, qr/not running/, 'a stopped sync is not validated');
 start_sync($green, 's');
 wait_sync($green, 's', 'caught_up');
 
-# run a validation to its end; verdict of the run
 sub validate
 {
 	my ($mode, $target) = @_;
-	my $run = on_green("SELECT bcmig_validate('s', " . (defined $target ? "'$target'" : 'NULL') . ", '$mode')");
-	$green->poll_query_until('postgres', "SELECT state <> 'running' FROM bcmig.validation_run WHERE run_id = $run")
-	  or die "validation $run does not end: " . on_green("SELECT * FROM bcmig.validation_summary WHERE run_id = $run");
-	return ($run, on_green("SELECT verdict FROM bcmig.validation_run WHERE run_id = $run"));
+	return run_validation($green, 's', $mode, target => $target);
 }
 
 my ($run, $verdict) = validate('full');
@@ -101,7 +97,7 @@ is((validate('full'))[1], 'ok', 'and all else');
 all_equal($blue, $green, 'after the repair', qw(entry customer versioned));
 
 # --- what was written is compared again, and no more ---
-on_green(q{SET session_replication_role = replica; UPDATE entry SET credit = 7 WHERE no = 41005; UPDATE customer SET name = 'x' WHERE code = 'C100'});
+green_behind($green, q{SET session_replication_role = replica; UPDATE entry SET credit = 7 WHERE no = 41005; UPDATE customer SET name = 'x' WHERE code = 'C100'});
 on_blue(q{UPDATE entry SET debit = debit + 1 WHERE no BETWEEN 41006 AND 42005});
 wait_sync($green, 's', 'caught_up');
 ($run, $verdict) = validate('incremental');
@@ -140,7 +136,7 @@ foreach my $n (1 .. 12)
 }
 is(join(',', map { "$_ $verdicts{$_}" } sort keys %verdicts), 'ok 24', 'no false alarm under load');
 cmp_ok($flying, '>', 0, 'though rows were in flight');
-on_green(q{SET session_replication_role = replica; UPDATE entry SET credit = credit + 1 WHERE no IN (40000, 500)});
+green_behind($green, q{SET session_replication_role = replica; UPDATE entry SET credit = credit + 1 WHERE no IN (40000, 500)});
 ($run, $verdict) = validate('full', 'public.entry');
 is($verdict, 'different', 'a wrong row is found under load');
 is(on_green("SELECT key FROM bcmig.validation_difference WHERE run_id = $run ORDER BY (key->>0)::int"), qq{["500"]\n["40000"]}, 'and no other');

@@ -37,10 +37,7 @@ wait_sync($green, 's', 'caught_up', '170 s');
 sub validate
 {
 	my ($mode, $target) = @_;
-	my $run = on_green("SELECT bcmig_validate('s', " . (defined $target ? "'$target'" : 'NULL') . ", '$mode')");
-	$green->poll_query_until('postgres', "SELECT state <> 'running' FROM bcmig.validation_run WHERE run_id = $run")
-	  or die "validation $run does not end: " . on_green("SELECT * FROM bcmig.validation_summary WHERE run_id = $run");
-	return ($run, on_green("SELECT verdict FROM bcmig.validation_run WHERE run_id = $run"));
+	return run_validation($green, 's', $mode, target => $target);
 }
 
 my ($run, $verdict) = validate('full');

@@ -36,15 +36,10 @@ sub rule
 	on_green("SELECT bcmig_add_rule('s', '$name', '" . ($kind // 'business') . "', '$severity', \$q\$$query\$q\$)");
 }
 
-# run a validation to its end; its id and verdict
 sub validate
 {
 	my ($mode, $meanwhile) = @_;
-	my $run = on_green("SELECT bcmig_validate('s', mode => '$mode')");
-	$meanwhile->($run) if defined $meanwhile;
-	$green->poll_query_until('postgres', "SELECT state <> 'running' FROM bcmig.validation_run WHERE run_id = $run")
-	  or die "validation $run does not end";
-	return ($run, on_green("SELECT verdict FROM bcmig.validation_run WHERE run_id = $run"));
+	return run_validation($green, 's', $mode, meanwhile => $meanwhile);
 }
 
 sub result
@@ -118,9 +113,36 @@ on_blue(q{DELETE FROM entry WHERE no > 2000; UPDATE entry SET note = NULL WHERE 
 wait_sync($green, 's', 'caught_up');
 is((validate('full'))[1], 'ok', 'mended on blue');
 
+# --- a table's verdict is made of four parts, each the worst of its rules ---
+sub parts
+{
+	my ($run) = @_;
+	return on_green("SELECT target, verdict, data, \"references\", rules, calculated FROM bcmig.validation_summary WHERE run_id = $run ORDER BY 1");
+}
+on_green("SELECT bcmig_remove_rule('s', 'long')");
+my $of_entry = 'FROM public.entry WHERE';
+rule('soft fails', 'soft', "SELECT no $of_entry no = 1");
+rule('hard error', 'hard', "SELECT 1 / 0 $of_entry no > 0", 'calculated');
+rule('soft error', 'soft', "SELECT 1 / 0 $of_entry no > 0", 'reference');
+($run, $verdict) = validate('full');
+is(parts($run), join("\n", 'public.account|ok|ok|none|none|none', 'public.entry|inconclusive|ok|error (soft)|fails on blue|error'), 'the worst of each part, and of all');
+is($verdict, 'inconclusive', 'and of the run');
+is(on_green("SELECT name, verdict, rank FROM bcmig.validation_verdict WHERE run_id = $run ORDER BY rank, name LIMIT 3"), "hard error|error|2\nsoft fails|fails on blue|3\nsoft error|error|5", 'what turned it comes first');
+rule('other', 'hard', "SELECT o.a FROM public.outside o, public.entry e WHERE e.no = 1", 'calculated');
+on_green('INSERT INTO outside VALUES (3)');
+($run, $verdict) = validate('incremental');
+is(parts($run), join("\n", 'public.account|ok|ok|none|none|none', 'public.entry|different|ok|error (soft)|fails on blue|fails'), 'a hard rule that fails is worse than one that raises');
+is($verdict, 'different', 'for the run as well');
+($rc, $out, $err) = $green->psql('postgres', "CALL bcmig_wait_sync('s', 'validated')");
+like($err, qr/DETAIL:  public.entry calculated other: fails, 1 rows/, 'bcmig_wait_sync names it');
+($run, $verdict) = run_validation($green, 's', 'count');
+is(parts($run), join("\n", 'public.account|ok|ok|none|none|none', 'public.entry|ok|ok|none|none|none'), 'a count asserts no rules');
+is(on_green("SELECT target, rows_blue, rows_green FROM bcmig.validation_summary WHERE run_id = $run ORDER BY 1"), "public.account|10|10\npublic.entry|1000|1000", 'it counts');
+on_green("DELETE FROM outside; SELECT bcmig_remove_rule('s', '$_')") foreach ('soft fails', 'hard error', 'soft error', 'other');
+
 # --- on green alone ---
 rule('unknown reads', 'hard', 'SELECT e.no FROM public.entry e, public.outside o WHERE e.amount = o.a');
-on_green(q{INSERT INTO outside VALUES (7); UPDATE entry SET amount = 7 WHERE no = 5});
+green_behind($green, q{INSERT INTO outside VALUES (7); UPDATE entry SET amount = 7 WHERE no = 5});
 ($run, $verdict) = validate('incremental');
 is(result($run, 'sum'), 'fails on blue', 'an incremental run does not see what changed behind its back');
 like(result($run, 'sum', 'detail'), qr/behind bcmig/, 'and says so');
@@ -132,7 +154,7 @@ is((validate('incremental'))[1], 'ok', 'a rule that fails on blue does not');
 is(result($run, 'sum', 'x.verdict, looks, failing'), 'fails|2|1', 'data that differ are green\'s own fault');
 is($verdict, 'different', 'and a difference');
 # the table is repaired behind bcmig's back as well, another one is not
-on_green(q{UPDATE entry SET amount = -1.5 WHERE no = 5});
+green_behind($green, q{UPDATE entry SET amount = -1.5 WHERE no = 5});
 is((validate('full'))[1], 'ok', 'mended on green');
 rule('soft', 'soft', 'SELECT a FROM public.outside');
 ($run, $verdict) = validate('incremental');
@@ -182,7 +204,7 @@ is($verdict, 'ok', 'and ends the run');
 # --- a table that does not stream ---
 on_green(q{SELECT bcmig_suspend_table('s', 'account')});
 wait_state($green, 'public.account', 'suspended');
-on_green(q{DELETE FROM account WHERE code = 'A3'});
+green_behind($green, q{DELETE FROM account WHERE code = 'A3'});
 ($run, $verdict) = validate('full');
 is(result($run, 'orphans', q{x.verdict, failing, detail ~ 'not known'}), 'inconclusive|100|t', 'a rule over a table that stands still proves nothing');
 is($verdict, 'inconclusive', 'nor does the run');

@@ -49,7 +49,7 @@ my $run = validate_held('count', sub {
 });
 is(on_green("SELECT rows_blue, rows_green, chunks, verdict FROM bcmig.validation_summary WHERE run_id = $run"), '10079|10079|81|ok', 'each chunk is counted once');
 
-on_green(q{SET session_replication_role = replica; DELETE FROM wide WHERE no IN (77, 790000)});
+green_behind($green, q{SET session_replication_role = replica; DELETE FROM wide WHERE no IN (77, 790000)});
 $run = validate_held('count', sub { kill_pid('TERM', on_green("SELECT pid $at_it LIMIT 1")) });
 is(on_green("SELECT rows_blue, rows_green, chunks, verdict FROM bcmig.validation_summary WHERE run_id = $run"), '10079|10077|81|different', 'also when one of the workers dies');
 is(on_green("SELECT string_agg(kind || key, ' ' ORDER BY key) FROM bcmig.validation_difference WHERE run_id = $run"), 'missing["77"] missing["790000"]', 'what each part found');

@@ -86,7 +86,7 @@ sub in_between
 {
 	my $hold;
 
-	$green->safe_psql('postgres', q{ALTER TABLE small2 ADD CHECK (v <> 'refused')});
+	green_behind($green, q{ALTER TABLE small2 ADD CHECK (v <> 'refused')});
 	$hold = stop_in_big(q{UPDATE big SET v = 'third'});
 	on_blue(q{INSERT INTO small2 SELECT i, CASE WHEN i = 7 THEN 'refused' ELSE 'taken' END FROM generate_series(2, 20) i});
 	ok(given('small2'), 'given aside');

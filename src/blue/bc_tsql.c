@@ -2,7 +2,7 @@
  *
  * bc_tsql.c
  *	  What Business Central keeps in a SQL Server database: its tables and
- *	  companies, its sequences, its dictionary of objects.
+ *	  companies, its sequences, its dictionary of objects, sums of its entries.
  *
  * The dictionary is [Application Object Metadata] (BC 15 and later), in a
  * multitenant deployment in the application's database, or [Object Metadata]
@@ -160,6 +160,44 @@ objects_by_number(List *wanted, List *numbers)
 	return bcmig_tsql_batch(NULL, "dictionary", s.data);
 }
 
+/*
+ * Texts that are one to the column's collation may be two to green.
+ */
+static char *
+group_of(const BcmigColumn *column)
+{
+	const char *type = column->native_type;
+	bool		text = bcmig_tsql_type_is(type, "nvarchar") || bcmig_tsql_type_is(type, "varchar");
+
+	return psprintf("s.%s%s", bcmig_tsql_identifier(column->source), text ? " COLLATE Latin1_General_100_BIN2" : "");
+}
+
+static char *
+sums(const BcmigSum *sum)
+{
+	const BcmigTableInfo *table = &sum->table;
+	StringInfoData s;
+	ListCell   *lc;
+	ListCell   *ln;
+
+	initStringInfo(&s);
+	appendStringInfo(&s, BCMIG_SNAPSHOT_WHERE_ALLOWED "SELECT %s, CONVERT(nvarchar(60), q.v), NULL, NULL, NULL, NULL, NULL, NULL FROM (SELECT ",
+					 bcmig_tsql_key_array(table, "q"));
+	for (int i = 0; i < table->nkeys; i++)
+		appendStringInfo(&s, "%s AS %s, ", group_of(&table->columns[table->keys[i]]),
+						 bcmig_tsql_identifier(table->columns[table->keys[i]].source));
+	appendStringInfo(&s, "%sSUM(s.%s) AS v FROM %s AS s", sum->negative ? "-" : "",
+					 bcmig_tsql_identifier(table->columns[sum->column].source), bcmig_tsql_source_name(table));
+	forboth(lc, sum->filters, ln, sum->numbers)
+		appendStringInfo(&s, "%ss.%s = %d", lc == list_head(sum->filters) ? " WHERE " : " AND ",
+						 bcmig_tsql_identifier(table->columns[lfirst_int(lc)].source), lfirst_int(ln));
+	appendStringInfoString(&s, " GROUP BY ");
+	for (int i = 0; i < table->nkeys; i++)
+		appendStringInfo(&s, "%s%s", i ? ", " : "", group_of(&table->columns[table->keys[i]]));
+	appendStringInfoString(&s, ") AS q WHERE q.v <> 0 OPTION (MAXDOP 1)");
+	return bcmig_tsql_batch(table, "sums", s.data);
+}
+
 const BcmigBcDialect bcmig_tsql_bc = {
 	.inventory = inventory,
 	.companies = companies,
@@ -169,4 +207,5 @@ const BcmigBcDialect bcmig_tsql_bc = {
 	.tables_by_name = tables_by_name,
 	.object_numbers = object_numbers,
 	.objects_by_number = objects_by_number,
+	.sums = sums,
 };

@@ -122,6 +122,16 @@ typedef struct BcmigHashDialect
 	char	   *(*extent) (const BcmigTableInfo *table);
 } BcmigHashDialect;
 
+/* rows of a table added up by others of its columns */
+typedef struct BcmigSum
+{
+	BcmigTableInfo table;		/* names, and the columns this is about; its key tells groups */
+	int			column;
+	bool		negative;
+	List	   *filters;		/* int: columns[] ... */
+	List	   *numbers;		/* ... and what each must be */
+} BcmigSum;
+
 /*
  * What Business Central keeps in its database (text feed).
  */
@@ -161,6 +171,9 @@ typedef struct BcmigBcDialect
 	char	   *(*tables_by_name) (bool application, List *packages, const char *invalid_chars, List *names);
 	char	   *(*object_numbers) (List *packages);
 	char	   *(*objects_by_number) (List *packages, List *numbers);
+
+	/* per group that does not add up to 0: its key as the text of a text array, the sum */
+	char	   *(*sums) (const BcmigSum *sum);
 } BcmigBcDialect;
 
 typedef struct BcmigDialect

@@ -18,7 +18,6 @@
 #include "dialect.h"
 #include "funcapi.h"
 #include "miscadmin.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/tuplestore.h"
 
@@ -202,18 +201,6 @@ latency(const BcmigFound *t, const BcmigInventory *inventory)
 	return "15 s, deletes sweep_interval: no change tracking, read by [timestamp]";
 }
 
-static Datum
-text_array(List *texts)
-{
-	Datum	   *values = palloc(sizeof(Datum) * Max(list_length(texts), 1));
-	int			n = 0;
-	ListCell   *lc;
-
-	foreach(lc, texts)
-		values[n++] = CStringGetTextDatum(lfirst(lc));
-	return PointerGetDatum(construct_array(values, n, TEXTOID, -1, false, TYPALIGN_INT));
-}
-
 /*
  * bcmig_discover(environment, company): a row per table
  */
@@ -249,8 +236,8 @@ bcmig_discover(PG_FUNCTION_ARGS)
 		values[6] = t->base ? CStringGetTextDatum(t->base->name) : (Datum) 0;
 		values[7] = Int64GetDatum(t->rows);
 		values[8] = Int64GetDatum(t->bytes);
-		values[9] = text_array(t->keys);
-		values[10] = text_array(t->collations);
+		values[9] = bcmig_text_array(t->keys);
+		values[10] = bcmig_text_array(t->collations);
 		nulls[11] = t->identity == NULL;
 		values[11] = t->identity ? CStringGetTextDatum(t->identity) : (Datum) 0;
 		values[12] = CStringGetTextDatum(latency(t, inventory));

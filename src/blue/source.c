@@ -484,10 +484,15 @@ script_tables(const char *sync, bool asks, const BcmigDialect **dialect, char **
 
 	/* what the script is about to ask for: a table without a key cannot be tracked, a record is when all its parts are */
 	if (asks)
-		bcmig_sql("UPDATE bcmig.sync_table t SET tracking_asked = true FROM bcmig.sync s "
-				  "WHERE s.sync_id = t.sync_id AND s.name = $1 AND t.capture <> 'change_tracking' AND NOT t.tracking_asked "
-				  "AND EXISTS (SELECT 1 FROM bcmig.column_map m WHERE m.table_id = t.table_id AND m.key_position IS NOT NULL)",
-				  "t", sync);
+	{
+		n = bcmig_sql("UPDATE bcmig.sync_table t SET tracking_asked = true FROM bcmig.sync s "
+					  "WHERE s.sync_id = t.sync_id AND s.name = $1 AND t.capture <> 'change_tracking' AND NOT t.tracking_asked "
+					  "AND EXISTS (SELECT 1 FROM bcmig.column_map m WHERE m.table_id = t.table_id AND m.key_position IS NOT NULL)",
+					  "t", sync);
+		if (n > 0)
+			bcmig_audit("command", sync, NULL, "bcmig_blue_script",
+						psprintf("tracking asked for " UINT64_FORMAT " tables", n));
+	}
 	n = bcmig_sql("SELECT p.source_schema, p.source_table, t.capture, "
 				  " EXISTS (SELECT 1 FROM bcmig.column_map m WHERE m.table_id = t.table_id AND m.key_position IS NOT NULL), "
 				  " t.tracking_asked "

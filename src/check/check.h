@@ -48,6 +48,14 @@ extern BcmigRun *bcmig_run_ready(int sync_id);
 /* all is known: store the verdict.  In a transaction. */
 extern void bcmig_run_finish(const BcmigRun *run);
 
+/* ---- numbers.c ---- */
+
+/* sequences, once in a run of all tables; in a transaction */
+extern void bcmig_check_numbers(const BcmigRun *run, Oid feed);
+
+/* the job that ends the run has failed: they could not be looked at.  In a transaction */
+extern void bcmig_numbers_failed(int sync_id, const char *message);
+
 /* ---- schedule_validation.c ---- */
 
 /* BcmigCheckRoom.unschedule */
@@ -164,6 +172,6 @@ extern bool bcmig_load_chunking(const BcmigTableInfo *table, BcmigChunking *chun
 
 extern void bcmig_run_check(BcmigWork *work);	/* validate.c */
 extern void bcmig_run_rules(int sync_id);	/* rules.c */
-extern void bcmig_run_repair(BcmigWork *work);	/* repair.c */
+extern bool bcmig_run_repair(BcmigWork *work);	/* repair.c */
 
 #endif							/* BCMIG_CHECK_H */

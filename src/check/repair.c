@@ -7,7 +7,9 @@
  * the table's applier lock and by the same code as a window's rows (rule R1):
  * a repair can write nothing that is older than what the sync wrote.  A table
  * without key is compared as a whole.  Whether it helped is looked up
- * afterwards: what still differs says so.
+ * afterwards: what still differs says so.  A request for a table that does not
+ * stream waits until it does, one that a stopping sync has cut short goes on
+ * with what is left.
  *
  *-------------------------------------------------------------------------
  */
@@ -26,6 +28,11 @@
 BCMIG_FUNCTION(bcmig_repair);
 
 #define BATCH_KEYS	200
+
+/* of table t, its state s and sync y: NULL when it streams */
+#define WHY_IT_WAITS \
+	"CASE WHEN s.state NOT IN ('streaming', 'catching_up') THEN 'waits until the table streams: ' || CASE s.state WHEN 'suspended' " \
+	" THEN format('SELECT bcmig_resume_table(%L, %L);', y.name, format('%I.%I', t.target_schema, t.target_table)) ELSE 'it is ' || s.state END END"
 
 /*
  * bcmig_repair(run, dry_run): a step per table with differences that have not
@@ -59,9 +66,10 @@ bcmig_repair(PG_FUNCTION_ARGS)
 				 errmsg("sync \"%s\" is not running", sync_name),
 				 errhint("SELECT bcmig_start_sync(%s);", quote_literal_cstr(sync_name))));
 	n = bcmig_sql("SELECT format('%I.%I', t.target_schema, t.target_table), count(*), v.differences > (SELECT count(*) FROM bcmig.validation_difference x "
-				  "  WHERE x.run_id = d.run_id AND x.table_id = d.table_id), count(d.key) "
-				  "FROM bcmig.validation_difference d JOIN bcmig.sync_table t USING (table_id) JOIN bcmig.validation_result v USING (run_id, table_id) "
-				  "WHERE d.run_id = $1 AND d.repaired_at IS NULL GROUP BY 1, 3 ORDER BY 1", "I", run_id);
+				  "  WHERE x.run_id = d.run_id AND x.table_id = d.table_id), count(d.key), " WHY_IT_WAITS " "
+				  "FROM bcmig.validation_difference d JOIN bcmig.sync_table t USING (table_id) JOIN bcmig.table_state s USING (table_id) "
+				  "JOIN bcmig.sync y ON y.sync_id = t.sync_id JOIN bcmig.validation_result v USING (run_id, table_id) "
+				  "WHERE d.run_id = $1 AND d.repaired_at IS NULL GROUP BY 1, 3, 5 ORDER BY 1", "I", run_id);
 	for (uint64 i = 0; i < n; i++)
 	{
 		MemoryContext oldcontext = MemoryContextSwitchTo(caller);
@@ -73,9 +81,11 @@ bcmig_repair(PG_FUNCTION_ARGS)
 		step->statement = keyless ? psprintf("compare %s with blue as a whole and make it equal", target) :
 			psprintf("read " INT64_FORMAT " rows of %s from blue by key and write them", bcmig_get_int64(i, 2, 0), target);
 		step->reversible = false;
-		step->expected = bcmig_get_bool(i, 3) && !keyless ?
-			psprintf("the rows listed are right; more differ than are listed: SELECT bcmig_resync_table(%s, %s);",
-					 quote_literal_cstr(sync_name), quote_literal_cstr(target)) : pstrdup("the rows are as blue has them");
+		step->expected = bcmig_get_text(i, 5);
+		if (step->expected == NULL)
+			step->expected = bcmig_get_bool(i, 3) && !keyless ?
+				psprintf("the rows listed are right; more differ than are listed: SELECT bcmig_resync_table(%s, %s);",
+						 quote_literal_cstr(sync_name), quote_literal_cstr(target)) : pstrdup("the rows are as blue has them");
 		step->on_failure = "validation_difference.repair_error says why, nothing else changes";
 		steps = lappend(steps, step);
 		MemoryContextSwitchTo(oldcontext);
@@ -85,6 +95,9 @@ bcmig_repair(PG_FUNCTION_ARGS)
 		bcmig_sql("INSERT INTO bcmig.request (sync_id, table_id, kind, ids) "
 				  "SELECT DISTINCT r.sync_id, d.table_id, 'repair', ARRAY[r.run_id] FROM bcmig.validation_run r JOIN bcmig.validation_difference d USING (run_id) "
 				  "WHERE r.run_id = $1 AND d.repaired_at IS NULL", "I", run_id);
+		bcmig_sql("UPDATE bcmig.validation_difference d SET repair_error = " WHY_IT_WAITS " "
+				  "FROM bcmig.sync_table t JOIN bcmig.table_state s USING (table_id) JOIN bcmig.sync y ON y.sync_id = t.sync_id "
+				  "WHERE d.run_id = $1 AND d.repaired_at IS NULL AND t.table_id = d.table_id", "I", run_id);
 		bcmig_audit("command", sync_name, NULL, "bcmig_repair", psprintf("run " INT64_FORMAT, run_id));
 		bcmig_config_changed();
 	}
@@ -145,7 +158,7 @@ store_repaired(const int64 *ids, int n, const BcmigWork *work)
 	bcmig_end_transaction();
 }
 
-void
+bool
 bcmig_run_repair(BcmigWork *work)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "bcmig repair", ALLOCSET_DEFAULT_SIZES);
@@ -175,7 +188,7 @@ bcmig_run_repair(BcmigWork *work)
 		bcmig_audit("state", work->table->sync_name, work->table->target_name, "repaired", "compared as a whole");
 		bcmig_catalog_end(&scope);
 		bcmig_end_transaction();
-		return;
+		return true;
 	}
 	do
 	{
@@ -192,4 +205,5 @@ bcmig_run_repair(BcmigWork *work)
 		MemoryContextSwitchTo(oldcontext);
 		MemoryContextReset(context);
 	} while (n > 0 && !bcmig_stopping(work));
+	return n == 0;
 }

@@ -11,7 +11,9 @@
  *
  * A calculated field has a query for blue as well: its rows are collected in a
  * tuplestore, which goes to disk when it is big, and joined with green's by
- * PostgreSQL.
+ * PostgreSQL.  A sum is known again by its key: where sums move all the time
+ * some differ at every look, but not the same ones.  One that was equal at the
+ * look before is right as of then, whatever it does now.
  *
  *-------------------------------------------------------------------------
  */
@@ -39,11 +41,17 @@
 #define ROWS_AT_A_TIME	100
 #define BLUE_SUMS		"bcmig_blue_sums"
 
-/* which row it was; the key of BcmigRuleLook.rows */
 typedef struct RowId
 {
 	uint64		hash[2];
 } RowId;
+
+/* a row of BcmigRuleLook.rows */
+typedef struct Row
+{
+	RowId		id;				/* of the row, of the key of a sum; must be first */
+	RowId		whole;
+} Row;
 
 /* an example on its way: texts longer than a screen are cut */
 #define CUT_TEXTS \
@@ -61,20 +69,35 @@ cut_texts(char *json)
 	return bcmig_get_text(0, 1);
 }
 
-/* one row of the query */
+static RowId
+row_id(const char *text)
+{
+	int			len = strlen(text);
+	RowId		id;
+
+	id.hash[0] = hash_bytes_extended((const unsigned char *) text, len, 1);
+	id.hash[1] = hash_bytes_extended((const unsigned char *) text, len, 2);
+	return id;
+}
+
+/* one row of the query; "key" is that of a sum, else NULL */
 static void
 take_row(BcmigRuleLook *look, const BcmigRuleLook *before, StringInfo examples, int *nexamples, bool *only_again,
-		 char *json)
+		 const char *key, char *json)
 {
-	int			len = strlen(json);
-	RowId		id;
+	RowId		whole = row_id(json);
+	RowId		id = key ? row_id(key) : whole;
 	bool		found = false;
 
-	id.hash[0] = hash_bytes_extended((unsigned char *) json, len, 1);
-	id.hash[1] = hash_bytes_extended((unsigned char *) json, len, 2);
-	(void) hash_search(look->rows, &id, HASH_ENTER, NULL);
 	if (before != NULL)
-		found = !before->all || hash_search(before->rows, &id, HASH_FIND, NULL) != NULL;
+	{
+		const Row  *row = hash_search(before->rows, &id, HASH_FIND, NULL);
+
+		if (key != NULL && row == NULL && before->all)
+			return;
+		found = row ? memcmp(&row->whole, &whole, sizeof(RowId)) == 0 : !before->all;
+	}
+	((Row *) hash_search(look->rows, &id, HASH_ENTER, NULL))->whole = whole;
 	look->failing++;
 	look->again += found;
 
@@ -90,7 +113,7 @@ take_row(BcmigRuleLook *look, const BcmigRuleLook *before, StringInfo examples, 
 }
 
 static void
-run_query(BcmigRuleLook *look, const BcmigRuleLook *before, SPIPlanPtr plan)
+run_query(BcmigRuleLook *look, const BcmigRuleLook *before, SPIPlanPtr plan, bool sums)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "bcmig rule rows", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext oldcontext;
@@ -116,7 +139,7 @@ run_query(BcmigRuleLook *look, const BcmigRuleLook *before, SPIPlanPtr plan)
 			Datum		row = heap_copy_tuple_as_datum(rows->vals[i], BlessTupleDesc(rows->tupdesc));
 
 			CHECK_FOR_INTERRUPTS();
-			take_row(look, before, &examples, &nexamples, &only_again,
+			take_row(look, before, &examples, &nexamples, &only_again, sums ? SPI_getvalue(rows->vals[i], rows->tupdesc, 1) : NULL,
 					 text_to_cstring(DatumGetTextPP(DirectFunctionCall1(row_to_json, row))));
 		}
 		MemoryContextSwitchTo(oldcontext);
@@ -181,7 +204,7 @@ read_blue(const BcmigRule *rule, Oid feed)
 static char *
 differing_sums(const BcmigRule *rule)
 {
-	return psprintf("SELECT key, coalesce(b.value, 0) AS blue, coalesce(g.value, 0) AS green "
+	return psprintf("SELECT key, trim_scale(coalesce(b.value, 0)) AS blue, trim_scale(coalesce(g.value, 0)) AS green "
 					"FROM (SELECT x.key::text[], x.value::numeric FROM " BLUE_SUMS " x) b (key, value) "
 					"FULL JOIN (%s) g (key, value) USING (key) WHERE coalesce(b.value, 0) <> coalesce(g.value, 0)",
 					rule->query);
@@ -203,7 +226,8 @@ look_at(BcmigRuleLook *look, int sync_id, const BcmigRule *rule, Oid feed, int t
 		read_blue(rule, feed);
 	enable_timeout_after(STATEMENT_TIMEOUT, timeout);
 	run_query(look, before,
-			  bcmig_prepare_rule(rule->name, rule->blue_query ? differing_sums(rule) : rule->query, NULL));
+			  bcmig_prepare_rule(rule->name, rule->blue_query ? differing_sums(rule) : rule->query, NULL),
+			  rule->blue_query != NULL);
 	disable_timeout(STATEMENT_TIMEOUT, false);
 	if (look->failing > 0)
 	{
@@ -247,7 +271,7 @@ bcmig_look_at_rule(int sync_id, const BcmigRule *rule, Oid feed, int timeout, co
 
 	look->context = context;
 	ctl.keysize = sizeof(RowId);
-	ctl.entrysize = sizeof(RowId);
+	ctl.entrysize = sizeof(Row);
 	ctl.hcxt = context;
 	look->rows = hash_create("bcmig failing rows", 64, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	PG_TRY();

@@ -21,6 +21,7 @@
 
 #include "rule.h"
 
+#include "bc_rules.h"
 #include "call.h"
 #include "configure.h"
 #include "miscadmin.h"
@@ -407,6 +408,8 @@ open_job(RulesJob *job, const BcmigRun *run)
 	bcmig_catalog_begin(&scope);
 	job->timeout = bcmig_option_int64("rule_timeout", NULL, sync->options, 0);
 	bcmig_catalog_end(&scope);
+	if (strcmp(run->mode, "count") != 0)
+		bcmig_make_bc_rules(run->sync_id, run->sync_name, job->feed);
 }
 
 void
@@ -444,6 +447,9 @@ bcmig_run_rules(int sync_id)
 	MemoryContextSwitchTo(caller);
 	if (rule == NULL)
 	{
+		bcmig_start_transaction();
+		bcmig_check_numbers(run, job.feed);
+		bcmig_end_transaction();
 		bcmig_start_transaction();
 		bcmig_run_finish(run);
 		bcmig_end_transaction();

@@ -175,17 +175,16 @@ bcmig_run_finish(const BcmigRun *run)
 	BcmigCatalogScope scope;
 
 	bcmig_catalog_begin(&scope);
+	/* a run that has judged nothing, its tables having gone meanwhile, has proved nothing */
 	if (bcmig_sql("UPDATE bcmig.validation_run r SET state = 'finished', finished_at = clock_timestamp(), verdict = "
-				  " CASE WHEN EXISTS (SELECT FROM bcmig.validation_result v WHERE v.run_id = r.run_id AND v.verdict = 'different') "
-				  "   OR EXISTS (SELECT FROM bcmig.rule_result x JOIN bcmig.rule u USING (rule_id) "
-				  "              WHERE x.run_id = r.run_id AND x.verdict = 'fails' AND u.severity = 'hard') THEN 'different' "
-				  "  WHEN EXISTS (SELECT FROM bcmig.validation_result v WHERE v.run_id = r.run_id AND v.verdict IS DISTINCT FROM 'ok') "
-				  "   OR EXISTS (SELECT FROM bcmig.rule_result x JOIN bcmig.rule u USING (rule_id) "
-				  "              WHERE x.run_id = r.run_id AND x.verdict IN ('inconclusive', 'error') AND u.severity = 'hard') THEN 'inconclusive' "
-				  "  ELSE 'ok' END "
-				  "WHERE r.run_id = $1 AND r.state = 'running' RETURNING verdict", "I", run->run_id) > 0)
+				  " (SELECT CASE coalesce(min(p.rank), 2) WHEN 1 THEN 'different' WHEN 2 THEN 'inconclusive' ELSE 'ok' END "
+				  "  FROM bcmig.validation_verdict p WHERE p.run_id = r.run_id) "
+				  "WHERE r.run_id = $1 AND r.state = 'running' RETURNING verdict, "
+				  " (SELECT format('%I.%I', t.target_schema, t.target_table) FROM bcmig.sync_table t WHERE t.table_id = r.table_id)",
+				  "I", run->run_id) > 0)
 	{
-		bcmig_audit("state", run->sync_name, NULL, "validated", psprintf("run " INT64_FORMAT ": %s", run->run_id, bcmig_get_text(0, 1)));
+		bcmig_audit("validation", run->sync_name, bcmig_get_text(0, 2), bcmig_get_text(0, 1),
+					psprintf("run " INT64_FORMAT ", %s", run->run_id, run->mode));
 		bcmig_config_changed();
 	}
 	bcmig_catalog_end(&scope);
@@ -197,8 +196,7 @@ bcmig_run_finish(const BcmigRun *run)
 static void
 job_failed(const BcmigJob *job, const ErrorData *edata, bool passing)
 {
-	char	   *message = psprintf("%s: %s%s%s%s", unpack_sql_state(edata->sqlerrcode), edata->message,
-								   edata->detail ? " (" : "", edata->detail ? edata->detail : "", edata->detail ? ")" : "");
+	char	   *message = bcmig_error_text(edata, true);
 	BcmigCatalogScope scope;
 	BcmigTable *live;
 
@@ -228,6 +226,8 @@ job_failed(const BcmigJob *job, const ErrorData *edata, bool passing)
 	}
 	bcmig_config_changed();
 	bcmig_catalog_end(&scope);
+	if (job->kind == BCMIG_JOB_RULES && !passing)
+		bcmig_numbers_failed(job->sync_id, message);
 	bcmig_end_transaction();
 }
 

@@ -488,9 +488,14 @@ settle_keyless(BcmigProof *proof, List *suspects, BcmigSettled *settled)
 		BcmigSuspect *x = lfirst(lc);
 		Pair	   *pair = hash_search(look.pairs, &x->key, HASH_FIND, NULL);
 
+		/* neither side has it now: it went between the two reads */
+		if (pair->blue == NULL && pair->green == NULL)
+		{
+			settled->in_flight++;
+			continue;
+		}
 		settled->differences++;
-		if (pair->blue != NULL || pair->green != NULL)
-			store_difference(proof, pair, slot);
+		store_difference(proof, pair, slot);
 	}
 	ExecDropSingleTupleTableSlot(slot);
 	bcmig_end_transaction();

@@ -45,7 +45,7 @@ typedef struct Look
 	int64		run_id;			/* the newest validation of all tables, 0 = none */
 	char	   *run_state;
 	char	   *verdict;
-	char	   *worst;			/* a table that is not ok, and why */
+	char	   *worst;			/* the worst of what it judged, and why */
 	char	   *wanted;
 } Look;
 
@@ -67,8 +67,10 @@ look(const char *name, Look *seen)
 				  " NOT EXISTS (SELECT FROM bcmig.sync_table t JOIN bcmig.table_state ts USING (table_id) WHERE t.sync_id = s.sync_id "
 				  "  AND ts.state <> 'streaming' AND coalesce((t.options->>'enabled')::bool, true)), "
 				  " r.run_id, r.state, r.verdict, "
-				  " (SELECT v.target || ': ' || v.verdict || coalesce(', ' || nullif(v.differences, 0) || ' rows differ', '') || coalesce(', ' || v.detail, '') "
-				  "  FROM bcmig.validation_summary v WHERE v.run_id = r.run_id AND (v.verdict <> 'ok' OR v.differences > 0) ORDER BY v.verdict LIMIT 1) "
+				  " CASE WHEN r.verdict <> 'ok' THEN (SELECT concat_ws(' ', CASE WHEN t.table_id IS NOT NULL THEN format('%I.%I', t.target_schema, t.target_table) END, CASE WHEN p.part <> 'data' THEN p.part END, p.name) "
+				  "  || ': ' || p.verdict || coalesce(', ' || p.detail, '') "
+				  "  FROM bcmig.validation_verdict p LEFT JOIN bcmig.sync_table t USING (table_id) WHERE p.run_id = r.run_id AND p.rank <= 2 "
+				  "  ORDER BY p.rank, p.part = 'data' DESC, t.target_schema, t.target_table, p.name LIMIT 1) END "
 				  "FROM bcmig.sync s JOIN bcmig.sync_state st USING (sync_id) "
 				  "LEFT JOIN LATERAL (SELECT * FROM bcmig.validation_run r WHERE r.sync_id = s.sync_id AND r.table_id IS NULL "
 				  " AND r.state <> 'cancelled' ORDER BY r.run_id DESC LIMIT 1) r ON true WHERE s.name = $1", "t", name) == 0)

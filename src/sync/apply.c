@@ -32,6 +32,7 @@
 #include "postgres.h"
 
 #include "apply.h"
+#include "own_write.h"
 #include "quarantine.h"
 #include "write.h"
 
@@ -54,7 +55,6 @@
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
-#define ROWS_NAME			"bcmig_rows"
 #define PLANNED_ROWS		100 /* what plans assume: index look-ups, not scans of green */
 #define MAX_SUBXACTS		60
 #define BATCHES_A_TRANSACTION	10	/* each is a subtransaction or more */
@@ -165,14 +165,14 @@ statement_text(const BcmigTableInfo *table, TupleDesc feed, TupleDesc target, St
 	initStringInfo(&sql);
 	if (which == STMT_DELETE)
 	{
-		appendStringInfo(&sql, "DELETE FROM %s g USING " ROWS_NAME " w WHERE w.bc_op = 'D' AND %s",
+		appendStringInfo(&sql, "DELETE FROM %s g USING " BCMIG_OWN_ROWS_NAME " w WHERE w.bc_op = 'D' AND %s",
 						 table->target_name, bcmig_key_condition(table));
 		return sql.data;
 	}
 	if (which == STMT_RENAME)
 	{
 		identity = id(table->columns[table->identity_column].target);
-		appendStringInfo(&sql, "DELETE FROM %s g USING " ROWS_NAME " w WHERE w.bc_op = 'U' AND g.%s = w.%s"
+		appendStringInfo(&sql, "DELETE FROM %s g USING " BCMIG_OWN_ROWS_NAME " w WHERE w.bc_op = 'U' AND g.%s = w.%s"
 						 " AND w.%s::text <> '00000000-0000-0000-0000-000000000000' AND NOT (%s)",
 						 table->target_name, identity, identity, identity,
 						 bcmig_key_condition(table));
@@ -214,7 +214,7 @@ statement_text(const BcmigTableInfo *table, TupleDesc feed, TupleDesc target, St
 	for (int k = 0; k < table->nkeys; k++)
 		appendStringInfo(&key, "%s%s", k ? ", " : "", id(table->columns[table->keys[k]].target));
 
-	appendStringInfo(&sql, "INSERT INTO %s AS g (%s) OVERRIDING SYSTEM VALUE SELECT %s FROM " ROWS_NAME " w WHERE w.bc_op = 'U'",
+	appendStringInfo(&sql, "INSERT INTO %s AS g (%s) OVERRIDING SYSTEM VALUE SELECT %s FROM " BCMIG_OWN_ROWS_NAME " w WHERE w.bc_op = 'U'",
 					 table->target_name, names.data, values.data);
 	if (which == STMT_UPSERT)
 		appendStringInfo(&sql, " ON CONFLICT (%s) DO UPDATE SET %s WHERE ROW(%s)::record OPERATOR(pg_catalog.*<>) ROW(%s)::record",
@@ -292,7 +292,7 @@ register_rows(Tuplestorestate *store, TupleDesc desc)
 	EphemeralNamedRelation enr = palloc0(sizeof(EphemeralNamedRelationData));
 	int			rc;
 
-	enr->md.name = ROWS_NAME;
+	enr->md.name = BCMIG_OWN_ROWS_NAME;
 	enr->md.reliddesc = InvalidOid;
 	enr->md.tupdesc = desc;
 	enr->md.enrtype = ENR_NAMED_TUPLESTORE;
@@ -344,9 +344,11 @@ enforce_unique_keys(Oid relid)
 	bcmig_catalog_begin(&scope);
 	foreach(lc, silent)
 	{
+		bcmig_own_ddl(relid);
 		if (SPI_execute(psprintf("ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER %s", name,
 								 quote_identifier((char *) lfirst(lc))), false, 0) < 0)
 			elog(ERROR, "ALTER TABLE failed");
+		bcmig_own_write_end();
 	}
 	bcmig_catalog_end(&scope);
 }
@@ -433,7 +435,9 @@ run_statement(const BcmigTableInfo *table, Tuplestorestate *rows, TupleDesc feed
 		plans->plans[which] = plan;
 		table_close(rel, NoLock);
 	}
+	bcmig_own_write(plans->shape.relid);
 	rc = SPI_execute_plan(plans->plans[which], NULL, NULL, false, 0);
+	bcmig_own_write_end();
 	if (rc < 0)
 		elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(rc));
 	return SPI_processed;
@@ -525,6 +529,8 @@ typedef struct Batch
 	MinimalTuple *rows;
 	MemoryContext context;		/* of rows; reset per batch */
 	int			subxacts;		/* in the present transaction */
+	int64		refused;		/* rows; a key renamed in vain is none by itself */
+	int64		most_refused;	/* 0 = no bound */
 	BcmigApplied *applied;
 } Batch;
 
@@ -541,6 +547,8 @@ apply_range(Batch *batch, int from, int to)
 	volatile uint64 processed = 0;
 
 	CHECK_FOR_INTERRUPTS();
+	if (batch->applied->stopped)
+		return;
 	if (batch->subxacts >= MAX_SUBXACTS)
 	{
 		bcmig_end_transaction();
@@ -611,6 +619,11 @@ apply_range(Batch *batch, int from, int to)
 	bcmig_quarantine_row(batch->table, batch->desc, batch->rows[from],
 						 batch->statement == STMT_DELETE ? "delete" : "upsert", edata);
 	batch->applied->quarantined++;
+	if (batch->applied->first_error[0] == '\0')
+		bcmig_copy_text(batch->applied->first_error, bcmig_error_text(edata, true), BCMIG_TEXT);
+	if (batch->statement != STMT_RENAME)
+		batch->refused++;
+	batch->applied->stopped = batch->most_refused > 0 && batch->refused >= batch->most_refused;
 	FreeErrorData(edata);
 }
 
@@ -628,7 +641,7 @@ apply_pass(Batch *batch, BcmigSpool *spool, char op)
 
 	tuplestore_select_read_pointer(spool->store, 0);
 	tuplestore_rescan(spool->store);
-	while (more)
+	while (more && !batch->applied->stopped)
 	{
 		int			n = 0;
 		Size		bytes = 0;
@@ -673,15 +686,22 @@ apply_pass(Batch *batch, BcmigSpool *spool, char op)
 	ExecDropSingleTupleTableSlot(slot);
 }
 
+int64
+bcmig_most_refused(const BcmigTableInfo *table)
+{
+	return table->on_error_suspend ? 1 : table->max_errors;
+}
+
 void
 bcmig_apply_batches(const BcmigTableInfo *table, BcmigSpool *spool, bool plain,
-					BcmigApplied *applied)
+					int64 most_refused, BcmigApplied *applied)
 {
 	Batch		batch = {0};
 
 	batch.table = table;
 	batch.desc = spool->desc;
 	batch.applied = applied;
+	batch.most_refused = most_refused;
 	batch.context = AllocSetContextCreate(CurrentMemoryContext, "bcmig batch",
 										  ALLOCSET_DEFAULT_SIZES);
 	if (spool->deletes > 0)

@@ -17,6 +17,8 @@ typedef struct BcmigApplied
 	int64		written;
 	int64		deleted;
 	int64		quarantined;
+	bool		stopped;		/* too many were refused: what came after was not tried */
+	char		first_error[BCMIG_TEXT];	/* of the first refused row */
 } BcmigApplied;
 
 /*
@@ -28,11 +30,15 @@ extern void bcmig_apply_whole(const BcmigTableInfo *table, BcmigSpool *spool,
 
 /*
  * The same in batches of batch_rows, each in transactions of its own, rows
- * that green refuses to quarantine.  Called outside a transaction.  plain:
- * INSERT without looking for the key (during the first copy there is no index).
+ * that green refuses to quarantine, until they are most_refused (0 = all of
+ * them).  Called outside a transaction.  plain: INSERT without looking for the
+ * key (during the first copy there is no index).
  */
 extern void bcmig_apply_batches(const BcmigTableInfo *table, BcmigSpool *spool,
-								bool plain, BcmigApplied *applied);
+								bool plain, int64 most_refused, BcmigApplied *applied);
+
+/* how many refused rows of one reading suspend the table */
+extern int64 bcmig_most_refused(const BcmigTableInfo *table);
 
 /*
  * Told of the rows of a spool that a transaction writes, in that transaction;

@@ -253,7 +253,7 @@ store_sync_options(const BcmigSync *sync, Jsonb *options)
  * Add every table of c->company that is to be migrated.
  */
 static void
-add_tables(FunctionCallInfo fcinfo, NewTables *c, Jsonb *options, const char *what)
+add_tables(FunctionCallInfo fcinfo, NewTables *c, Jsonb *options, const char *what, const char *event)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	MemoryContext caller = CurrentMemoryContext;
@@ -261,9 +261,11 @@ add_tables(FunctionCallInfo fcinfo, NewTables *c, Jsonb *options, const char *wh
 	List	   *some = NIL;
 	ListCell   *lc;
 	int			tables = 0;
+	char	   *given;
 
 	bcmig_catalog_begin(&scope);
 	options = bcmig_options_merge(NULL, options, "company");
+	given = MemoryContextStrdup(caller, JsonbToCString(NULL, &options->root, VARSIZE(options)));
 	store_sync_options(c->sync, options);
 	c->snake = strcmp(bcmig_option_value("naming", options, NULL), "snake") == 0;
 	c->indexes = MemoryContextStrdup(caller, bcmig_option_value("indexes", options, NULL));
@@ -294,6 +296,11 @@ add_tables(FunctionCallInfo fcinfo, NewTables *c, Jsonb *options, const char *wh
 				 errhint("SELECT * FROM bcmig_discover(%s);", quote_literal_cstr(c->env->name))));
 	if (some != NIL)
 		add_some(c, some, rsinfo);
+	bcmig_catalog_begin(&scope);
+	bcmig_audit("command", c->sync->name, NULL, event,
+				psprintf("%s%s%d tables in schema %s, options %s", c->company ? c->company : "", c->company ? ": " : "",
+						 tables, quote_identifier(c->schema), given));
+	bcmig_catalog_end(&scope);
 }
 
 static void
@@ -320,7 +327,7 @@ bcmig_add_company(PG_FUNCTION_ARGS)
 	c.company = bcmig_find_company(c.inventory, company);
 	if (c.schema == NULL)
 		c.schema = bcmig_snake(c.company);
-	add_tables(fcinfo, &c, bcmig_arg_options(fcinfo, 3), psprintf("company \"%s\" has", c.company));
+	add_tables(fcinfo, &c, bcmig_arg_options(fcinfo, 3), psprintf("company \"%s\" has", c.company), "bcmig_add_company");
 	return (Datum) 0;
 }
 
@@ -336,7 +343,7 @@ bcmig_add_shared(PG_FUNCTION_ARGS)
 	begin(&c, fcinfo);
 	if (c.schema == NULL)
 		c.schema = pstrdup(SHARED_SCHEMA);
-	add_tables(fcinfo, &c, bcmig_arg_options(fcinfo, 2), "blue has, beside those of companies,");
+	add_tables(fcinfo, &c, bcmig_arg_options(fcinfo, 2), "blue has, beside those of companies,", "bcmig_add_shared");
 	return (Datum) 0;
 }
 
@@ -359,6 +366,7 @@ bcmig_remove_company(PG_FUNCTION_ARGS)
 				 errhint("SELECT DISTINCT company FROM bcmig.sync_table JOIN bcmig.sync USING (sync_id) WHERE name = %s;",
 						 quote_literal_cstr(sync->name))));
 	bcmig_catalog_begin(&scope);
+	bcmig_sql("DELETE FROM bcmig.rule WHERE sync_id = $1 AND company = $2", "it", sync->sync_id, company);
 	bcmig_audit("command", sync->name, NULL, "bcmig_remove_company",
 				psprintf("%s, " INT64_FORMAT " tables", company, removed));
 	bcmig_config_changed();

@@ -148,6 +148,32 @@ bcmig_lock_grants(void)
 }
 
 /*
+ * Roles named in the options of a sync.  In a catalogue scope.  Whoever writes
+ * behind the fence must not be the one user expressions run as in our processes.
+ */
+static void
+check_roles(Jsonb *options, Oid owner)
+{
+	char	   *name = bcmig_option_value("maintenance_role", NULL, options);
+	Oid			role = name ? get_role_oid(name, true) : InvalidOid;
+
+	(void) bcmig_granted_roles(options_text(options));
+	if (name == NULL)
+		return;
+	if (!OidIsValid(role))
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_UNKNOWN_OBJECT),
+				 errmsg("role \"%s\" of option maintenance_role does not exist", name),
+				 errhint("CREATE ROLE %s;", quote_identifier(name))));
+	if (role == owner)
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_OPTION),
+				 errmsg("the owner of a sync cannot be its maintenance_role"),
+				 errdetail("Functions and triggers of users run as role \"%s\" while bcmig writes.", name),
+				 errhint("CREATE ROLE bcmig_maintenance; GRANT %s TO bcmig_maintenance;", quote_identifier(name))));
+}
+
+/*
  * bcmig_create_sync(sync, blue, options)
  */
 Datum
@@ -174,7 +200,7 @@ bcmig_create_sync(PG_FUNCTION_ARGS)
 	bcmig_catalog_begin(&scope);
 	options = bcmig_options_merge(NULL, options, "sync");
 	stored = options_text(options);
-	(void) bcmig_granted_roles(stored);
+	check_roles(options, owner);
 	/* against a session that removes it */
 	if (bcmig_sql("SELECT 1 FROM bcmig.environment WHERE environment_id = $1 FOR KEY SHARE",
 				  "i", env->environment_id) == 0)
@@ -219,7 +245,7 @@ bcmig_alter_sync(PG_FUNCTION_ARGS)
 	bcmig_catalog_begin(&scope);
 	bcmig_audit("command", sync->name, NULL, "bcmig_alter_sync", options_text(options));
 	options = bcmig_options_merge(sync->options, options, "sync");
-	(void) bcmig_granted_roles(options_text(options));
+	check_roles(options, sync->owner);
 	bcmig_sql("UPDATE bcmig.sync SET options = $2 WHERE sync_id = $1",
 			  "ij", sync->sync_id, options_text(options));
 	bcmig_config_changed();
@@ -302,6 +328,7 @@ remove_table(const BcmigSync *sync, const Removal *r, bool many)
 	BcmigCatalogScope scope;
 	LOCKTAG		tag;
 
+	bcmig_switch_room->changing(sync);
 	BCMIG_APPLIER_LOCKTAG(tag, r->table_id);
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
 	bcmig_catalog_begin(&scope);
@@ -311,7 +338,7 @@ remove_table(const BcmigSync *sync, const Removal *r, bool many)
 		SPI_execute(psprintf("DROP FOREIGN TABLE IF EXISTS bcmig.%s", quote_identifier(r->feed)), false, 0);
 	bcmig_catalog_end(&scope);
 	if (r->drop_target)
-		bcmig_run_as(sync->owner, psprintf("DROP TABLE %s", r->target));
+		bcmig_change_green(sync->owner, r->target, psprintf("DROP TABLE %s", r->target));
 }
 
 int64
@@ -376,6 +403,7 @@ bcmig_drop_sync(PG_FUNCTION_ARGS)
 	{
 		bcmig_catalog_begin(&scope);
 		bcmig_sql("DELETE FROM bcmig.sync WHERE sync_id = $1", "i", sync->sync_id);
+		bcmig_sql("DELETE FROM bcmig.metric WHERE sync_id = $1", "i", sync->sync_id);
 		if (bcmig_sql("SELECT 1 FROM bcmig.sync WHERE environment_id = $1 AND owner::oid = $2 "
 					  "UNION ALL SELECT 1 FROM bcmig.environment WHERE environment_id = $1 AND owner::oid = $2",
 					  "io", sync->environment_id, sync->owner) == 0)
@@ -502,6 +530,7 @@ bcmig_table_options(Jsonb *base, Jsonb *change)
 int
 bcmig_add_described(BcmigNewTable *new)
 {
+	bcmig_switch_room->changing(new->sync);
 	check_source_is_free(new);
 	if (OidIsValid(new->target))
 	{

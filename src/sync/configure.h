@@ -90,6 +90,7 @@ extern char *bcmig_known_type(const char *type);
 
 /* targets.c */
 extern void bcmig_run_as(Oid role, const char *sql);
+extern void bcmig_change_green(Oid role, const char *target, const char *sql);
 extern char *bcmig_green_name(const char *name, List *taken);
 extern void bcmig_find_target(BcmigNewTable *new, const char *target);
 extern void bcmig_check_target(BcmigNewTable *new);
@@ -103,6 +104,19 @@ extern void bcmig_make_feed(const BcmigTableInfo *table);
 
 /* make.c: the green table of an added table, where bcmig is to make it, and its feed */
 extern void bcmig_make_table(int table_id);
+
+/*
+ * What the room above does when it is there (src/switch).  starting: a sync is
+ * about to be started, in the transaction that says so; changing: a table is
+ * about to come or go.  ERROR when that cannot be.
+ */
+typedef struct BcmigSwitchRoom
+{
+	void		(*starting) (const BcmigSync *sync);
+	void		(*changing) (const BcmigSync *sync);
+} BcmigSwitchRoom;
+
+extern const BcmigSwitchRoom *bcmig_switch_room;
 
 /* preflight.c: a List of BcmigCheck */
 extern List *bcmig_preflight_checks(const BcmigSync *sync);

@@ -355,6 +355,7 @@ load_chunk(BcmigWork *work, const Chunk *chunk, const BcmigReading *reading)
 		bcmig_debug_point("copy_chunk_loaded");
 		bcmig_end_transaction();
 		count_copied(work, rows);
+		bcmig_count_rows(work, &applied, bytes);
 		loaded = true;
 	}
 	PG_CATCH();
@@ -396,18 +397,25 @@ spool_chunk(BcmigWork *work, const Chunk *chunk, const BcmigReading *reading, bo
 	bcmig_end_transaction();
 	bcmig_check_same_blue(reading, &spool->receiver.signs);
 
-	bcmig_apply_batches(table, spool, plain, &applied);
+	bcmig_apply_batches(table, spool, plain, bcmig_most_refused(table), &applied);
 	bcmig_start_transaction();
-	finish_chunk(work, chunk, started, spool->upserts, 0, &spool->receiver.signs, &applied);
-	bcmig_quarantine_settle(table, spool, started);
-	reason = bcmig_ladder(table, spool->upserts, applied.quarantined);
+	if (!applied.stopped)
+	{
+		finish_chunk(work, chunk, started, spool->upserts, 0, &spool->receiver.signs, &applied);
+		bcmig_quarantine_settle(table, spool, started);
+	}
+	reason = bcmig_ladder(table, started, &applied);
+	if (applied.stopped)		/* the chunk stays open */
+		bcmig_log_batch(work, "copy", started, "Failed", spool->upserts, &applied, NULL, NULL, reason);
 	if (reason != NULL)
 		bcmig_state_suspend(table, reason, plain ? "copying" : "resync");
 	bcmig_debug_point("copy_chunk_loaded");
 	bcmig_end_transaction();
 	if (reason != NULL)
 		bcmig_publish_state(table->table_id, BCMIG_SUSPENDED);
-	count_copied(work, spool->upserts);
+	if (!applied.stopped)
+		count_copied(work, spool->upserts);
+	bcmig_count_rows(work, &applied, 0);
 	bcmig_spool_end(spool);
 }
 

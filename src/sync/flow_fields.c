@@ -61,6 +61,27 @@ typedef struct FlowField
 	const char *totaling;		/* field with a filter that takes the place of where[0] */
 } FlowField;
 
+/* a condition on a column that is there: = field of the table itself, or = number */
+typedef struct BoundCondition
+{
+	const BcmigReadColumn *column;
+	const BcmigReadColumn *field;	/* NULL: number */
+	int			number;
+	const Condition *condition;
+} BoundCondition;
+
+/* a FlowField over tables that have all it needs */
+typedef struct Bound
+{
+	const FlowField *f;
+	BcmigReadTable *from;
+	const BcmigReadColumn *column;
+	const BcmigReadColumn *date;
+	const BcmigReadColumn *totaling;
+	int			nconditions;
+	BoundCondition where[MAX_CONDITIONS];	/* the first is f->where[0] */
+} Bound;
+
 #define NOT_EXCLUDED	{"Excluded from calculation", .number = 0, .if_there = true}
 
 #define OF_CUSTOMER		"Detailed Cust. Ledg. Entry"
@@ -130,29 +151,6 @@ static const FlowField flow_fields[] =
 	{"Sales Invoice Header", "Remaining Amount", SUM, OF_CUSTOMER, "Amount", {{"Cust. Ledger Entry No.", "Cust. Ledger Entry No."}}},
 };
 
-/*
- * Names in SQL have underscores for some characters; which, is a setting of
- * blue, so both sides are looked at with all of the usual ones replaced.
- */
-bool
-bcmig_same_name(const char *al_name, const char *sql_name)
-{
-	return strcmp(bcmig_mapped_name(al_name, BCMIG_INVALID_CHARS),
-				  bcmig_mapped_name(sql_name, BCMIG_INVALID_CHARS)) == 0;
-}
-
-static const BcmigReadColumn *
-find_column(BcmigReadTable *t, const char *al_name)
-{
-	bcmig_read_columns(t);
-	for (int i = 0; i < t->ncolumns; i++)
-	{
-		if (t->columns[i].part == 0 && bcmig_same_name(al_name, t->columns[i].source))
-			return &t->columns[i];
-	}
-	return NULL;
-}
-
 /* what two columns must share to be compared */
 static char
 family(const BcmigReadColumn *c)
@@ -191,33 +189,96 @@ find_value(const BcmigReadTable *t, const BcmigReadColumn *c, const char *name, 
 }
 
 /*
- * One condition appended to sql, and to formula as AL writes it; false = it
- * cannot be asked.
+ * One more condition; false = it cannot be asked.
  */
 static bool
-add_condition(StringInfo sql, StringInfo formula, const Condition *w, BcmigReadTable *t, BcmigReadTable *from)
+bind_condition(Bound *bound, const Condition *w, BcmigReadTable *t)
 {
-	const BcmigReadColumn *c = find_column(from, w->column);
-	const char *comma = formula->len > 0 ? ", " : "";
-	int			number = w->number;
+	BoundCondition b = {.condition = w, .number = w->number};
 
-	if (c == NULL)
+	b.column = bcmig_find_column(bound->from, w->column);
+	if (b.column == NULL)
 		return w->if_there;
 	if (w->field != NULL)
 	{
-		const BcmigReadColumn *own = find_column(t, w->field);
-
-		if (own == NULL || family(own) != family(c))
+		b.field = bcmig_find_column(t, w->field);
+		if (b.field == NULL || family(b.field) != family(b.column))
 			return false;
-		appendStringInfo(sql, " AND %s = %s", column_of("s", c), column_of("t", own));
-		appendStringInfo(formula, "%s\"%s\" = field(\"%s\")", comma, w->column, w->field);
-		return true;
 	}
-	if (family(c) != 'i' || (w->value != NULL && !find_value(from, c, w->value, &number)))
+	else if (family(b.column) != 'i' || (w->value != NULL && !find_value(bound->from, b.column, w->value, &b.number)))
 		return false;
-	appendStringInfo(sql, " AND %s = %d", column_of("s", c), number);
-	appendStringInfo(formula, "%s\"%s\" = const(%d)", comma, w->column, number);
+	bound->where[bound->nconditions++] = b;
 	return true;
+}
+
+/*
+ * A FlowField of table t over one table that may be the one it needs; false =
+ * it is not.
+ */
+static bool
+bind_over(Bound *bound, const FlowField *f, BcmigReadTable *t, BcmigReadTable *from)
+{
+	memset(bound, 0, sizeof(*bound));
+	bound->f = f;
+	bound->from = from;
+	bound->column = f->column ? bcmig_find_column(from, f->column) : NULL;
+	bound->date = f->date ? bcmig_find_column(from, f->date) : NULL;
+	bound->totaling = f->totaling ? bcmig_find_column(t, f->totaling) : NULL;
+	if (f->column != NULL && (bound->column == NULL || family(bound->column) != (f->aggregate == LOOKUP ? 't' : 'n')))
+		return false;
+	if (f->date != NULL && (bound->date == NULL || family(bound->date) != 'd'))
+		return false;
+	if (f->totaling != NULL && (bound->totaling == NULL || family(bound->totaling) != 't'))
+		return false;
+	for (int i = 0; i < MAX_CONDITIONS && f->where[i].column != NULL; i++)
+	{
+		if (!bind_condition(bound, &f->where[i], t))
+			return false;
+	}
+	return true;
+}
+
+/*
+ * A FlowField of table t, where what it needs is there.  Two apps may have a
+ * table of the same name.
+ */
+static bool
+bind(Bound *bound, const FlowField *f, BcmigReadTable *t, List *tables)
+{
+	ListCell   *lc;
+
+	foreach(lc, tables)
+	{
+		BcmigReadTable *from = lfirst(lc);
+
+		if (from == t || from->al_table == NULL || strcmp(from->schema, t->schema) != 0 ||
+			strcmp(from->company ? from->company : "", t->company ? t->company : "") != 0 ||
+			!bcmig_same_name(f->from, from->al_table))
+			continue;
+		if (bind_over(bound, f, t, from))
+			return true;
+	}
+	return false;
+}
+
+/* ---- as an expression over its table ---- */
+
+/*
+ * One condition appended to sql, and to formula as AL writes it.
+ */
+static void
+add_condition(StringInfo sql, StringInfo formula, const BoundCondition *b)
+{
+	const char *comma = formula->len > 0 ? ", " : "";
+
+	if (b->field != NULL)
+	{
+		appendStringInfo(sql, " AND %s = %s", column_of("s", b->column), column_of("t", b->field));
+		appendStringInfo(formula, "%s\"%s\" = field(\"%s\")", comma, b->condition->column, b->condition->field);
+		return;
+	}
+	appendStringInfo(sql, " AND %s = %d", column_of("s", b->column), b->number);
+	appendStringInfo(formula, "%s\"%s\" = const(%d)", comma, b->condition->column, b->number);
 }
 
 /*
@@ -257,38 +318,28 @@ total(const char *simple, const char *totaling, const char *account, const char 
 					totaling, simple, totaling, account, amount, from, where, totaling);
 }
 
-/*
- * A FlowField of table t over one table that may be the one it needs; NULL =
- * it is not.
- */
 static BcmigComputed *
-flow_field_over(const FlowField *f, BcmigReadTable *t, BcmigReadTable *from)
+flow_field(const FlowField *f, BcmigReadTable *t, List *tables)
 {
-	BcmigComputed *result = palloc0(sizeof(BcmigComputed));
-	const BcmigReadColumn *column = f->column ? find_column(from, f->column) : NULL;
-	const BcmigReadColumn *date = f->date ? find_column(from, f->date) : NULL;
-	const BcmigReadColumn *totaling = f->totaling ? find_column(t, f->totaling) : NULL;
-	const char *base = quote_qualified_identifier(from->schema, from->name);
+	BcmigComputed *result;
+	Bound		bound;
+	const char *base;
+	const char *minus = f->aggregate == MINUS_SUM ? "-" : "";
 	StringInfoData own;			/* where[0] */
 	StringInfoData where;		/* the others, dates too */
 	StringInfoData formula;
 
-	if (f->column != NULL && (column == NULL || family(column) != (f->aggregate == LOOKUP ? 't' : 'n')))
+	if (!bind(&bound, f, t, tables))
 		return NULL;
-	if (f->date != NULL && (date == NULL || family(date) != 'd'))
-		return NULL;
-	if (f->totaling != NULL && (totaling == NULL || family(totaling) != 't'))
-		return NULL;
+	base = quote_qualified_identifier(bound.from->schema, bound.from->name);
 	initStringInfo(&own);
 	initStringInfo(&where);
 	initStringInfo(&formula);
-	for (int i = 0; i < MAX_CONDITIONS && f->where[i].column != NULL; i++)
-	{
-		if (!add_condition(i == 0 ? &own : &where, &formula, &f->where[i], t, from))
-			return NULL;
-	}
-	add_dates(&where, f, date);
+	for (int i = 0; i < bound.nconditions; i++)
+		add_condition(i == 0 ? &own : &where, &formula, &bound.where[i]);
+	add_dates(&where, f, bound.date);
 
+	result = palloc0(sizeof(BcmigComputed));
 	result->al_name = f->name;
 	switch (f->aggregate)
 	{
@@ -298,51 +349,25 @@ flow_field_over(const FlowField *f, BcmigReadTable *t, BcmigReadTable *from)
 			break;
 		case LOOKUP:
 			result->expression = psprintf("(SELECT coalesce(min(%s), '') FROM %s s WHERE true%s%s)",
-										  column_of("s", column), base, own.data, where.data);
+										  column_of("s", bound.column), base, own.data, where.data);
 			result->formula = psprintf("lookup(\"%s\".\"%s\" where(%s))", f->from, f->column, formula.data);
 			break;
 		case SUM:
 		case MINUS_SUM:
 			result->expression = psprintf("(SELECT coalesce(trim_scale(%ssum(%s)), 0) FROM %s s WHERE true%s%s)",
-										  f->aggregate == SUM ? "" : "-", column_of("s", column), base, own.data, where.data);
-			result->formula = psprintf("%ssum(\"%s\".\"%s\" where(%s))", f->aggregate == SUM ? "" : "-",
-									   f->from, f->column, formula.data);
+										  minus, column_of("s", bound.column), base, own.data, where.data);
+			result->formula = psprintf("%ssum(\"%s\".\"%s\" where(%s))", minus, f->from, f->column, formula.data);
 			break;
 	}
-	if (totaling != NULL)
+	if (bound.totaling != NULL)
 	{
-		result->expression = total(result->expression, column_of("t", totaling),
-								   column_of("s", find_column(from, f->where[0].column)),
-								   column_of("s", column), base, where.data);
+		result->expression = total(result->expression, column_of("t", bound.totaling),
+								   column_of("s", bound.where[0].column),
+								   column_of("s", bound.column), base, where.data);
 		result->formula = psprintf("%s; where \"%s\" is set, its filter in place of the first condition (NULL for filters with other operators than .. and |)",
 								   result->formula, f->totaling);
 	}
 	return result;
-}
-
-/*
- * A FlowField of table t, where what it needs is there.  Two apps may have a
- * table of the same name.
- */
-static BcmigComputed *
-flow_field(const FlowField *f, BcmigReadTable *t, List *tables)
-{
-	ListCell   *lc;
-
-	foreach(lc, tables)
-	{
-		BcmigReadTable *from = lfirst(lc);
-		BcmigComputed *result;
-
-		if (from == t || from->al_table == NULL || strcmp(from->schema, t->schema) != 0 ||
-			strcmp(from->company ? from->company : "", t->company ? t->company : "") != 0 ||
-			!bcmig_same_name(f->from, from->al_table))
-			continue;
-		result = flow_field_over(f, t, from);
-		if (result != NULL)
-			return result;
-	}
-	return NULL;
 }
 
 /*
@@ -354,7 +379,7 @@ dimensions(BcmigReadTable *t, List *tables)
 {
 	List	   *result = NIL;
 
-	if (find_column(t, "Dimension Set ID") == NULL)
+	if (bcmig_find_column(t, "Dimension Set ID") == NULL)
 		return NIL;
 	for (int n = 1; n <= 8; n++)
 	{
@@ -363,7 +388,7 @@ dimensions(BcmigReadTable *t, List *tables)
 		{{"Dimension Set ID", "Dimension Set ID"}, {"Global Dimension No.", .number = n}}};
 		BcmigComputed *dimension;
 
-		if (find_column(t, name) != NULL || find_column(t, psprintf("Global Dimension %d Code", n)) != NULL)
+		if (bcmig_find_column(t, name) != NULL || bcmig_find_column(t, psprintf("Global Dimension %d Code", n)) != NULL)
 			continue;
 		dimension = flow_field(&f, t, tables);
 		if (dimension != NULL)
@@ -419,7 +444,7 @@ bcmig_flow_functions(StringInfo sql, BcmigReadTable *t, List *tables, const char
 		computed = flow_field(f, t, tables);
 		if (computed == NULL)
 			continue;
-		key = find_column(t, f->where[0].field);
+		key = bcmig_find_column(t, f->where[0].field);
 		name = bcmig_green_name(psprintf(t->snake ? "%s_%s" : "%s %s", t->name, bcmig_readable_name(t, f->name)), NIL);
 		name = pstrdup(quote_qualified_identifier(schema, name));
 		dates = f->dates == AT_DATE ? "at date" : "from_date date, to_date date";
@@ -432,4 +457,45 @@ bcmig_flow_functions(StringInfo sql, BcmigReadTable *t, List *tables, const char
 						 quote_literal_cstr(psprintf("bcmig: \"%s\" of Business Central: %s, \"%s\" as its date filter; a closing date comes after its day, include_closing takes that of the last day in",
 													 f->name, computed->formula, f->date)));
 	}
+}
+
+/*
+ * The sums that need no date, for all records of the table at once; a total is
+ * made of the sums of other records.
+ */
+List *
+bcmig_flow_sums(BcmigReadTable *t, List *tables)
+{
+	List	   *result = NIL;
+
+	for (int i = 0; i < lengthof(flow_fields); i++)
+	{
+		const FlowField *f = &flow_fields[i];
+		BcmigFlowSum *sum;
+		Bound		bound;
+
+		if (f->dates != ALWAYS || (f->aggregate != SUM && f->aggregate != MINUS_SUM) ||
+			!bcmig_same_name(f->table, t->al_table) || !bind(&bound, f, t, tables))
+			continue;
+		sum = palloc0(sizeof(BcmigFlowSum));
+		sum->al_name = f->name;
+		sum->al_table = f->table;
+		sum->from = bound.from;
+		sum->column = bound.column;
+		sum->negative = f->aggregate == MINUS_SUM;
+		for (int k = 0; k < bound.nconditions; k++)
+		{
+			const BoundCondition *b = &bound.where[k];
+
+			if (b->field != NULL)
+				sum->keys = lappend(sum->keys, unconstify(BcmigReadColumn *, b->column));
+			else
+			{
+				sum->filters = lappend(sum->filters, unconstify(BcmigReadColumn *, b->column));
+				sum->numbers = lappend_int(sum->numbers, b->number);
+			}
+		}
+		result = lappend(result, sum);
+	}
+	return result;
 }

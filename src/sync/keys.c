@@ -24,6 +24,7 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "own_write.h"
 #include "quarantine.h"
 #include "slot.h"
 #include "utils/builtins.h"
@@ -34,25 +35,8 @@
 #define DUPLICATE_ROUNDS	5
 #define DUPLICATE_KEYS		1000
 
-/* run a statement as the current user, the sync's owner; in a transaction */
-static uint64
-execute(const char *sql)
-{
-	int			rc;
-	uint64		processed;
-
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
-	rc = SPI_execute(sql, false, 0);
-	if (rc < 0)
-		elog(ERROR, "SPI_execute failed: %s: %s", SPI_result_code_string(rc), sql);
-	processed = SPI_processed;
-	SPI_finish();
-	return processed;
-}
-
-static Oid
-target_relid(const BcmigTableInfo *table)
+Oid
+bcmig_target_relid(const BcmigTableInfo *table)
 {
 	Oid			nsp = get_namespace_oid(table->target_schema, true);
 	Oid			relid = OidIsValid(nsp) ? get_relname_relid(table->target_table, nsp) : InvalidOid;
@@ -64,6 +48,22 @@ target_relid(const BcmigTableInfo *table)
 				 errhint("SELECT bcmig_remove_table(%s, %s);",
 						 quote_literal_cstr(table->sync_name), quote_literal_cstr(table->target_name))));
 	return relid;
+}
+
+/* change the table, as the current user, the sync's owner; in a transaction */
+static void
+change(const BcmigTableInfo *table, const char *sql)
+{
+	int			rc;
+
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	bcmig_own_ddl(bcmig_target_relid(table));
+	rc = SPI_execute(sql, false, 0);
+	bcmig_own_write_end();
+	if (rc < 0)
+		elog(ERROR, "SPI_execute failed: %s: %s", SPI_result_code_string(rc), sql);
+	SPI_finish();
 }
 
 static char *
@@ -86,7 +86,7 @@ void
 bcmig_drop_key(BcmigWork *work)
 {
 	BcmigTableInfo *table = work->table;
-	Oid			relid = target_relid(table);
+	Oid			relid = bcmig_target_relid(table);
 	BcmigCatalogScope scope;
 	char	   *constraint = NULL;
 	MemoryContext caller = CurrentMemoryContext;
@@ -99,7 +99,7 @@ bcmig_drop_key(BcmigWork *work)
 		constraint = MemoryContextStrdup(caller, bcmig_get_text(0, 1));
 	bcmig_catalog_end(&scope);
 	if (constraint != NULL)
-		execute(psprintf("ALTER TABLE %s DROP CONSTRAINT %s", table->target_name,
+		change(table, psprintf("ALTER TABLE %s DROP CONSTRAINT %s", table->target_name,
 						 quote_identifier(constraint)));
 }
 
@@ -151,11 +151,13 @@ mend_duplicates(BcmigWork *work)
 	bcmig_start_transaction();
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
+	bcmig_own_write(bcmig_target_relid(table));
 	bcmig_query_spool(spool, psprintf("DELETE FROM %s g USING bcmig_rows w WHERE %s",
 									  table->target_name, bcmig_key_condition(table)));
+	bcmig_own_write_end();
 	SPI_finish();
 	bcmig_end_transaction();
-	bcmig_apply_batches(table, spool, true, &applied);
+	bcmig_apply_batches(table, spool, true, 0, &applied);
 	bcmig_spool_end(spool);
 	ereport(LOG,
 			(errmsg("bcmig: %d keys stood twice in %s after the copy and were read again",
@@ -183,10 +185,10 @@ bcmig_build_key(BcmigWork *work)
 		PG_TRY();
 		{
 			bcmig_start_transaction();
-			if (!OidIsValid(bcmig_key_index(table, target_relid(table))))
+			if (!OidIsValid(bcmig_key_index(table, bcmig_target_relid(table))))
 			{
 				bcmig_slot_phase("index build", table->target_name, 0);
-				execute(psprintf("ALTER TABLE %s ADD PRIMARY KEY (%s)", table->target_name, key_list(table)));
+				change(table, psprintf("ALTER TABLE %s ADD PRIMARY KEY (%s)", table->target_name, key_list(table)));
 			}
 			bcmig_end_transaction();
 		}
@@ -234,7 +236,7 @@ secondary_indexes(const BcmigTableInfo *table)
 			  "  WHERE t.table_id = $1) x "
 			  "WHERE NOT EXISTS (SELECT FROM pg_index p WHERE p.indrelid = $2 AND p.indisunique = x.u "
 			  "  AND (SELECT array_agg(k ORDER BY o) FROM unnest(p.indkey::int2[]) WITH ORDINALITY k(k, o) WHERE o <= p.indnkeyatts) = x.atts)",
-			  "iot", table->table_id, target_relid(table), table->target_name);
+			  "iot", table->table_id, bcmig_target_relid(table), table->target_name);
 	MemoryContextSwitchTo(caller);
 	for (uint64 i = 0; i < SPI_processed; i++)
 		statements = lappend(statements, bcmig_get_text(i, 1));
@@ -250,7 +252,7 @@ bcmig_build_secondary_now(const BcmigTableInfo *table)
 	ListCell   *lc;
 
 	foreach(lc, secondary_indexes(table))
-		execute(lfirst(lc));
+		change(table, lfirst(lc));
 }
 
 /*
@@ -274,7 +276,7 @@ bcmig_build_secondary(BcmigWork *work)
 		CHECK_FOR_INTERRUPTS();
 		bcmig_slot_phase("index build", work->table->target_name, 0);
 		bcmig_start_transaction();
-		execute(lfirst(lc));
+		change(work->table, lfirst(lc));
 		bcmig_end_transaction();
 	}
 }

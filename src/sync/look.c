@@ -147,9 +147,10 @@ add_column(const BcmigTableInfo *table, const BcmigChange *change, const char *t
 			  "iittttbtt", table->table_id, change->part, b->name, type, b->native, name, (int) not_null, value, guess);
 	bcmig_catalog_end(&scope);
 	MemoryContextSwitchTo(caller);
-	bcmig_run_as(table->owner, psprintf("ALTER TABLE %s ADD COLUMN IF NOT EXISTS %s %s%s%s%s", table->target_name,
-										quote_identifier(name), type, value ? " DEFAULT " : "",
-										value ? quote_literal_cstr(value) : "", not_null ? " NOT NULL" : ""));
+	bcmig_change_green(table->owner, table->target_name,
+					   psprintf("ALTER TABLE %s ADD COLUMN IF NOT EXISTS %s %s%s%s%s", table->target_name,
+								quote_identifier(name), type, value ? " DEFAULT " : "",
+								value ? quote_literal_cstr(value) : "", not_null ? " NOT NULL" : ""));
 }
 
 static void
@@ -166,8 +167,9 @@ follow(const BcmigTableInfo *table, const BcmigChange *change, const char *type,
 	}
 	if (change->kind == BCMIG_COLUMN_DROPPED)
 	{
-		bcmig_run_as(table->owner, psprintf("ALTER TABLE %s ALTER COLUMN %s DROP NOT NULL", table->target_name,
-											quote_identifier(c->target)));
+		bcmig_change_green(table->owner, table->target_name,
+						   psprintf("ALTER TABLE %s ALTER COLUMN %s DROP NOT NULL", table->target_name,
+									quote_identifier(c->target)));
 		bcmig_catalog_begin(&scope);
 		bcmig_sql("DELETE FROM bcmig.column_map WHERE table_id = $1 AND target_column = $2", "it", table->table_id, c->target);
 		bcmig_catalog_end(&scope);
@@ -180,8 +182,9 @@ follow(const BcmigTableInfo *table, const BcmigChange *change, const char *type,
 			  "itttb", table->table_id, c->target, type, change->after, (int) widen);
 	bcmig_catalog_end(&scope);
 	if (widen)
-		bcmig_run_as(table->owner, psprintf("ALTER TABLE %s ALTER COLUMN %s TYPE %s", table->target_name,
-											quote_identifier(c->target), type));
+		bcmig_change_green(table->owner, table->target_name,
+						   psprintf("ALTER TABLE %s ALTER COLUMN %s TYPE %s", table->target_name,
+									quote_identifier(c->target), type));
 }
 
 /* the feed in the shape column_map has now */
@@ -559,8 +562,7 @@ bcmig_look_failed(int sync_id, const ErrorData *edata)
 																bcmig_backoff(++blue->look_failures, 1000, 60000));
 		LWLockRelease(bcmig_shared->lock);
 		bcmig_catalog_begin(&scope);
-		bcmig_audit("error", sync->name, NULL, "look at schema",
-					psprintf("%s: %s", unpack_sql_state(edata->sqlerrcode), edata->message));
+		bcmig_audit("error", sync->name, NULL, "look at schema", bcmig_error_text(edata, true));
 		bcmig_catalog_end(&scope);
 	}
 	bcmig_end_transaction();

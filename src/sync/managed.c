@@ -242,6 +242,8 @@ remove_stale_tables(Config *c)
 		if (!wanted)
 		{
 			live->stopping = true;
+			if (live->busy == 0 && bcmig_report_room != NULL)
+				bcmig_report_room->table_leaves(live);
 			if (live->busy == 0)
 				hash_search(bcmig_tables, &live->key, HASH_REMOVE, NULL);
 			else

@@ -20,6 +20,7 @@
 #include "manager.h"
 
 #include "access/xact.h"
+#include "audit.h"
 #include "catalog.h"
 #include "catalog/namespace.h"
 #include "commands/extension.h"
@@ -42,9 +43,13 @@
 extern PGDLLEXPORT void bcmig_manager_main(Datum arg);
 
 #define RELOAD_INTERVAL		10000	/* ms; configuration is re-read at least so often */
+#define CHAIN_INTERVAL		200		/* ms between two steps of the audit chain */
+#define ALERT_INTERVAL		5000	/* ms; alerts are looked for every second nap, or so often */
+#define ASIDE_RETRY			5000	/* ms until something beside the point is tried again */
 #define CLEANUP_INTERVAL	60000	/* ms between two clean-ups of bcmig.sync_batch */
 #define SHORT_RETRY			10000	/* ms until the server is asked again for a worker it refused */
 #define FEEDS_AT_A_TIME		100		/* dropped in one transaction */
+#define LADDER_MINUTES	10		/* of sync_batch that are always kept: the ladder counts them */
 #define CLEANUP_ROWS		10000	/* rows of sync_batch deleted in one transaction */
 
 /* a process this manager launched */
@@ -60,6 +65,8 @@ typedef struct Backoff
 	int			failures;
 	TimestampTz not_before;
 } Backoff;
+
+const BcmigReportRoom *bcmig_report_room = NULL;
 
 static Child children[BCMIG_MAX_SLOTS];
 static bool reload = true;
@@ -281,10 +288,12 @@ sync_state(const Sync *sync)
 	}
 	if (sync->maintenance)
 		return "held";
-	if (sync->blue < 0 || !bcmig_shared->blues[sync->blue].reachable)
-		return "waiting";
+
+	/* waits for a person, whatever blue does; one resumed table is enough to come back */
 	if (tables > 0 && counts[BCMIG_SUSPENDED] == tables)
 		return "failed";
+	if (sync->blue < 0 || !bcmig_shared->blues[sync->blue].reachable)
+		return "waiting";
 	if (counts[BCMIG_PENDING] + counts[BCMIG_COPYING] + counts[BCMIG_RESYNC] + counts[BCMIG_CATCHING_UP] > 0)
 		return "copying";
 	return "streaming";
@@ -334,9 +343,11 @@ clean_up(void)
 		CHECK_FOR_INTERRUPTS();
 		bcmig_start_transaction();
 		bcmig_catalog_begin(&scope);
+		bcmig_sql("DELETE FROM bcmig.alert_log WHERE cleared_at < now() - $1 * interval '1 minute'",
+				  "i", bcmig_sync_batch_retention);
 		deleted = bcmig_sql("DELETE FROM bcmig.sync_batch WHERE batch_id IN (SELECT batch_id FROM bcmig.sync_batch "
 							" WHERE started_at < now() - $1 * interval '1 minute' ORDER BY batch_id LIMIT $2)",
-							"ii", bcmig_sync_batch_retention, CLEANUP_ROWS);
+							"ii", Max(bcmig_sync_batch_retention, LADDER_MINUTES), CLEANUP_ROWS);
 		bcmig_catalog_end(&scope);
 		bcmig_end_transaction();
 	} while (deleted == CLEANUP_ROWS);
@@ -416,6 +427,73 @@ until(long wait, TimestampTz then, TimestampTz now)
 	return then > now ? Min(wait, Max(10, TimestampDifferenceMilliseconds(now, then))) : wait;
 }
 
+/*
+ * What a manager does beside its task: if it fails, because somebody has locked
+ * the audit log, the syncs go on.
+ */
+typedef struct Aside
+{
+	bool		(*work) (void); /* is there more at once? */
+	int			interval;		/* ms */
+	int			naps;			/* so many naps, when they are shorter; 0 = no matter */
+	TimestampTz next;
+} Aside;
+
+static Aside asides[] = {
+	{bcmig_look_for_alerts, ALERT_INTERVAL, 2},
+	{bcmig_audit_chain, CHAIN_INTERVAL, 0},
+};
+
+/* returns when it is due again */
+static TimestampTz
+do_aside(Aside *a)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	volatile long wait = a->naps > 0 ? Min(a->interval, a->naps * bcmig_naptime) : a->interval;
+
+	if (a->next > GetCurrentTimestamp())
+		return a->next;
+	PG_TRY();
+	{
+		if (a->work())
+			wait = 1;
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(caller);
+		EmitErrorReport();
+		FlushErrorState();
+		AbortCurrentTransaction();
+		MemoryContextSwitchTo(caller);
+		wait = ASIDE_RETRY;
+	}
+	PG_END_TRY();
+	a->next = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), wait);
+	return a->next;
+}
+
+/*
+ * Sleep until something wakes us, at most "wait" ms.  Samples for reports are
+ * taken meanwhile, without going through all tables again.
+ */
+static void
+sleep_and_sample(long wait)
+{
+	int			events;
+
+	do
+	{
+		long		nap = wait;
+
+		if (bcmig_report_room != NULL)
+			nap = Min(nap, bcmig_report_room->sample(GetCurrentTimestamp()));
+		events = WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						   nap, PG_WAIT_EXTENSION);
+		wait -= nap;
+	} while ((events & WL_LATCH_SET) == 0 && wait > 0);
+	ResetLatch(MyLatch);
+}
+
 void
 bcmig_manager_main(Datum arg)
 {
@@ -469,6 +547,8 @@ bcmig_manager_main(Datum arg)
 			clean_up();
 			last_cleanup = now;
 		}
+		for (int i = 0; i < lengthof(asides); i++)
+			wait = until(wait, do_aside(&asides[i]), GetCurrentTimestamp());
 		pgstat_report_stat(false);
 
 		/* a table, poller or worker that waits out its backoff may be due before long */
@@ -486,8 +566,8 @@ bcmig_manager_main(Datum arg)
 		}
 		if (worker_backoff.failures > 0)
 			wait = until(wait, worker_backoff.not_before, now);
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 wait, PG_WAIT_EXTENSION);
-		ResetLatch(MyLatch);
+		if (bcmig_report_room != NULL)
+			wait = until(wait, bcmig_report_room->store(now), now);
+		sleep_and_sample(wait);
 	}
 }

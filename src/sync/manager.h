@@ -72,8 +72,27 @@ extern Config *bcmig_managed;
 extern bool bcmig_managed_load(void);
 extern Sync *bcmig_find_managed_sync(Config *c, int sync_id);
 
+/*
+ * What the room above (src/report) does in a manager; NULL, or set when the
+ * library is loaded.
+ */
+typedef struct BcmigReportRoom
+{
+	/* look at shared memory; returns the ms until it wants to look again */
+	long		(*sample) (TimestampTz now);
+	/* store what is due, in no transaction; returns when it is due next */
+	TimestampTz (*store) (TimestampTz now);
+	/* a live table is about to go; the lock is held exclusively */
+	void		(*table_leaves) (BcmigTable *live);
+} BcmigReportRoom;
+
+extern const BcmigReportRoom *bcmig_report_room;
+
 /* schedule.c: hands out jobs, returns how many workers were missing */
 extern int	bcmig_schedule(void);
+
+/* alert.c: raise and clear alerts; opens its own transaction, returns false */
+extern bool bcmig_look_for_alerts(void);
 
 /* manager.c: workers */
 extern int	bcmig_workers_short;	/* that the server would not give at the last try */

@@ -9,6 +9,11 @@
  * removes it.  The image shows long values by length only: a retry re-reads
  * the row from blue, the image is for the eye.
  *
+ * The ladder counts what is stored: entries, and the batches of the last five
+ * minutes in bcmig.sync_batch, which commit with the rows they speak of.  So it
+ * goes on after a crash where it was, and a window that is repeated is not
+ * counted twice.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -29,6 +34,8 @@
 #include "utils/timestamp.h"
 
 #define LONG_VALUE			65536	/* bytes; longer ones are described */
+#define LONG_IMAGE			262144	/* bytes; once an image has so many, only short values follow */
+#define SHORT_VALUE			256
 #define LADDER_PERIOD		300000	/* ms */
 #define LADDER_LEAST_ROWS	100
 
@@ -116,7 +123,7 @@ bcmig_image_json(TupleDesc desc, int first, const Datum *values, const bool *isn
 		{
 			char	   *value = value_text(desc, att, values[att]);
 
-			if (strlen(value) > LONG_VALUE)
+			if (strlen(value) > (s.len < LONG_IMAGE ? LONG_VALUE : SHORT_VALUE))
 				appendStringInfo(&s, "{\"characters\":%zu}", strlen(value));
 			else
 				escape_json(&s, value);
@@ -133,10 +140,7 @@ bcmig_quarantine_row(const BcmigTableInfo *table, TupleDesc desc, MinimalTuple r
 {
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(desc, &TTSOpsMinimalTuple);
 	BcmigCatalogScope scope;
-	const char *message = edata->message;
 
-	if (edata->detail != NULL)
-		message = psprintf("%s (%s)", edata->message, edata->detail);
 	ExecStoreMinimalTuple(row, slot, false);
 	slot_getallattrs(slot);
 	bcmig_catalog_begin(&scope);
@@ -145,7 +149,7 @@ bcmig_quarantine_row(const BcmigTableInfo *table, TupleDesc desc, MinimalTuple r
 			  "ON CONFLICT (table_id, key) DO UPDATE SET image = excluded.image, operation = excluded.operation, "
 			  " sqlstate = excluded.sqlstate, message = excluded.message, attempts = q.attempts + 1, last_seen = clock_timestamp()",
 			  "iijjttt", table->sync_id, table->table_id, bcmig_row_key(table, slot),
-			  bcmig_image_json(desc, FEED_VERSION, slot->tts_values, slot->tts_isnull), operation, unpack_sql_state(edata->sqlerrcode), message);
+			  bcmig_image_json(desc, FEED_VERSION, slot->tts_values, slot->tts_isnull), operation, unpack_sql_state(edata->sqlerrcode), bcmig_error_text(edata, false));
 	bcmig_catalog_end(&scope);
 	ExecDropSingleTupleTableSlot(slot);
 }
@@ -183,7 +187,7 @@ bcmig_quarantine_settle(const BcmigTableInfo *table, BcmigSpool *spool, Timestam
 	bcmig_catalog_end(&scope);
 }
 
-void
+int64
 bcmig_quarantine_count(const BcmigTableInfo *table)
 {
 	BcmigCatalogScope scope;
@@ -199,40 +203,44 @@ bcmig_quarantine_count(const BcmigTableInfo *table)
 	if (live != NULL)
 		live->quarantined = n;
 	LWLockRelease(bcmig_shared->lock);
+	return n;
 }
 
 char *
-bcmig_ladder(const BcmigTableInfo *table, int64 rows, int64 failed)
+bcmig_ladder(const BcmigTableInfo *table, TimestampTz started, const BcmigApplied *applied)
 {
-	BcmigTable *live;
-	char	   *reason = NULL;
-	TimestampTz now = GetCurrentTimestamp();
+	BcmigCatalogScope scope;
+	int64		entries;
+	int64		rows;
+	int64		failed;
 
-	LWLockAcquire(bcmig_shared->lock, LW_EXCLUSIVE);
-	live = bcmig_live_table(table->table_id);
-	if (live != NULL)
-	{
-		if (live->ladder_since == 0 ||
-			TimestampDifferenceMilliseconds(live->ladder_since, now) > LADDER_PERIOD)
-		{
-			live->ladder_since = now;
-			live->ladder_rows = live->ladder_errors = 0;
-		}
-		live->ladder_rows += rows;
-		live->ladder_errors += failed;
-		live->quarantined += failed;
-		if (failed > 0 && live->ladder_rows >= LADDER_LEAST_ROWS &&
-			live->ladder_errors * 100.0 > table->error_threshold * live->ladder_rows)
-			reason = psprintf(INT64_FORMAT " of " INT64_FORMAT " rows failed within five minutes, more than error_threshold %g %%",
-							  live->ladder_errors, live->ladder_rows, table->error_threshold);
-		else if (failed > 0 && live->quarantined >= table->max_errors)
-			reason = psprintf("%d rows are in quarantine, max_errors is " INT64_FORMAT,
-							  live->quarantined, table->max_errors);
-		if (reason != NULL)
-			live->ladder_since = 0; /* a resumed table starts anew */
-	}
-	LWLockRelease(bcmig_shared->lock);
-	return reason;
+	if (applied->quarantined == 0)
+		return NULL;
+	entries = bcmig_quarantine_count(table);
+	if (applied->stopped)
+		return psprintf("green refused " INT64_FORMAT " rows, %s, and what came after was left alone; the first: %s",
+						applied->quarantined,
+						table->on_error_suspend ? "on_error is suspend" : psprintf("max_errors is " INT64_FORMAT, table->max_errors),
+						applied->first_error);
+	if (entries >= bcmig_most_refused(table))
+		return psprintf(INT64_FORMAT " rows are in quarantine, max_errors is " INT64_FORMAT,
+						entries, bcmig_most_refused(table));
+
+	/* since it last changed state: a resumed table starts anew */
+	bcmig_catalog_begin(&scope);
+	bcmig_sql("SELECT coalesce(sum(b.rows_read), 0)::bigint, coalesce(sum(b.rows_quarantined), 0)::bigint "
+			  "FROM bcmig.sync_batch b JOIN bcmig.table_state s USING (table_id) "
+			  "WHERE b.table_id = $1 AND b.kind IN ('window', 'copy') AND b.status = 'Completed' "
+			  "AND b.started_at >= least($2, clock_timestamp() - $3 * interval '1 ms') "
+			  "AND b.finished_at > greatest(s.since, clock_timestamp() - $3 * interval '1 ms')",
+			  "izi", table->table_id, started, LADDER_PERIOD);
+	rows = bcmig_get_int64(0, 1, 0);
+	failed = bcmig_get_int64(0, 2, 0);
+	bcmig_catalog_end(&scope);
+	if (rows >= LADDER_LEAST_ROWS && failed * 100.0 > table->error_threshold * rows)
+		return psprintf(INT64_FORMAT " of " INT64_FORMAT " rows failed within five minutes, more than error_threshold %g %%",
+						failed, rows, table->error_threshold);
+	return NULL;
 }
 
 Oid

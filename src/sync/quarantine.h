@@ -9,6 +9,7 @@
 #define BCMIG_QUARANTINE_H
 
 #include "access/htup.h"
+#include "apply.h"
 #include "catalog.h"
 #include "receive.h"
 
@@ -32,13 +33,14 @@ extern char *bcmig_key_json(const BcmigTableInfo *table, TupleDesc desc, const D
 extern char *bcmig_image_json(TupleDesc desc, int first, const Datum *values, const bool *isnull);
 
 /*
- * Count rows and failures of the present five minutes.  Returns why the table
- * has to be suspended, or NULL.
+ * After a batch that began at "started" was logged, in its transaction: why
+ * the table has to be suspended, or NULL.
  */
-extern char *bcmig_ladder(const BcmigTableInfo *table, int64 rows, int64 failed);
+extern char *bcmig_ladder(const BcmigTableInfo *table, TimestampTz started,
+						  const BcmigApplied *applied);
 
-/* read how many entries a table has into its live entry; in a transaction */
-extern void bcmig_quarantine_count(const BcmigTableInfo *table);
+/* how many entries a table has, read into its live entry too; in a transaction */
+extern int64 bcmig_quarantine_count(const BcmigTableInfo *table);
 
 /* the unique, immediate index of exactly the key columns, or InvalidOid */
 extern Oid	bcmig_key_index(const BcmigTableInfo *table, Oid relid);

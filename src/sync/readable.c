@@ -51,79 +51,6 @@ typedef struct View
 } View;
 
 /* ---------------------------------------------------------------------
- * What there is
- * --------------------------------------------------------------------- */
-
-/*
- * The tables of a sync that are there.
- */
-static List *
-load_tables(const BcmigSync *sync)
-{
-	MemoryContext caller = CurrentMemoryContext;
-	BcmigCatalogScope scope;
-	List	   *tables = NIL;
-	uint64		n;
-
-	bcmig_catalog_begin(&scope);
-	n = bcmig_sql("SELECT t.table_id, c.oid, t.target_schema, t.target_table, t.company, t.al_table, t.naming = 'snake' "
-				  "FROM bcmig.sync_table t "
-				  "JOIN pg_namespace n ON n.nspname = t.target_schema "
-				  "JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.target_table "
-				  "WHERE t.sync_id = $1 ORDER BY t.table_id", "i", sync->sync_id);
-	MemoryContextSwitchTo(caller);
-	for (uint64 i = 0; i < n; i++)
-	{
-		BcmigReadTable *t = palloc0(sizeof(BcmigReadTable));
-
-		t->table_id = bcmig_get_int64(i, 1, 0);
-		t->relid = bcmig_get_int64(i, 2, 0);
-		t->schema = bcmig_get_text(i, 3);
-		t->name = bcmig_get_text(i, 4);
-		t->company = bcmig_get_text(i, 5);
-		t->al_table = bcmig_get_text(i, 6);
-		t->snake = bcmig_get_bool(i, 7);
-		t->ncolumns = -1;
-		tables = lappend(tables, t);
-	}
-	bcmig_catalog_end(&scope);
-	return tables;
-}
-
-/* the columns of a table, once */
-void
-bcmig_read_columns(BcmigReadTable *t)
-{
-	MemoryContext context = GetMemoryChunkContext(t);
-	BcmigCatalogScope scope;
-
-	if (t->ncolumns >= 0)
-		return;
-	bcmig_catalog_begin(&scope);
-	t->ncolumns = bcmig_sql("SELECT m.ordinal, m.part, m.source_column, m.target_column, "
-							"format_type(a.atttypid, a.atttypmod), m.native_type, m.al_type "
-							"FROM bcmig.column_map m "
-							"JOIN pg_attribute a ON a.attrelid = $2 AND a.attname = m.target_column "
-							"WHERE m.table_id = $1 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
-							"io", t->table_id, t->relid);
-	MemoryContextSwitchTo(context);
-	t->columns = palloc0(sizeof(BcmigReadColumn) * Max(t->ncolumns, 1));
-	for (int i = 0; i < t->ncolumns; i++)
-	{
-		BcmigReadColumn *c = &t->columns[i];
-
-		c->ordinal = bcmig_get_int64(i, 1, 0);
-		c->part = bcmig_get_int64(i, 2, 0);
-		c->source = bcmig_get_text(i, 3);
-		c->target = bcmig_get_text(i, 4);
-		c->type = bcmig_get_text(i, 5);
-		c->native_type = bcmig_get_text(i, 6);
-		c->al_type = bcmig_get_text(i, 7);
-	}
-	bcmig_catalog_end(&scope);
-}
-
-/* ---------------------------------------------------------------------
  * The columns of a view
  * --------------------------------------------------------------------- */
 
@@ -444,7 +371,7 @@ bcmig_make_views(const BcmigSync *sync, int *after, int most)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	MemoryContext context = AllocSetContextCreate(caller, "bcmig view", ALLOCSET_DEFAULT_SIZES);
-	List	   *tables = load_tables(sync);
+	List	   *tables = bcmig_read_tables(sync->sync_id, NULL);
 	ListCell   *lc;
 	int			n = 0;
 
@@ -478,7 +405,7 @@ views_of(const BcmigSync *sync)
 	ListCell   *lc;
 
 	initStringInfo(&views);
-	foreach(lc, load_tables(sync))
+	foreach(lc, bcmig_read_tables(sync->sync_id, NULL))
 	{
 		BcmigReadTable *t = lfirst(lc);
 		char	   *schema = read_schema(t->schema);
@@ -607,7 +534,7 @@ bcmig_grant_select(const BcmigSync *sync)
 	if (roles == NULL)
 		return;
 	initStringInfo(&relations);
-	foreach(lc, load_tables(sync))
+	foreach(lc, bcmig_read_tables(sync->sync_id, NULL))
 	{
 		BcmigReadTable *t = lfirst(lc);
 		char	   *schema = read_schema(t->schema);
@@ -639,7 +566,11 @@ bcmig_sql_make_views(PG_FUNCTION_ARGS)
 	BcmigSync  *sync = bcmig_load_sync(bcmig_arg_text(fcinfo, 0, "sync"));
 	int			after = 0;
 	int			views = bcmig_make_views(sync, &after, INT_MAX);
+	BcmigCatalogScope scope;
 
 	bcmig_grant_select(sync);
+	bcmig_catalog_begin(&scope);
+	bcmig_audit("command", sync->name, NULL, "bcmig.make_views", psprintf("%d views", views));
+	bcmig_catalog_end(&scope);
 	PG_RETURN_INT32(views);
 }

@@ -10,6 +10,7 @@
 
 #include "configure.h"
 #include "lib/stringinfo.h"
+#include "read_table.h"
 
 /*
  * What views and grants of a sync (y) depend on, as an SQL expression;
@@ -37,31 +38,6 @@ extern void bcmig_grant_select(const BcmigSync *sync);
 /* readable.c: statements that take away what bcmig_make_views made (char *) */
 extern List *bcmig_drop_views_statements(const BcmigSync *sync);
 
-/* a column of a green table, of those blue has */
-typedef struct BcmigReadColumn
-{
-	int			ordinal;		/* in column_map */
-	int			part;			/* 0 = of the base table */
-	char	   *source;
-	char	   *target;
-	char	   *type;			/* on green, as format_type spells it */
-	char	   *native_type;	/* as blue spells it */
-	char	   *al_type;		/* NULL = unknown */
-} BcmigReadColumn;
-
-typedef struct BcmigReadTable
-{
-	int			table_id;
-	Oid			relid;
-	char	   *schema;
-	char	   *name;
-	char	   *company;		/* NULL = shared, or added by itself */
-	char	   *al_table;		/* as SQL spells it; NULL = added by itself */
-	bool		snake;			/* names are in snake_case */
-	int			ncolumns;		/* -1 = not read yet */
-	BcmigReadColumn *columns;	/* in the order of the table */
-} BcmigReadTable;
-
 /* a column of a view that is computed from other rows */
 typedef struct BcmigComputed
 {
@@ -70,13 +46,25 @@ typedef struct BcmigComputed
 	char	   *formula;		/* for people */
 } BcmigComputed;
 
+/* a computed column, of all records: a column of another table added up by others of it */
+typedef struct BcmigFlowSum
+{
+	const char *al_table;		/* whose column it is */
+	const char *al_name;
+	BcmigReadTable *from;
+	const BcmigReadColumn *column;
+	bool		negative;
+	List	   *keys;			/* BcmigReadColumn * of from: which record */
+	List	   *filters;		/* BcmigReadColumn * of from ... */
+	List	   *numbers;		/* ... and the int each must be */
+} BcmigFlowSum;
+
 /* readable.c */
-extern void bcmig_read_columns(BcmigReadTable *t);
 extern char *bcmig_readable_name(const BcmigReadTable *t, const char *al_name);
 
 /* flow_fields.c: "tables" are all of the sync (BcmigReadTable *) */
-extern bool bcmig_same_name(const char *al_name, const char *sql_name);
 extern List *bcmig_flow_fields(BcmigReadTable *t, List *tables);
+extern List *bcmig_flow_sums(BcmigReadTable *t, List *tables);
 extern void bcmig_flow_functions(StringInfo sql, BcmigReadTable *t, List *tables, const char *schema);
 
 #endif							/* BCMIG_READABLE_H */

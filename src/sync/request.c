@@ -30,9 +30,11 @@ BCMIG_FUNCTION(bcmig_resync_table);
 BCMIG_FUNCTION(bcmig_retry_quarantine);
 BCMIG_FUNCTION(bcmig_discard_quarantine);
 
+const BcmigSwitchRoom *bcmig_switch_room = NULL;
+
 /* write bcmig.sync.wanted; false when it was so already */
 static bool
-set_wanted(const BcmigSync *sync, bool running, const char *event)
+set_wanted(const BcmigSync *sync, bool running, const char *event, const char *detail)
 {
 	BcmigCatalogScope scope;
 
@@ -45,7 +47,7 @@ set_wanted(const BcmigSync *sync, bool running, const char *event)
 	bcmig_catalog_begin(&scope);
 	bcmig_sql("UPDATE bcmig.sync SET wanted = $2 WHERE sync_id = $1",
 			  "it", sync->sync_id, running ? "running" : "stopped");
-	bcmig_audit("command", sync->name, NULL, event, NULL);
+	bcmig_audit("command", sync->name, NULL, event, detail);
 	bcmig_config_changed();
 	bcmig_catalog_end(&scope);
 	return true;
@@ -107,8 +109,10 @@ bcmig_start_sync(PG_FUNCTION_ARGS)
 					 errhint("SELECT bcmig_add_table(%s, '...');", quote_literal_cstr(sync->name))));
 		if (!bcmig_arg_bool(fcinfo, 1))
 			require_preflight(sync);
+		bcmig_switch_room->starting(sync);
 	}
-	set_wanted(sync, true, "bcmig_start_sync");
+	set_wanted(sync, true, "bcmig_start_sync",
+			   bcmig_arg_bool(fcinfo, 1) ? "force: preflight was not looked at" : NULL);
 	PG_RETURN_VOID();
 }
 
@@ -118,7 +122,7 @@ bcmig_start_sync(PG_FUNCTION_ARGS)
 Datum
 bcmig_stop_sync(PG_FUNCTION_ARGS)
 {
-	set_wanted(bcmig_load_sync(bcmig_arg_text(fcinfo, 0, "sync")), false, "bcmig_stop_sync");
+	set_wanted(bcmig_load_sync(bcmig_arg_text(fcinfo, 0, "sync")), false, "bcmig_stop_sync", NULL);
 	PG_RETURN_VOID();
 }
 
@@ -330,11 +334,11 @@ bcmig_discard_quarantine(PG_FUNCTION_ARGS)
 	bcmig_catalog_begin(&scope);
 	n = bcmig_sql("WITH d AS (DELETE FROM bcmig.quarantine q WHERE q.sync_id = $1 AND q.quarantine_id = ANY ($2) "
 				  " RETURNING q.*) "
-				  "INSERT INTO bcmig.audit_log (kind, sync_name, target, event, detail) "
-				  "SELECT 'command', $3, format('%I.%I', t.target_schema, t.target_table), 'bcmig_discard_quarantine', "
+				  "SELECT $3, format('%I.%I', t.target_schema, t.target_table), "
 				  " format('row %s: key %s, %s %s, image %s', d.quarantine_id, d.key, d.sqlstate, d.message, coalesce(d.image::text, 'none')) "
-				  "FROM d LEFT JOIN bcmig.sync_table t USING (table_id)",
+				  "FROM d LEFT JOIN bcmig.sync_table t USING (table_id) ORDER BY d.quarantine_id",
 				  "iqt", sync->sync_id, ids, sync->name);
+	bcmig_audit_each("command", "bcmig_discard_quarantine");
 	bcmig_config_changed();
 	bcmig_catalog_end(&scope);
 	PG_RETURN_INT64(n);

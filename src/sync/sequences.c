@@ -61,37 +61,67 @@ load_places(const BcmigSync *sync)
 	return places;
 }
 
+/* one of green's, and where it has to stand */
+typedef struct Numbers
+{
+	const char *source;
+	char	   *target;			/* qualified, quoted */
+	int64		increment;
+	bool		has_last;		/* blue has given out one */
+	int64		last;
+	int			table_id;		/* whose column it numbers; 0 = none */
+	char	   *table;			/* qualified, quoted */
+	char	   *column;
+} Numbers;
+
+/* has "last" no value, the sequence begins where it begins */
+static void
+read_numbers(Numbers *n, const char *last, const char *increment)
+{
+	n->has_last = last != NULL;
+	n->last = last ? strtoll(last, NULL, 10) : 0;
+	n->increment = strtoll(increment, NULL, 10);
+}
+
 /*
- * Make the sequence when it is missing and move it to "last", the value given
- * out last (has_last; else it begins where it begins).  Returns where it is.
+ * Make the sequence when it is missing, move it to the value given out last,
+ * and remember that: validations assert it from now on.  Returns where it is.
  */
 static int64
-move_sequence(const BcmigSync *sync, const char *sequence, int64 increment, bool has_last, int64 last, const char *rows)
+move_sequence(const BcmigSync *sync, const Numbers *n)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	BcmigCatalogScope scope;
+	bool		down = n->increment < 0;
+	const char *furthest = down ? "least" : "greatest";
+	char	   *last = n->has_last ? psprintf(INT64_FORMAT "::bigint", n->last) : "NULL::bigint";
+	char	   *rows = n->table_id ? psprintf("(SELECT %s(%s)::bigint FROM %s)", down ? "min" : "max", n->column, n->table) : "NULL";
+	bool		given;
 	int64		value;
 
-	bcmig_run_as(sync->owner, psprintf("CREATE SEQUENCE IF NOT EXISTS %s INCREMENT BY " INT64_FORMAT "%s", sequence, increment,
-									   increment < 0 ? " MINVALUE -9223372036854775808 MAXVALUE 9223372036854775807 START -1" : ""));
+	bcmig_run_as(sync->owner, psprintf("CREATE SEQUENCE IF NOT EXISTS %s INCREMENT BY " INT64_FORMAT "%s", n->target, n->increment,
+									   down ? " MINVALUE -9223372036854775808 MAXVALUE 9223372036854775807 START -1" : ""));
 	bcmig_catalog_begin(&scope);
-	SPI_execute(psprintf("SELECT coalesce(%s(CASE WHEN %s THEN " INT64_FORMAT " END, s.last_value, %s), 0), "
-						 " coalesce(%s(CASE WHEN %s THEN " INT64_FORMAT " END, s.last_value, %s)::text, '') "
-						 "FROM pg_sequences s WHERE format('%%I.%%I', s.schemaname, s.sequencename) = %s",
-						 increment < 0 ? "least" : "greatest", has_last ? "true" : "false", last, rows,
-						 increment < 0 ? "least" : "greatest", has_last ? "true" : "false", last, rows,
-						 quote_literal_cstr(sequence)), false, 0);
+	SPI_execute(psprintf("INSERT INTO bcmig.number_sequence AS n (sync_id, target, source, table_id, \"column\", increment, blue, value) "
+						 "SELECT %d, %s, %s, nullif(%d, 0), %s, " INT64_FORMAT ", %s, %s(%s, s.last_value, %s) "
+						 "FROM pg_sequences s WHERE format('%%I.%%I', s.schemaname, s.sequencename) = %s "
+						 "ON CONFLICT (sync_id, target) DO UPDATE SET source = excluded.source, table_id = excluded.table_id, "
+						 " \"column\" = excluded.\"column\", increment = excluded.increment, blue = excluded.blue, value = excluded.value, set_at = excluded.set_at "
+						 "RETURNING coalesce(n.value, 0), n.value IS NOT NULL",
+						 sync->sync_id, quote_literal_cstr(n->target), quote_literal_cstr(n->source), n->table_id,
+						 n->column ? quote_literal_cstr(n->column) : "NULL", n->increment, last, furthest, last, rows,
+						 quote_literal_cstr(n->target)), false, 0);
 	if (SPI_processed == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_BM_UNSUITABLE),
-				 errmsg("%s is no sequence that role \"%s\" may use", sequence, GetUserNameFromId(sync->owner, false)),
+				 errmsg("%s is no sequence that role \"%s\" may use", n->target, GetUserNameFromId(sync->owner, false)),
 				 errhint("Rename it, and call bcmig_set_sequences again.")));
 	value = bcmig_get_int64(0, 1, 0);
-	has_last = bcmig_get_text(0, 2)[0] != '\0';
+	given = bcmig_get_bool(0, 2);
 	bcmig_catalog_end(&scope);
 	MemoryContextSwitchTo(caller);
-	if (has_last)
-		bcmig_run_as(sync->owner, psprintf("SELECT setval(%s, " INT64_FORMAT ", true)", quote_literal_cstr(sequence), value));
+	if (given)
+		bcmig_run_as(sync->owner, psprintf("SELECT setval(%s, " INT64_FORMAT ", true)", quote_literal_cstr(n->target), value));
 	return value;
 }
 
@@ -139,14 +169,14 @@ set_sequence(const BcmigSync *sync, char **row, List *places, const BcmigInvento
 	foreach(lc, places)
 	{
 		Place	   *p = lfirst(lc);
-		char	   *target;
+		Numbers		n = {.source = row[1]};
 
 		if (company != NULL ? p->company == NULL || strcmp(p->company, company) != 0 : has_shared && p->company != NULL)
 			continue;
-		target = pstrdup(quote_qualified_identifier(p->schema,
-													bcmig_green_name(p->snake ? bcmig_snake(rest) : rest, NIL)));
-		put(rsinfo, row[1], target,
-			move_sequence(sync, target, strtoll(row[3], NULL, 10), row[2] != NULL, row[2] ? strtoll(row[2], NULL, 10) : 0, "NULL"));
+		n.target = pstrdup(quote_qualified_identifier(p->schema,
+													  bcmig_green_name(p->snake ? bcmig_snake(rest) : rest, NIL)));
+		read_numbers(&n, row[2], row[3]);
+		put(rsinfo, row[1], n.target, move_sequence(sync, &n));
 	}
 }
 
@@ -158,32 +188,31 @@ set_identity(const BcmigSync *sync, char **row, ReturnSetInfo *rsinfo)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	BcmigCatalogScope scope;
-	char	   *table = NULL;
-	char	   *column = NULL;
-	char	   *sequence = NULL;
+	Numbers		n = {.source = psprintf("%s.%s", row[2], row[3])};
 
 	bcmig_catalog_begin(&scope);
 	if (bcmig_sql("SELECT format('%I.%I', t.target_schema, t.target_table), quote_ident(m.target_column), t.target_schema, "
-				  " t.target_table || '_' || m.target_column || '_seq' "
+				  " t.target_table || '_' || m.target_column || '_seq', t.table_id "
 				  "FROM bcmig.sync_table t JOIN bcmig.table_state s USING (table_id) JOIN bcmig.column_map m USING (table_id) "
 				  "WHERE t.sync_id = $1 AND s.made AND t.source_schema = $2 AND t.source_table = $3 AND m.part = 0 AND m.source_column = $4",
 				  "ittt", sync->sync_id, row[1], row[2], row[3]) > 0)
 	{
 		MemoryContextSwitchTo(caller);
-		table = bcmig_get_text(0, 1);
-		column = bcmig_get_text(0, 2);
-		sequence = pstrdup(quote_qualified_identifier(bcmig_get_text(0, 3), bcmig_green_name(bcmig_get_text(0, 4), NIL)));
+		n.table = bcmig_get_text(0, 1);
+		n.column = bcmig_get_text(0, 2);
+		n.target = pstrdup(quote_qualified_identifier(bcmig_get_text(0, 3), bcmig_green_name(bcmig_get_text(0, 4), NIL)));
+		n.table_id = bcmig_get_int64(0, 5, 0);
 	}
 	bcmig_catalog_end(&scope);
 	MemoryContextSwitchTo(caller);
-	if (table == NULL)
+	if (n.table_id == 0)
 		return;
-	put(rsinfo, psprintf("%s.%s", row[2], row[3]), sequence,
-		move_sequence(sync, sequence, strtoll(row[5], NULL, 10), row[4] != NULL, row[4] ? strtoll(row[4], NULL, 10) : 0,
-					  psprintf("(SELECT max(%s)::bigint FROM %s)", column, table)));
-	bcmig_run_as(sync->owner, psprintf("ALTER SEQUENCE %s OWNED BY %s.%s", sequence, table, column));
-	bcmig_run_as(sync->owner, psprintf("ALTER TABLE %s ALTER COLUMN %s SET DEFAULT nextval(%s)", table, column,
-									   quote_literal_cstr(sequence)));
+	read_numbers(&n, row[4], row[5]);
+	put(rsinfo, n.source, n.target, move_sequence(sync, &n));
+	bcmig_run_as(sync->owner, psprintf("ALTER SEQUENCE %s OWNED BY %s.%s", n.target, n.table, n.column));
+	bcmig_change_green(sync->owner, n.table,
+					   psprintf("ALTER TABLE %s ALTER COLUMN %s SET DEFAULT nextval(%s)", n.table, n.column,
+								quote_literal_cstr(n.target)));
 }
 
 /*

@@ -26,6 +26,7 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "own_write.h"
 #include "slot.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -247,16 +248,20 @@ compare_heap(BcmigWork *work, BcmigSpool *spool, BcmigApplied *applied, bool con
 	{
 		if (deletes > 0)
 		{
+			bcmig_own_write(bcmig_target_relid(table));
 			SPI_execute(psprintf("DELETE FROM %s d USING (%s) m WHERE d.ctid = m.ctid AND d.tableoid = m.tableoid",
 								 table->target_name, missing), false, 0);
+			bcmig_own_write_end();
 			applied->deleted += SPI_processed;
 		}
+		bcmig_own_write(bcmig_target_relid(table));
 		SPI_execute(psprintf("INSERT INTO %s (%s) SELECT %s FROM (SELECT w.*, ROW(%s)::text AS bcmig_r, "
 							 " row_number() OVER (PARTITION BY ROW(%s)::text) AS bcmig_n FROM bcmig_rows w) w "
 							 "WHERE NOT EXISTS (SELECT FROM (SELECT ROW(%s)::text AS r, "
 							 " row_number() OVER (PARTITION BY ROW(%s)::text) AS n FROM %s g) g WHERE g.r = w.bcmig_r AND g.n = w.bcmig_n)",
 							 table->target_name, names.data, names.data, image_w.data, image_w.data,
 							 image_g.data, image_g.data, table->target_name), false, 0);
+		bcmig_own_write_end();
 		applied->written += SPI_processed;
 	}
 	SPI_finish();
@@ -280,7 +285,9 @@ compare_keyed(BcmigWork *work, BcmigSpool *spool, BcmigApplied *applied, bool co
 	{
 		if (SPI_connect() != SPI_OK_CONNECT)
 			elog(ERROR, "SPI_connect failed");
+		bcmig_own_write(bcmig_target_relid(table));
 		applied->deleted += bcmig_query_spool(spool, psprintf("DELETE %s", gone));
+		bcmig_own_write_end();
 		SPI_finish();
 	}
 	bcmig_apply_whole(table, spool, applied);
@@ -327,6 +334,7 @@ compare(BcmigWork *work, const BcmigStored *stored, const BcmigReading *reading)
 	bcmig_catalog_end(&scope);
 	bcmig_end_transaction();
 	bcmig_spool_end(spool);
+	bcmig_count_rows(work, &applied, 0);
 	if (first)
 		bcmig_publish_state(table->table_id, BCMIG_STREAMING);
 	publish_sweep(work, reading->horizon, reading->poll, started, true);

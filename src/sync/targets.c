@@ -24,6 +24,7 @@
 #include "dialect.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "own_write.h"
 #include "parser/parse_type.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -31,6 +32,7 @@
 #include "utils/json.h"
 #include "utils/lsyscache.h"
 #include "utils/numeric.h"
+#include "utils/regproc.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 #include "utils/varlena.h"
@@ -59,6 +61,18 @@ bcmig_run_as(Oid role, const char *sql)
 	SetUserIdAndSecContext(userid, sec_context);
 	AtEOXact_GUC(true, guc_level);
 	SPI_finish();
+}
+
+/*
+ * The same for a statement that changes or drops a green table, which the fence
+ * lets nobody else do.
+ */
+void
+bcmig_change_green(Oid role, const char *target, const char *sql)
+{
+	bcmig_own_ddl(RangeVarGetRelid(makeRangeVarFromNameList(stringToQualifiedNameList(target)), NoLock, true));
+	bcmig_run_as(role, sql);
+	bcmig_own_write_end();
 }
 
 static bool
@@ -553,10 +567,11 @@ bcmig_compress_target(int table_id)
 	MemoryContext caller = CurrentMemoryContext;
 	BcmigCatalogScope scope;
 	char	   *sql = NULL;
+	char	   *target = NULL;
 	Oid			owner = InvalidOid;
 
 	bcmig_catalog_begin(&scope);
-	if (bcmig_sql("SELECT s.owner::oid, format('ALTER TABLE %s %s', a.attrelid::regclass, string_agg(format('ALTER COLUMN %I SET COMPRESSION %s', a.attname, "
+	if (bcmig_sql("SELECT s.owner::oid, a.attrelid::regclass::text, format('ALTER TABLE %s %s', a.attrelid::regclass, string_agg(format('ALTER COLUMN %I SET COMPRESSION %s', a.attname, "
 				  " CASE o.value WHEN 'auto' THEN 'default' ELSE o.value END), ', ')) "
 				  "FROM bcmig.sync_table t JOIN bcmig.sync s USING (sync_id) "
 				  "JOIN bcmig.effective_option o ON o.table_id = t.table_id AND o.name = 'compression' "
@@ -567,9 +582,10 @@ bcmig_compress_target(int table_id)
 	{
 		MemoryContextSwitchTo(caller);
 		owner = bcmig_get_int64(0, 1, 0);
-		sql = bcmig_get_text(0, 2);
+		target = bcmig_get_text(0, 2);
+		sql = bcmig_get_text(0, 3);
 	}
 	bcmig_catalog_end(&scope);
 	if (sql != NULL)
-		bcmig_run_as(owner, sql);
+		bcmig_change_green(owner, target, sql);
 }

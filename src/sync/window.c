@@ -117,6 +117,16 @@ move_position(BcmigWork *work, BcmigSpool *spool, const BcmigStored *stored,
 	int64		rows = spool->upserts + spool->deletes;
 	char	   *reason;
 
+	/* the position stays: what was left alone is read again once the table is resumed */
+	if (applied->stopped)
+	{
+		reason = bcmig_ladder(table, started, applied);
+		bcmig_log_batch(work, "window", started, "Failed", rows, applied, stored, NULL, reason);
+		bcmig_state_suspend(table, reason, bcmig_state_name(stored->state));
+		*suspended = true;
+		return;
+	}
+
 	bcmig_catalog_begin(&scope);
 	if (bcmig_sql("UPDATE bcmig.table_state SET position = $2, seen = $3, "
 				  " begin_version = coalesce($4, begin_version), witness = coalesce($5, witness), "
@@ -135,7 +145,7 @@ move_position(BcmigWork *work, BcmigSpool *spool, const BcmigStored *stored,
 	{
 		bcmig_log_batch(work, "window", started, "Completed", rows, applied, stored, reading, NULL);
 		bcmig_quarantine_settle(table, spool, started);
-		reason = bcmig_ladder(table, rows, applied->quarantined);
+		reason = bcmig_ladder(table, started, applied);
 		if (reason != NULL)
 		{
 			bcmig_state_suspend(table, reason, bcmig_state_name(stored->state));
@@ -208,13 +218,14 @@ next_window_may_mend(BcmigWork *work, const ErrorData *edata)
 /*
  * Apply a spool: as one transaction where it is small enough and nothing is
  * wrong with it, else in batches.  "last" runs in the transaction that ends it.
- * Returns false when the next window shall try again.
+ * window: not a re-read of keys; such a one stops when too many rows are
+ * refused, and returns false when the next one shall try again.
  */
 typedef void (*LastStep) (BcmigWork *work, BcmigSpool *spool, BcmigApplied *applied, void *arg);
 
 static bool
 apply_spool(BcmigWork *work, BcmigSpool *spool, BcmigApplied *applied,
-			bool retry_secondary, LastStep last, void *arg)
+			bool window, LastStep last, void *arg)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	int64		rows = spool->upserts + spool->deletes;
@@ -248,11 +259,11 @@ apply_spool(BcmigWork *work, BcmigSpool *spool, BcmigApplied *applied,
 		if (done)
 			return true;
 		memset(applied, 0, sizeof(*applied));
-		if (retry_secondary && next_window_may_mend(work, edata))
+		if (window && next_window_may_mend(work, edata))
 			return false;
 	}
 
-	bcmig_apply_batches(work->table, spool, false, applied);
+	bcmig_apply_batches(work->table, spool, false, window ? bcmig_most_refused(work->table) : 0, applied);
 	bcmig_start_transaction();
 	last(work, spool, applied, arg);
 	bcmig_debug_point("window_before_commit");
@@ -430,7 +441,9 @@ needs_write(const Window *w)
 static void
 window_done(Window *w)
 {
-	publish_window(w->work, w->spool->upserts + w->spool->deletes, &w->reading, &w->applied);
+	if (!w->applied.stopped)
+		publish_window(w->work, w->spool->upserts + w->spool->deletes, &w->reading, &w->applied);
+	bcmig_count_rows(w->work, &w->applied, 0);
 
 	/* two rows that swapped a unique value may have been in two batches */
 	if (w->applied.quarantined > 0 && !w->end.suspended)
@@ -629,6 +642,7 @@ bcmig_reread_keys(BcmigWork *work, const char *kind, int n, char **keys,
 	RereadEnd	end;
 	BcmigReading reading;
 	BcmigSpool *spool;
+	BcmigApplied done = {0};
 
 	end.kind = kind;
 	end.started = GetCurrentTimestamp();
@@ -640,9 +654,17 @@ bcmig_reread_keys(BcmigWork *work, const char *kind, int n, char **keys,
 	bcmig_read(work, work->dialect->rows_by_key(work->table, n, keys), 0, &spool->receiver);
 	bcmig_end_transaction();
 	bcmig_check_same_blue(&reading, &spool->receiver.signs);
-	(void) apply_spool(work, spool, applied, false, reread_last_step, &end);
+	(void) apply_spool(work, spool, &done, false, reread_last_step, &end);
 	bcmig_spool_end(spool);
 	bcmig_applier_unlock(work, ExclusiveLock);
+	applied->written += done.written;
+	applied->deleted += done.deleted;
+	applied->quarantined += done.quarantined;
+
+	/* a row that still fails was counted when it failed first */
+	if (strcmp(kind, "retry") == 0)
+		done.quarantined = 0;
+	bcmig_count_rows(work, &done, 0);
 	MemoryContextSwitchTo(oldcontext);
 	MemoryContextDelete(context);
 }

@@ -44,6 +44,8 @@
 extern PGDLLEXPORT void bcmig_worker_main(Datum arg);
 
 #define LOCK_TIMEOUT		"10s"
+#define SAME_ERROR_AGAIN	300000	/* ms until the same error of a table is audited again */
+#define OTHER_ERROR_AGAIN	10000	/* ms between two errors of a table in the audit log */
 #define DOUBT_RETRIES		5		/* more of them while blue's schema is looked at */
 #define FETCH_BYTES			(1024 * 1024)	/* wanted per fetch */
 #define MOST_FETCH_ROWS		10000
@@ -157,6 +159,35 @@ bcmig_log_batch(const BcmigWork *work, const char *kind, TimestampTz started,
 			  applied ? applied->deleted : (int64) 0, applied ? applied->quarantined : (int64) 0,
 			  from ? from->position : (int64) -1, to ? to->horizon : (int64) -1, error);
 	bcmig_catalog_end(&scope);
+}
+
+void
+bcmig_count_rows(const BcmigWork *work, const BcmigApplied *applied, int64 bytes)
+{
+	BcmigTable *live;
+
+	LWLockAcquire(bcmig_shared->lock, LW_EXCLUSIVE);
+	live = bcmig_live_table(work->table->table_id);
+	if (live != NULL)
+	{
+		live->tally.written += applied->written;
+		live->tally.deleted += applied->deleted;
+		live->tally.failed += applied->quarantined;
+		live->tally.bytes += bytes;
+	}
+	LWLockRelease(bcmig_shared->lock);
+}
+
+static void
+count_error(int table_id)
+{
+	BcmigTable *live;
+
+	LWLockAcquire(bcmig_shared->lock, LW_EXCLUSIVE);
+	live = bcmig_live_table(table_id);
+	if (live != NULL)
+		live->tally.errors++;
+	LWLockRelease(bcmig_shared->lock);
 }
 
 static bool
@@ -299,7 +330,8 @@ run_job(BcmigJob *job)
 				bcmig_check_room->check(works[0]);
 				break;
 			case BCMIG_JOB_REPAIR:
-				bcmig_check_room->repair(works[0]);
+				if (!bcmig_check_room->repair(works[0]))
+					return;
 				break;
 			case BCMIG_JOB_RULES:
 			case BCMIG_JOB_LOOK:
@@ -421,15 +453,21 @@ record_failure(const BcmigJob *job, const ErrorData *edata, bool from_blue)
 	if (table != NULL)
 	{
 		BcmigStored stored;
-		char	   *message = psprintf("%s: %s%s%s%s", unpack_sql_state(edata->sqlerrcode), edata->message,
-									   edata->detail ? " (" : "", edata->detail ? edata->detail : "",
-									   edata->detail ? ")" : "");
+		char	   *message = bcmig_error_text(edata, true);
+		bool		news;
 		BcmigWork	work = {.table = table};
 
 		bcmig_catalog_begin(&scope);
+
 		bcmig_sql("UPDATE bcmig.table_state SET last_error = $2, last_error_at = clock_timestamp() WHERE table_id = $1",
 				  "it", table->table_id, message);
-		if (!connection)
+
+		/* what goes on failing is not written down each time */
+		news = bcmig_sql("SELECT FROM bcmig.audit_log WHERE kind = 'error' AND sync_name = $1 AND target = $2 "
+						 "AND at > clock_timestamp() - CASE WHEN detail = $3 THEN $4 ELSE $5 END * interval '1 ms' "
+						 "AND at > clock_timestamp() - $4 * interval '1 ms' LIMIT 1",
+						 "tttii", table->sync_name, table->target_name, message, SAME_ERROR_AGAIN, OTHER_ERROR_AGAIN) == 0;
+		if (news && !connection)
 			bcmig_audit("error", table->sync_name, table->target_name, bcmig_job_name(job->kind), message);
 		bcmig_catalog_end(&scope);
 		if (!passing && job->kind != BCMIG_JOB_MAKE)
@@ -538,6 +576,7 @@ bcmig_worker_main(Datum arg)
 			AbortCurrentTransaction();
 			MemoryContextSwitchTo(job_context);
 			bcmig_slot_error(edata->message);
+			count_error(bcmig_slot->job.table_id);
 			record_failure(&bcmig_slot->job, edata, bcmig_remote_failed(edata));
 			finish_job();
 			proc_exit(1);

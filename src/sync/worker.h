@@ -47,6 +47,9 @@ extern void bcmig_check_same_blue(const BcmigReading *reading, const BcmigSigns 
 /* is the sync being stopped? */
 extern bool bcmig_stopping(const BcmigWork *work);
 
+/* for bcmig.metric: rows whose transaction has committed; bytes: 0 = not known */
+extern void bcmig_count_rows(const BcmigWork *work, const BcmigApplied *applied, int64 bytes);
+
 /* append to bcmig.sync_batch; in a transaction */
 extern void bcmig_log_batch(const BcmigWork *work, const char *kind,
 							TimestampTz started, const char *status,
@@ -56,8 +59,9 @@ extern void bcmig_log_batch(const BcmigWork *work, const char *kind,
 
 /*
  * What the room above does when it is there (src/check): jobs of kind CHECK,
- * RULES and REPAIR, what is to be done when one of them fails, and marks of
- * what was written, in the transaction that wrote it.
+ * RULES and REPAIR (false: its request stays, the sync is being stopped), what
+ * is to be done when one of them fails, and marks of what was written, in the
+ * transaction that wrote it.
  *
  * unschedule: a sync is dropped, its scheduled validations go; returns the
  * statement for it, also in a dry run, or NULL when there is nothing to do.
@@ -66,7 +70,7 @@ typedef struct BcmigCheckRoom
 {
 	void		(*check) (BcmigWork *work);
 	void		(*rules) (int sync_id);
-	void		(*repair) (BcmigWork *work);
+	bool		(*repair) (BcmigWork *work);
 	void		(*failed) (const BcmigJob *job, const ErrorData *edata, bool passing);
 	char	   *(*unschedule) (int sync_id, const char *sync_name, bool dry_run);
 } BcmigCheckRoom;
@@ -97,6 +101,7 @@ extern void bcmig_retry_unique(BcmigWork *work);
 
 /* copy.c, keys.c */
 extern void bcmig_run_copy(BcmigWork *work);
+extern Oid	bcmig_target_relid(const BcmigTableInfo *table);
 extern void bcmig_drop_key(BcmigWork *work);
 extern void bcmig_build_key(BcmigWork *work);
 extern void bcmig_build_secondary(BcmigWork *work);

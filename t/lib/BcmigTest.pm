@@ -13,9 +13,9 @@ use Test::More;
 use Time::HiRes qw(time usleep);
 
 our @EXPORT = qw(
-  new_blue new_green connect_blue start_sync wait_sync wait_streaming
+  new_blue new_green connect_blue green_behind start_sync wait_sync wait_streaming
   compare_table all_equal state_of wait_state hold_point point_reached release_point poll_through_restart pids kill_pid
-  track table_value);
+  track table_value run_validation);
 
 # Where blue/postgres_tracking.sql is; set by test/run, else the source tree.
 my $tracking = ($ENV{BCMIG_SOURCE} // '.') . '/blue/postgres_tracking.sql';
@@ -47,7 +47,7 @@ sub new_green
 		"shared_preload_libraries = 'bcmig'", 'max_worker_processes = 24',
 		'max_prepared_transactions = 20', 'bcmig.naptime = 100', @conf) . "\n");
 	$node->start;
-	$node->safe_psql('postgres', 'CREATE EXTENSION bcmig CASCADE');
+	$node->safe_psql('postgres', 'CREATE EXTENSION bcmig CASCADE; CREATE ROLE bcmig_maintenance SUPERUSER');
 	return $node;
 }
 
@@ -61,8 +61,17 @@ sub connect_blue
 		CREATE SERVER blue FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '$host', port '$port', dbname 'postgres');
 		CREATE USER MAPPING FOR CURRENT_USER SERVER blue OPTIONS (user '} . (getpwuid($<))[0] . q{');
 		SELECT bcmig_add_environment('blue', 'blue', 'blue');});
-	$green->safe_psql('postgres', "SELECT bcmig_create_sync('$sync', 'blue', '" . ($options // '{}') . "')")
+	$green->safe_psql('postgres',
+		"SELECT bcmig_create_sync('$sync', 'blue', '{\"maintenance_role\": \"bcmig_maintenance\"}' || '" . ($options // '{}') . "'::jsonb)")
 	  if defined $sync;
+}
+
+# Change green behind bcmig's back, which its fence lets the maintenance role of
+# a sync do; returns the rows of the last statement.
+sub green_behind
+{
+	my ($green, $sql) = @_;
+	return $green->safe_psql('postgres', "SET ROLE bcmig_maintenance; $sql");
 }
 
 # Track a table of blue.
@@ -106,6 +115,19 @@ sub wait_state
 	my ($green, $target, $state) = @_;
 	return $green->poll_query_until('postgres',
 		"SELECT state = '$state' FROM bcmig.table_status WHERE target = '$target'");
+}
+
+# Validate to the end; returns the run's id and its verdict.  %o: target;
+# meanwhile, called with the id once the run has been asked for.
+sub run_validation
+{
+	my ($green, $sync, $mode, %o) = @_;
+	my $run = $green->safe_psql('postgres',
+		"SELECT bcmig_validate('$sync', " . (defined $o{target} ? "'$o{target}'" : 'NULL') . ", '$mode')");
+	$o{meanwhile}->($run) if defined $o{meanwhile};
+	$green->poll_query_until('postgres', "SELECT state <> 'running' FROM bcmig.validation_run WHERE run_id = $run")
+	  or die "validation $run does not end: " . $green->safe_psql('postgres', "SELECT * FROM bcmig.validation_summary WHERE run_id = $run");
+	return ($run, $green->safe_psql('postgres', "SELECT verdict FROM bcmig.validation_run WHERE run_id = $run"));
 }
 
 # Plain values of a query.

@@ -87,7 +87,7 @@ sub connect_sql_server
 		CREATE SERVER blue FOREIGN DATA WRAPPER tds_fdw OPTIONS (servername '127.0.0.1', port '$server->{port}', database 'BC', tds_version '7.4', character_set 'UTF-8', msg_handler 'notice');
 		CREATE USER MAPPING FOR CURRENT_USER SERVER blue OPTIONS (username 'bcmig_reader', password 'secret');
 		SELECT bcmig_add_environment('blue', 'blue', 'blue', options => '{"connect_timeout": "120s"}');});
-	$green->safe_psql('postgres', "SELECT bcmig_create_sync('$sync', 'blue', '" . ($options // '{}') . "')")
+	$green->safe_psql('postgres', "SELECT bcmig_create_sync('$sync', 'blue', '{\"maintenance_role\": \"bcmig_maintenance\"}' || '" . ($options // '{}') . "'::jsonb)")
 	  if defined $sync;
 }
 

@@ -17,6 +17,9 @@ REPEATED = [
     (re.compile(r'(, NULL){5,}'), ', NULL, NULL, NULL, NULL'),
     (re.compile(r'(\([^()]*(?:\([^()]*\)[^()]*)*\))(, \1)+'), r'\1, \1'),
 ]
+# what a row is hashed from: terms, each of a column
+TERMS = re.compile(r'(?<=CONVERT\(varbinary\(max\), 0\)) \+ ')
+TERM_PART = re.compile(r'\(|\)|\bCASE\b|\bEND\b| \+ ')
 EXEC = re.compile(r"^\s*(?:/\*.*?\*/)?\s*EXEC\s*\(\s*N?'((?:[^']|'')*)'\s*\)\s*;?\s*$", re.S | re.I)
 
 
@@ -41,6 +44,31 @@ def statements(sql):
         raise ValueError(sql[at:at + 20])
 
 
+def each_term_once(text):
+    """terms of a hash, each once and in one order"""
+    out, at = [], 0
+    for m in TERMS.finditer(text):
+        if m.start() < at:
+            continue
+        terms, depth, start, end = set(), 0, m.end(), len(text)
+        for part in TERM_PART.finditer(text, m.end()):
+            word = part.group()
+            if word in ('(', 'CASE'):
+                depth += 1
+            elif depth > 0 and word in (')', 'END'):
+                depth -= 1
+            elif word == ')':
+                end = part.start()
+                break
+            elif depth == 0:
+                terms.add(text[start:part.start()])
+                start = part.end()
+        terms.add(text[start:end])
+        out += [text[at:m.end()], ' + '.join(sorted(terms))]
+        at = end
+    return ''.join(out) + text[at:]
+
+
 def shape(statement):
     """names and values are no part of it, nor how many columns or rows of VALUES it has"""
     out = []
@@ -50,6 +78,7 @@ def shape(statement):
     text = ''.join(out).strip()
     for pattern, short in REPEATED:
         text = pattern.sub(short, text)
+    text = each_term_once(text)
     # the same question about many tables
     branches = []
     for branch in text.split(' UNION ALL '):

@@ -346,6 +346,11 @@ class Batch:
                 raise SqlError(137, 'Must declare the scalar variable "%s".' % token.text)
             return self.table_variable(token.text)
         word = token.upper
+        if kind == 'word' and word == 'COLLATE':
+            collation = self.next().text
+            if not collation.upper().endswith('_BIN2'):
+                raise SqlError(448, "Invalid collation '%s'." % collation)
+            return 'COLLATE "C"'
         call = self.peek().text == '('
         if kind == 'word' and call:
             if word == 'CONVERT':

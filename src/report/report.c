@@ -1,0 +1,592 @@
+/*-------------------------------------------------------------------------
+ *
+ * report.c
+ *	  bcmig_health_report and bcmig_sync_report: what bcmig.metric says of a
+ *	  stretch of time, as text for people or JSON for programs.
+ *
+ * Both have the same figures; they differ in how far they look back and in
+ * what they call good.  Averages are weighted by samples.  A percentile of
+ * many minutes comes from their buckets: it is the upper edge of one, so at
+ * most 19 % too high and never too low.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <math.h>
+
+#include "report.h"
+
+#include "call.h"
+#include "catalog.h"
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/float.h"
+#include "utils/json.h"
+#include "utils/timestamp.h"
+
+BCMIG_FUNCTION(bcmig_health_report);
+BCMIG_FUNCTION(bcmig_sync_report);
+
+#define EXCELLENT_ERRORS	1.0 /* percent, also of time with unknown lag */
+#define GOOD_ERRORS			5.0
+
+/* a kind of report */
+typedef struct Kind
+{
+	const char *name;
+	const char *title;
+	const char *period;
+	int			seconds;
+	double		excellent_ms;
+	double		good_ms;
+	bool		coverage;		/* say how many tables are kept in step */
+} Kind;
+
+static const Kind health = {"health", "Health", "last 5 minutes", 5 * 60, 100, 500, false};
+static const Kind synchronisation = {"sync", "Synchronisation", "last 7 days", 7 * 24 * 60 * 60, 1000, 5000, true};
+
+/* in ascending order of how much it needs a person */
+typedef enum Assessment
+{
+	EXCELLENT,
+	GOOD,
+	UNKNOWN,
+	ATTENTION
+} Assessment;
+
+static const char *const assessment_names[] = {"excellent", "good", "unknown", "attention"};
+
+/* a sync, or all together */
+typedef struct Figures
+{
+	char	   *name;			/* NULL = all */
+	char	   *state;
+	bool		running;
+	char	   *last;			/* newest row there is, also before the period; NULL = none */
+	int64		tables;
+	int64		active;
+	int64		quarantined;
+	int64		conflicts;
+	double		seconds;		/* that rows stand for; 0 = no data */
+	int64		samples;
+	int64		unknown;
+	int64		copying;
+	double		lag_sum;		/* ms, over all samples */
+	double		lag_max;
+	int64		buckets[BCMIG_LAG_BUCKETS];
+	int64		written;
+	int64		deleted;
+	int64		failed;
+	int64		bytes;
+	int64		errors;
+	double		workers;
+	Assessment	assessment;
+	List	   *reasons;		/* why it is no better */
+} Figures;
+
+/* ---- figures ---- */
+
+static double
+get_float(uint64 row, int col)
+{
+	bool		isnull;
+	Datum		value = bcmig_get_datum(row, col, &isnull);
+
+	return isnull ? 0 : DatumGetFloat8(value);
+}
+
+static void
+get_buckets(uint64 row, int col, int64 *buckets)
+{
+	bool		isnull;
+	Datum		array = bcmig_get_datum(row, col, &isnull);
+	Datum	   *values;
+	int			n;
+
+	if (isnull)
+		return;
+	deconstruct_array(DatumGetArrayTypeP(array), INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE,
+					  &values, NULL, &n);
+	for (int i = 0; i < n; i++)
+		buckets[Min(i, BCMIG_LAG_BUCKETS - 1)] += DatumGetInt64(values[i]);
+}
+
+/*
+ * Figures of a sync, or (NULL) of all, by name; in the current context.
+ */
+static List *
+collect(const Kind *kind, const char *sync)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	BcmigCatalogScope scope;
+	List	   *all = NIL;
+
+	bcmig_catalog_begin(&scope);
+	bcmig_sql("SELECT y.name, s.state, y.wanted = 'running', s.tables, "
+			  " CASE WHEN y.wanted = 'running' THEN s.tables_streaming ELSE 0 END, s.quarantined, s.conflicts, "
+			  " m.seconds, m.samples, m.unknown, m.copying, m.lag_sum, m.lag_max, b.buckets, "
+			  " m.written, m.deleted, m.failed, m.bytes, m.errors, m.workers, "
+			  " (SELECT to_char(max(minute), 'YYYY-MM-DD HH24:MI TZ') FROM bcmig.metric x WHERE x.sync_id = y.sync_id) "
+			  "FROM bcmig.sync y JOIN bcmig.sync_status s ON s.sync = y.name "
+			  "CROSS JOIN LATERAL (SELECT sum(seconds) AS seconds, sum(samples)::int8 AS samples, sum(unknown)::int8 AS unknown, "
+			  "  sum(copying)::int8 AS copying, sum(lag_avg_ms * samples) AS lag_sum, max(lag_max_ms) AS lag_max, "
+			  "  sum(rows_written)::int8 AS written, sum(rows_deleted)::int8 AS deleted, sum(rows_failed)::int8 AS failed, "
+			  "  sum(bytes_copied)::int8 AS bytes, sum(errors)::int8 AS errors, sum(workers * seconds) / sum(seconds) AS workers "
+			  "  FROM bcmig.metric m WHERE m.sync_id = y.sync_id AND m.minute >= now() - $2 * interval '1 s') m "
+			  "CROSS JOIN LATERAL (SELECT array_agg(n ORDER BY bucket) AS buckets FROM (SELECT bucket, sum(n)::int8 AS n "
+			  "  FROM bcmig.metric m, unnest(m.lag_buckets) WITH ORDINALITY u (n, bucket) "
+			  "  WHERE m.sync_id = y.sync_id AND m.minute >= now() - $2 * interval '1 s' GROUP BY bucket) x) b "
+			  "WHERE $1 IS NULL OR y.name = $1 ORDER BY y.name", "ti", sync, kind->seconds);
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		MemoryContext oldcontext = MemoryContextSwitchTo(caller);
+		Figures    *f = palloc0(sizeof(Figures));
+
+		f->name = bcmig_get_text(i, 1);
+		f->state = bcmig_get_text(i, 2);
+		f->running = bcmig_get_bool(i, 3);
+		f->tables = bcmig_get_int64(i, 4, 0);
+		f->active = bcmig_get_int64(i, 5, 0);
+		f->quarantined = bcmig_get_int64(i, 6, 0);
+		f->conflicts = bcmig_get_int64(i, 7, 0);
+		f->seconds = get_float(i, 8);
+		f->samples = bcmig_get_int64(i, 9, 0);
+		f->unknown = bcmig_get_int64(i, 10, 0);
+		f->copying = bcmig_get_int64(i, 11, 0);
+		f->lag_sum = get_float(i, 12);
+		f->lag_max = get_float(i, 13);
+		get_buckets(i, 14, f->buckets);
+		f->written = bcmig_get_int64(i, 15, 0);
+		f->deleted = bcmig_get_int64(i, 16, 0);
+		f->failed = bcmig_get_int64(i, 17, 0);
+		f->bytes = bcmig_get_int64(i, 18, 0);
+		f->errors = bcmig_get_int64(i, 19, 0);
+		f->workers = get_float(i, 20);
+		f->last = bcmig_get_text(i, 21);
+		all = lappend(all, f);
+		MemoryContextSwitchTo(oldcontext);
+	}
+	bcmig_catalog_end(&scope);
+	if (sync != NULL && all == NIL)
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_UNKNOWN_OBJECT),
+				 errmsg("sync \"%s\" does not exist", sync),
+				 errhint("SELECT name FROM bcmig.sync;")));
+	return all;
+}
+
+static int64
+processed(const Figures *f)
+{
+	return f->written + f->deleted + f->failed;
+}
+
+static double
+error_percent(const Figures *f)
+{
+	return processed(f) > 0 ? f->failed * 100.0 / processed(f) : 0;
+}
+
+/* of the time in which it could have been known */
+static double
+unknown_percent(const Figures *f)
+{
+	return f->samples + f->unknown > 0 ? f->unknown * 100.0 / (f->samples + f->unknown) : 0;
+}
+
+static double
+lag_average(const Figures *f)
+{
+	return f->lag_sum / f->samples;
+}
+
+static double
+lag_p95(const Figures *f)
+{
+	int64		below = 0;
+
+	for (int i = 0; i < BCMIG_LAG_BUCKETS; i++)
+	{
+		below += f->buckets[i];
+		if (below * 100 >= f->samples * 95)
+			return Min(i == BCMIG_LAG_BUCKETS - 1 ? f->lag_max : bcmig_bucket_edge(i), f->lag_max);
+	}
+	return f->lag_max;
+}
+
+/* hold a figure against its bounds */
+static void
+judge(Figures *f, const char *what, const char *unit, double value, double excellent, double good)
+{
+	if (value <= excellent)
+		return;
+	f->assessment = Max(f->assessment, value <= good ? GOOD : ATTENTION);
+	f->reasons = lappend(f->reasons, psprintf("%s above %g %s", what, value <= good ? excellent : good, unit));
+}
+
+/*
+ * Time in which the lag was not known counts like rows that failed: a sync
+ * that cannot say how far behind it is is not well.
+ */
+static void
+assess(const Kind *kind, Figures *f)
+{
+	f->assessment = EXCELLENT;
+	if (f->samples > 0)
+		judge(f, "average latency", "ms", lag_average(f), kind->excellent_ms, kind->good_ms);
+	judge(f, "error rate", "%", error_percent(f), EXCELLENT_ERRORS, GOOD_ERRORS);
+	judge(f, "time with unknown latency", "%", unknown_percent(f), EXCELLENT_ERRORS, GOOD_ERRORS);
+	if (f->samples == 0 && f->unknown == 0 && f->assessment < UNKNOWN)
+	{
+		f->assessment = UNKNOWN;
+		f->reasons = list_make1(f->copying > 0 ? "tables are being copied" : f->last ? "no data" : "no data yet");
+	}
+}
+
+/*
+ * All syncs together are as well as the worst of them; one that neither runs
+ * nor ran does not count.
+ */
+static Figures *
+add_up(const List *all)
+{
+	Figures    *total = palloc0(sizeof(Figures));
+	bool		any = false;
+	ListCell   *lc;
+
+	foreach(lc, all)
+	{
+		const Figures *f = lfirst(lc);
+
+		total->tables += f->tables;
+		total->active += f->active;
+		total->quarantined += f->quarantined;
+		total->conflicts += f->conflicts;
+		total->seconds = Max(total->seconds, f->seconds);
+		total->samples += f->samples;
+		total->unknown += f->unknown;
+		total->copying += f->copying;
+		total->lag_sum += f->lag_sum;
+		total->lag_max = Max(total->lag_max, f->lag_max);
+		for (int i = 0; i < BCMIG_LAG_BUCKETS; i++)
+			total->buckets[i] += f->buckets[i];
+		total->written += f->written;
+		total->deleted += f->deleted;
+		total->failed += f->failed;
+		total->bytes += f->bytes;
+		total->errors += f->errors;
+		total->workers += f->workers;
+		if (!f->running && f->seconds == 0)
+			continue;
+		any = true;
+		if (f->assessment > total->assessment)
+			total->assessment = f->assessment;
+		if (f->reasons != NIL)
+			total->reasons = lappend(total->reasons, psprintf("%s: %s", f->name, (char *) linitial(f->reasons)));
+	}
+	if (!any)
+	{
+		total->assessment = UNKNOWN;
+		total->reasons = list_make1("no data yet");
+	}
+	return total;
+}
+
+/* ---- text ---- */
+
+/* with a comma before every third digit */
+static char *
+grouped(int64 n)
+{
+	char	   *digits = psprintf(INT64_FORMAT, n);
+	StringInfoData s;
+
+	initStringInfo(&s);
+	for (char *p = digits; *p; p++)
+	{
+		appendStringInfoChar(&s, *p);
+		if (p[1] != '\0' && strlen(p + 1) % 3 == 0 && *p != '-')
+			appendStringInfoChar(&s, ',');
+	}
+	return s.data;
+}
+
+static char *
+milliseconds(double ms)
+{
+	return ms < 100 ? psprintf("%.1f ms", ms) : psprintf("%s ms", grouped((int64) rint(ms)));
+}
+
+static char *
+duration(double seconds)
+{
+	int64		s = (int64) rint(seconds);
+
+	if (s < 120)
+		return psprintf(INT64_FORMAT " s", s);
+	if (s < 120 * 60)
+		return psprintf(INT64_FORMAT " min", s / 60);
+	if (s < 48 * 60 * 60)
+		return psprintf(INT64_FORMAT " h " INT64_FORMAT " min", s / 3600, s / 60 % 60);
+	return psprintf(INT64_FORMAT " d " INT64_FORMAT " h", s / 86400, s / 3600 % 24);
+}
+
+static void line(StringInfo out, const char *label, const char *format,...) pg_attribute_printf(3, 4);
+
+static void
+line(StringInfo out, const char *label, const char *format,...)
+{
+	va_list		args;
+	int			needed;
+
+	appendStringInfo(out, "  %-19s ", label);
+	for (;;)
+	{
+		va_start(args, format);
+		needed = appendStringInfoVA(out, format, args);
+		va_end(args);
+		if (needed == 0)
+			break;
+		enlargeStringInfo(out, needed);
+	}
+	appendStringInfoChar(out, '\n');
+}
+
+static void
+text_latency(StringInfo out, const Figures *f)
+{
+	if (f->samples == 0)
+	{
+		line(out, "latency", "%s", f->seconds == 0 ? "no data yet" : "unknown");
+		return;
+	}
+	line(out, "latency, average", "%s", milliseconds(lag_average(f)));
+	line(out, "latency, p95", "%s", milliseconds(lag_p95(f)));
+	line(out, "latency, highest", "%s", milliseconds(f->lag_max));
+}
+
+static void
+text_block(StringInfo out, const Kind *kind, const Figures *f)
+{
+	ListCell   *lc;
+
+	appendStringInfo(out, "%s of %s, %s\n\n", kind->title, f->name ? f->name : "all syncs", kind->period);
+	if (f->state != NULL)
+		line(out, "state", "%s", f->state);
+	if (kind->coverage)
+	{
+		line(out, "tables configured", "%s", grouped(f->tables));
+		line(out, "tables active", "%s", grouped(f->active));
+		line(out, "coverage", "%s", f->tables > 0 ? psprintf("%.1f %%", f->active * 100.0 / f->tables) : "no tables");
+	}
+	if (f->seconds == 0 && f->last != NULL)
+		line(out, "data", "none; the newest is of %s", f->last);
+	else if (f->seconds == 0)
+		line(out, "data", "no data yet");
+	else
+	{
+		line(out, "data", "of %s%s", duration(f->seconds),
+			 f->copying > 0 ? psprintf(", %.1f %% of them copying", f->copying * 100.0 / (f->samples + f->unknown + f->copying)) : "");
+		text_latency(out, f);
+		if (f->unknown > 0)
+			line(out, "latency unknown", "%.1f %% of the time", unknown_percent(f));
+		line(out, "records processed", "%s (%s written, %s deleted, %s failed)", grouped(processed(f)),
+			 grouped(f->written), grouped(f->deleted), grouped(f->failed));
+		line(out, "active workers", "%.2f on average", f->workers);
+		line(out, "error rate", "%.2f %% (%s of %s rows failed)", error_percent(f), grouped(f->failed), grouped(processed(f)));
+		line(out, "jobs failed", "%s", grouped(f->errors));
+	}
+	line(out, "in quarantine", "%s rows", grouped(f->quarantined));
+	line(out, "open conflicts", "%s", grouped(f->conflicts));
+	appendStringInfo(out, "  %-19s %s", "assessment", f->assessment == ATTENTION ? "needs attention" : assessment_names[f->assessment]);
+	foreach(lc, f->reasons)
+		appendStringInfo(out, "%s%s", lc == list_head(f->reasons) ? ": " : ", ", (char *) lfirst(lc));
+	appendStringInfoChar(out, '\n');
+}
+
+/* ---- json ---- */
+
+static void
+member(StringInfo out, const char *name, const char *value)
+{
+	appendStringInfo(out, "%s\"%s\": %s", out->data[out->len - 1] == '{' ? "" : ", ", name, value);
+}
+
+static void
+json_int(StringInfo out, const char *name, int64 value)
+{
+	member(out, name, psprintf(INT64_FORMAT, value));
+}
+
+static void
+json_float(StringInfo out, const char *name, bool known, double value)
+{
+	member(out, name, known ? float8out_internal(value) : "null");
+}
+
+static void
+json_text(StringInfo out, const char *name, const char *value)
+{
+	StringInfoData s;
+
+	initStringInfo(&s);
+	if (value != NULL)
+		escape_json(&s, value);
+	member(out, name, value ? s.data : "null");
+}
+
+static void
+json_block(StringInfo out, const Figures *f)
+{
+	StringInfoData reasons;
+	ListCell   *lc;
+
+	appendStringInfoChar(out, '{');
+	if (f->name != NULL)
+	{
+		json_text(out, "sync", f->name);
+		json_text(out, "state", f->state);
+		json_text(out, "newest_data", f->last);
+	}
+	json_int(out, "tables_configured", f->tables);
+	json_int(out, "tables_active", f->active);
+	json_float(out, "coverage_percent", f->tables > 0, f->active * 100.0 / Max(f->tables, 1));
+	json_float(out, "seconds", true, f->seconds);
+	json_int(out, "samples", f->samples);
+	json_int(out, "samples_unknown", f->unknown);
+	json_int(out, "samples_copying", f->copying);
+	json_float(out, "latency_avg_ms", f->samples > 0, f->samples > 0 ? lag_average(f) : 0);
+	json_float(out, "latency_p95_ms", f->samples > 0, lag_p95(f));
+	json_float(out, "latency_max_ms", f->samples > 0, f->lag_max);
+	json_int(out, "rows_processed", processed(f));
+	json_int(out, "rows_written", f->written);
+	json_int(out, "rows_deleted", f->deleted);
+	json_int(out, "rows_failed", f->failed);
+	json_float(out, "error_percent", processed(f) > 0, error_percent(f));
+	json_int(out, "bytes_copied", f->bytes);
+	json_int(out, "jobs_failed", f->errors);
+	json_float(out, "active_workers", f->seconds > 0, f->workers);
+	json_int(out, "quarantined", f->quarantined);
+	json_int(out, "conflicts", f->conflicts);
+	json_text(out, "assessment", assessment_names[f->assessment]);
+	initStringInfo(&reasons);
+	appendStringInfoChar(&reasons, '[');
+	foreach(lc, f->reasons)
+	{
+		if (lc != list_head(f->reasons))
+			appendStringInfoString(&reasons, ", ");
+		escape_json(&reasons, lfirst(lc));
+	}
+	appendStringInfoChar(&reasons, ']');
+	member(out, "reasons", reasons.data);
+	appendStringInfoChar(out, '}');
+}
+
+/* ---- the functions ---- */
+
+static void
+write_text(StringInfo out, const Kind *kind, List *all, const Figures *total)
+{
+	ListCell   *lc;
+
+	foreach(lc, all)
+	{
+		if (lc != list_head(all))
+			appendStringInfoChar(out, '\n');
+		text_block(out, kind, lfirst(lc));
+	}
+	if (total != NULL)
+	{
+		if (all != NIL)
+			appendStringInfoChar(out, '\n');
+		text_block(out, kind, total);
+	}
+}
+
+static void
+write_json(StringInfo out, const Kind *kind, List *all, const Figures *total)
+{
+	ListCell   *lc;
+
+	appendStringInfoChar(out, '{');
+	json_text(out, "report", kind->name);
+	json_int(out, "period_seconds", kind->seconds);
+	json_text(out, "made_at", timestamptz_to_str(GetCurrentTimestamp()));
+	appendStringInfoString(out, ", \"syncs\": [");
+	foreach(lc, all)
+	{
+		if (lc != list_head(all))
+			appendStringInfoString(out, ", ");
+		json_block(out, lfirst(lc));
+	}
+	appendStringInfoChar(out, ']');
+	if (total != NULL)
+	{
+		appendStringInfoString(out, ", \"total\": ");
+		json_block(out, total);
+	}
+	appendStringInfoChar(out, '}');
+}
+
+typedef void (*Writer) (StringInfo out, const Kind *kind, List *all, const Figures *total);
+
+static const struct
+{
+	const char *name;
+	Writer		write;
+}			formats[] = {
+	{"text", write_text}, {"json", write_json}
+};
+
+static Datum
+report(FunctionCallInfo fcinfo, const Kind *kind)
+{
+	char	   *sync = bcmig_arg_optional_text(fcinfo, 0);
+	char	   *format = bcmig_arg_text(fcinfo, 1, "format");
+	Writer		write = NULL;
+	StringInfoData known;
+	StringInfoData out;
+	List	   *all;
+	ListCell   *lc;
+
+	initStringInfo(&known);
+	for (int i = 0; i < lengthof(formats); i++)
+	{
+		appendStringInfo(&known, "%s%s", i > 0 ? ", " : "", formats[i].name);
+		if (strcmp(formats[i].name, format) == 0)
+			write = formats[i].write;
+	}
+	if (write == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_OPTION),
+				 errmsg("a report cannot be written as \"%s\"", format),
+				 errhint("This version knows: %s.", known.data)));
+	all = collect(kind, sync);
+	foreach(lc, all)
+		assess(kind, lfirst(lc));
+	initStringInfo(&out);
+	write(&out, kind, all, sync == NULL ? add_up(all) : NULL);
+	PG_RETURN_TEXT_P(cstring_to_text_with_len(out.data, out.len));
+}
+
+/*
+ * bcmig_health_report(sync text, format text)
+ */
+Datum
+bcmig_health_report(PG_FUNCTION_ARGS)
+{
+	return report(fcinfo, &health);
+}
+
+/*
+ * bcmig_sync_report(sync text, format text)
+ */
+Datum
+bcmig_sync_report(PG_FUNCTION_ARGS)
+{
+	return report(fcinfo, &synchronisation);
+}

@@ -1,0 +1,27 @@
+/*-------------------------------------------------------------------------
+ *
+ * report.h
+ *	  What the files of src/report share.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BCMIG_REPORT_H
+#define BCMIG_REPORT_H
+
+#include "bcmig.h"
+
+/*
+ * Lags are kept in buckets so that a percentile of many minutes can be told:
+ * bucket 0 is below 1 ms, each further one is 2^(1/4) times as wide, the last
+ * has everything from 17 minutes on.
+ */
+#define BCMIG_LAG_BUCKETS		82
+#define BCMIG_BUCKETS_AN_OCTAVE	4
+
+/* the upper edge of a bucket, in ms */
+extern double bcmig_bucket_edge(int bucket);
+
+/* registers bcmig_report_room; once, when the library is loaded */
+extern void bcmig_metrics_init(void);
+
+#endif							/* BCMIG_REPORT_H */
