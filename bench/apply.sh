@@ -52,7 +52,7 @@ sync_catches_up()
 
 stop_apply()
 {
-	green -c "SELECT bcmig_stop_sync('apply')" >/dev/null
+	green -c "SELECT bcmig_stop_sync('apply')" >/dev/null 2>&1
 	until [ "$(green -c "SELECT state FROM bcmig.sync_status WHERE sync = 'apply'")" = stopped ]; do sleep 0.1; done
 }
 
@@ -109,7 +109,7 @@ bench_apply()
 	detail "$changes changes of $BENCH_ROWS rows of 24 columns, one worker; from the start of the consumer to the last row s: bcmig ${ours[*]};"
 	detail "logical replication ${theirs[*]}; windows alone s: ${windows[*]}"
 	logical -c 'DROP SUBSCRIPTION apply' 2>/dev/null
-	drop_sync apply
+	drop_sync apply 2>/dev/null
 	green -c 'DROP DATABASE logical' -c 'ALTER SYSTEM RESET autovacuum' -c 'SELECT pg_reload_conf()' >/dev/null
 	blue -c 'ALTER SYSTEM RESET autovacuum'
 	blue -c 'DROP PUBLICATION apply' -c 'DROP TABLE gl, done'
