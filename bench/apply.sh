@@ -14,7 +14,7 @@ wal_level()
 # transaction, scattered over the table, no key twice
 make_changes()
 {
-	blue >/dev/null <<-END
+	blue >/dev/null <<-CHANGES
 		DO \$\$
 		DECLARE
 			n bigint := $BENCH_ROWS;
@@ -33,7 +33,7 @@ make_changes()
 		INSERT INTO done VALUES ($1);
 		VACUUM gl;
 		CHECKPOINT;
-	END
+	CHANGES
 	green -c 'VACUUM gl' -c CHECKPOINT
 	logical -c 'VACUUM gl'
 }
