@@ -52,6 +52,8 @@ INSERT INTO bcmig.option (name, scope, kind, unit, default_value, min_value, max
  ('key',                '{table}',      'list',     NULL,   'auto', NULL, NULL,   NULL, 'Columns, as blue spells them, that identify a row; auto = blue''s primary key.'),
  ('leave_out',          '{table}',      'list',     NULL,   'auto', NULL, NULL,   NULL, 'Columns of blue, as blue spells them, that are not copied; auto = none.'),
  ('companions',         '{table}',      'list',     NULL,   'auto', NULL, NULL,   NULL, 'Tables of blue that hold more columns of the same rows (BC''s $ext and per-app companions), joined by their key; auto = none.'),
+ ('conflict',           '{sync,table}', 'enum',     NULL,   'source_wins', NULL, NULL, '{source_wins,target_wins,latest_wins,manual,function}', 'Which side keeps a row that was changed on blue and, by an outside write, on green: blue, green, the one with the later $systemModifiedAt, a person, or the row conflict_function returns. At weight 100 the default is manual.'),
+ ('conflict_function',  '{table}',      'text',     NULL,   NULL,   NULL, NULL,   NULL, 'Function of the policy function, as in ''bc.merge(bc.item,bc.item,bc.item)'': takes the old row, blue''s and green''s (NULL = none), returns the row to keep.'),
  ('priority',           '{table}',      'integer',  NULL,   '5',      1, 9,       NULL, 'Order in which tables get workers: 1 first.'),
  ('parallel',           '{sync,table}', 'integer',  'processes', 'auto', 1, 64,   '{auto}', 'Most workers that copy or validate one table at a time; auto = all of the pool copy, two validate.'),
  ('compression',        '{sync,table}', 'enum',     NULL,   'auto', NULL, NULL,   '{auto,lz4,pglz}', 'How long values are compressed on green; auto = as default_toast_compression says. Of a sync: for tables made from then on; of a table: at once, but what is stored stays as it is until it is written again.'),
@@ -289,7 +291,7 @@ CREATE TABLE bcmig.sync_batch (
     batch_id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     sync_id       integer NOT NULL,
     table_id      integer NOT NULL,
-    kind          text NOT NULL CHECK (kind IN ('copy', 'window', 'sweep', 'compare', 'retry', 'repair')),
+    kind          text NOT NULL CHECK (kind IN ('copy', 'window', 'sweep', 'compare', 'retry', 'repair', 'resolve')),
     started_at    timestamptz NOT NULL,
     finished_at   timestamptz,
     status        text NOT NULL CHECK (status IN ('Processing', 'Completed', 'Failed')),
@@ -388,11 +390,43 @@ COMMENT ON COLUMN bcmig.journal.new_key IS 'key after the write, NULL for a dele
 COMMENT ON COLUMN bcmig.journal.base_version IS 'version of blue''s row the write was based on; NULL = not known';
 COMMENT ON COLUMN bcmig.journal.settled_as IS 'why it need not be brought to blue any more: overwritten (a conflict blue has won), equal (blue has the same row), ...';
 
+CREATE TABLE bcmig.conflict (
+    conflict_id   bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    sync_id       integer NOT NULL,
+    table_id      integer NOT NULL,
+    key           jsonb NOT NULL,
+    blue_operation text NOT NULL CHECK (blue_operation IN ('insert', 'update', 'delete')),
+    green_operation text NOT NULL CHECK (green_operation IN ('insert', 'update', 'delete')),
+    old           jsonb,
+    blue          jsonb,
+    green         jsonb,
+    policy        text NOT NULL,
+    decision      text CHECK (decision IN ('source', 'target', 'row')),
+    blue_version  bigint,
+    journal_ids   bigint[] NOT NULL,
+    detail        text,
+    found_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
+    decided_at    timestamptz,
+    decided_by    text
+);
+CREATE INDEX conflict_key ON bcmig.conflict (table_id, jsonb_hash(key));
+CREATE INDEX conflict_open ON bcmig.conflict (table_id) WHERE decision IS NULL;
+COMMENT ON TABLE bcmig.conflict IS 'Rows changed on blue and by an outside write on green: every one with both images and what became of it. Those that wait hold back their key only.';
+COMMENT ON COLUMN bcmig.conflict.key IS 'key values as text, in key order';
+COMMENT ON COLUMN bcmig.conflict.blue_operation IS 'what blue did, seen from the row both sides had';
+COMMENT ON COLUMN bcmig.conflict.green_operation IS 'what the outside writes together did, seen from the row both sides had; delete also when green inserted the row and deleted it again';
+COMMENT ON COLUMN bcmig.conflict.old IS 'the row both sides had; NULL = none';
+COMMENT ON COLUMN bcmig.conflict.blue IS 'blue''s row as green would hold it, of a waiting conflict the last one seen; NULL = deleted';
+COMMENT ON COLUMN bcmig.conflict.green IS 'green''s row; NULL = deleted';
+COMMENT ON COLUMN bcmig.conflict.decision IS 'NULL = waits for bcmig_resolve_conflict; source: blue''s row was written, the journal entries are settled; target: green''s row stays, its journal entries too; row: the row of conflict_function was written, the journal entries stay';
+COMMENT ON COLUMN bcmig.conflict.detail IS 'why a policy did not decide, or what else there is to know';
+COMMENT ON COLUMN bcmig.conflict.decided_by IS 'who asked for it; NULL = the policy, or both sides came to agree';
+
 CREATE TABLE bcmig.request (
     request_id  bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     sync_id     integer NOT NULL REFERENCES bcmig.sync ON DELETE CASCADE,
     table_id    integer REFERENCES bcmig.sync_table ON DELETE CASCADE,
-    kind        text NOT NULL CHECK (kind IN ('window', 'sweep', 'retry', 'resync', 'repair')),
+    kind        text NOT NULL CHECK (kind IN ('window', 'sweep', 'retry', 'resync', 'repair', 'resolve')),
     ids         bigint[],
     requested_by text NOT NULL DEFAULT session_user,
     requested_at timestamptz NOT NULL DEFAULT now()
@@ -890,6 +924,10 @@ CREATE FUNCTION bcmig_discard_quarantine(sync text, ids bigint[])
     RETURNS bigint AS 'MODULE_PATHNAME' LANGUAGE C;
 COMMENT ON FUNCTION bcmig_discard_quarantine(text, bigint[]) IS 'configuration: give quarantined rows up, by id; their images go to the audit log. Returns how many.';
 
+CREATE FUNCTION bcmig_resolve_conflict(id bigint, winner text)
+    RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_resolve_conflict(bigint, text) IS 'request: decide a waiting conflict. source: its key is read again from blue and written, the outside writes to it are settled; target: green''s row stays, and the outside writes to it are still to be brought to blue.';
+
 REVOKE ALL ON FUNCTION
     bcmig_add_environment(text, text, text, text, jsonb), bcmig_alter_environment(text, jsonb),
     bcmig_remove_environment(text), bcmig_check_environment(text), bcmig_blue_script(text, text),
@@ -901,7 +939,8 @@ REVOKE ALL ON FUNCTION
     bcmig_preflight(text), bcmig_estimate(text), bcmig_start_sync(text, boolean), bcmig_stop_sync(text),
     bcmig_sync_now(text, text), bcmig_sweep_deletes(text, text), bcmig_resync_table(text, text),
     bcmig_suspend_table(text, text), bcmig_resume_table(text, text),
-    bcmig_retry_quarantine(text, bigint[]), bcmig_discard_quarantine(text, bigint[])
+    bcmig_retry_quarantine(text, bigint[]), bcmig_discard_quarantine(text, bigint[]),
+    bcmig_resolve_conflict(bigint, text)
     FROM PUBLIC;
 
 -- ---------------------------------------------------------------------------
@@ -1068,26 +1107,27 @@ SELECT y.name AS sync, format('%I.%I', t.target_schema, t.target_table) AS targe
        coalesce(l.rows_deleted, s.rows_deleted) AS rows_deleted,
        coalesce(l.position, s.position) AS "position", l.clean,
        l.last_applied_at, s.swept_at,
-       coalesce(q.quarantined, 0) AS quarantined,
+       coalesce(q.quarantined, 0) AS quarantined, coalesce(c.conflicts, 0) AS conflicts,
        s.last_error, s.last_error_at, t.table_id, t.sync_id
   FROM bcmig.sync_table t
   JOIN bcmig.sync y USING (sync_id)
   JOIN bcmig.table_state s USING (table_id)
   LEFT JOIN bcmig.live_tables() l USING (table_id)
-  LEFT JOIN (SELECT table_id, count(*) AS quarantined FROM bcmig.quarantine GROUP BY table_id) q USING (table_id);
-COMMENT ON VIEW bcmig.table_status IS 'One line a table: state and why, rows copied and applied, position, quarantine, last error.';
+  LEFT JOIN (SELECT table_id, count(*) AS quarantined FROM bcmig.quarantine GROUP BY table_id) q USING (table_id)
+  LEFT JOIN (SELECT table_id, count(*) AS conflicts FROM bcmig.conflict WHERE decision IS NULL GROUP BY table_id) c USING (table_id);
+COMMENT ON VIEW bcmig.table_status IS 'One line a table: state and why, rows copied and applied, position, quarantine, conflicts that wait, last error.';
 
 CREATE VIEW bcmig.sync_status AS
 SELECT y.name AS sync, s.state, coalesce(t.tables, 0) AS tables, coalesce(t.tables_streaming, 0) AS tables_streaming,
        coalesce(t.rows_copied, 0) AS rows_copied, coalesce(t.rows_applied, 0) AS rows_applied,
        l.lag, l.synced_through, l.blocked_by,
-       coalesce(t.quarantined, 0) AS quarantined, 0::bigint AS conflicts,
+       coalesce(t.quarantined, 0) AS quarantined, coalesce(t.conflicts, 0) AS conflicts,
        coalesce(b.last_error, t.last_error, s.last_error) AS last_error
   FROM bcmig.sync y
   JOIN bcmig.sync_state s USING (sync_id)
   LEFT JOIN (SELECT sync_id, count(*) AS tables, count(*) FILTER (WHERE state = 'streaming') AS tables_streaming,
                     sum(rows_copied)::bigint AS rows_copied, sum(rows_applied)::bigint AS rows_applied,
-                    sum(quarantined)::bigint AS quarantined,
+                    sum(quarantined)::bigint AS quarantined, sum(conflicts)::bigint AS conflicts,
                     (array_agg(last_error ORDER BY last_error_at DESC) FILTER (WHERE last_error IS NOT NULL))[1] AS last_error
                FROM bcmig.table_status GROUP BY sync_id) t USING (sync_id)
   LEFT JOIN bcmig.live_syncs() l USING (sync_id)
@@ -1270,6 +1310,7 @@ SELECT s.sync, s.state, s.lag, 0::numeric,
        nullif(concat_ws('; ',
               CASE WHEN s.state = 'waiting' THEN 'blue does not answer: ' || coalesce(s.last_error, '?') END,
               CASE WHEN s.quarantined > 0 THEN s.quarantined || ' rows in quarantine' END,
+              CASE WHEN s.conflicts > 0 THEN s.conflicts || ' conflicts wait for a decision' END,
               (SELECT count(*) || ' tables suspended, first: ' || min(t.target || ': ' || t.reason)
                  FROM bcmig.table_status t WHERE t.sync = s.sync AND t.state = 'suspended' HAVING count(*) > 0),
               CASE WHEN s.blocked_by IS NOT NULL THEN 'held back by ' || s.blocked_by END), ''),
@@ -1281,6 +1322,8 @@ SELECT s.sync, s.state, s.lag, 0::numeric,
             WHEN EXISTS (SELECT FROM bcmig.table_status t WHERE t.sync = s.sync AND t.state = 'suspended')
             THEN format('SELECT target, reason FROM bcmig.table_status WHERE sync = %L AND state = ''suspended'';', s.sync)
             WHEN s.quarantined > 0 THEN format('SELECT * FROM bcmig.quarantine; SELECT bcmig_retry_quarantine(%L);', s.sync)
+            WHEN s.conflicts > 0
+            THEN format('SELECT conflict_id, key, blue, green, detail FROM bcmig.conflict JOIN bcmig.sync USING (sync_id) WHERE name = %L AND decision IS NULL; -- then bcmig_resolve_conflict(conflict_id, ''source'' or ''target'')', s.sync)
             WHEN s.state = 'waiting' THEN format('SELECT * FROM bcmig_check_environment(%L);',
                  (SELECT e.name FROM bcmig.sync y JOIN bcmig.environment e USING (environment_id) WHERE y.name = s.sync))
             ELSE format('CALL bcmig_wait_sync(%L, ''caught_up'');', s.sync) END
@@ -1329,6 +1372,7 @@ SELECT pg_extension_config_dump('bcmig.sync_batch', '');
 SELECT pg_extension_config_dump('bcmig.metric', '');
 SELECT pg_extension_config_dump('bcmig.quarantine', '');
 SELECT pg_extension_config_dump('bcmig.journal', '');
+SELECT pg_extension_config_dump('bcmig.conflict', '');
 SELECT pg_extension_config_dump('bcmig.request', '');
 SELECT pg_extension_config_dump('bcmig.schema_change', '');
 SELECT pg_extension_config_dump('bcmig.audit_log', '');
@@ -1354,6 +1398,7 @@ SELECT pg_extension_config_dump('bcmig.sync_table_table_id_seq', '');
 SELECT pg_extension_config_dump('bcmig.sync_batch_batch_id_seq', '');
 SELECT pg_extension_config_dump('bcmig.quarantine_quarantine_id_seq', '');
 SELECT pg_extension_config_dump('bcmig.journal_journal_id_seq', '');
+SELECT pg_extension_config_dump('bcmig.conflict_conflict_id_seq', '');
 SELECT pg_extension_config_dump('bcmig.request_request_id_seq', '');
 SELECT pg_extension_config_dump('bcmig.schema_change_change_id_seq', '');
 SELECT pg_extension_config_dump('bcmig.audit_log_audit_id_seq', '');

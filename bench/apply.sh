@@ -85,7 +85,7 @@ bench_apply()
 	blue -v rows="$BENCH_ROWS" -f "$here/gl_entry.sql" -c 'CREATE TABLE done (run int PRIMARY KEY)' -c 'CREATE PUBLICATION apply FOR TABLE gl, done' >/dev/null
 	blue -c 'ALTER SYSTEM SET autovacuum = off' -c 'SELECT pg_reload_conf()' >/dev/null
 	green -c 'ALTER SYSTEM SET autovacuum = off' -c "ALTER SYSTEM SET wal_retrieve_retry_interval = '100ms'" -c 'SELECT pg_reload_conf()' -c 'CREATE DATABASE logical' >/dev/null
-	pg_dump -h "$work" -p 5601 -U postgres -s -t gl -t done postgres | sed '/bcmig/d; /PUBLICATION/d' | logical >/dev/null
+	pg_dump -h "$work" -p 5601 -U postgres -s -t gl -t 'done' postgres | sed '/bcmig/d; /PUBLICATION/d' | logical >/dev/null
 	logical -c 'CREATE TABLE taken (run int PRIMARY KEY, seconds numeric)' \
 		-c "CREATE SUBSCRIPTION apply CONNECTION 'host=$work port=5601 user=postgres dbname=postgres' PUBLICATION apply" 2>/dev/null
 	green -c "SELECT bcmig_create_sync('apply', 'blue', '{\"workers\": 1}')" -c "SELECT bcmig_add_table('apply', 'gl')" -c "SELECT bcmig_start_sync('apply')" \

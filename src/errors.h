@@ -53,5 +53,7 @@
 #define ERRCODE_BM_FENCE_BLOCKED		BCMIG_ERRCODE('0', '2', '2')
 /* the journal cannot be armed, or a statement it cannot record */
 #define ERRCODE_BM_JOURNAL				BCMIG_ERRCODE('0', '2', '3')
+/* a row of blue meets an outside write on green; never leaves a worker */
+#define ERRCODE_BM_CONFLICT				BCMIG_ERRCODE('0', '2', '4')
 
 #endif							/* BCMIG_ERRORS_H */

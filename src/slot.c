@@ -271,6 +271,7 @@ bcmig_process_start(const char *name)
 	SetConfigOption("intervalstyle", "postgres", PGC_USERSET, PGC_S_OVERRIDE);
 	SetConfigOption("extra_float_digits", "3", PGC_USERSET, PGC_S_OVERRIDE);
 	SetConfigOption("bytea_output", "hex", PGC_USERSET, PGC_S_OVERRIDE);
+	SetConfigOption("timezone", "GMT", PGC_USERSET, PGC_S_OVERRIDE);
 
 	/* a wrapper may print a connection string, with its password, at DEBUG */
 	if (log_min_messages < INFO)

@@ -156,7 +156,7 @@ my $ids = q{SELECT string_agg(rule_id || name || query, ' ' ORDER BY rule_id) FR
 my $before = on_green($ids);
 
 # --- green alone ---
-on_green(q{
+green_behind($green, q{
 	UPDATE cronus.g_l_entry SET amount = amount + 1 WHERE entry_no = 3;
 	UPDATE cronus.detailed_cust_ledg_entry SET cust_ledger_entry_no = 99 WHERE entry_no = 2;
 	UPDATE cronus.item_ledger_entry SET open = 0 WHERE entry_no = 1;

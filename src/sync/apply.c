@@ -24,6 +24,11 @@
  * beyond 64 every other session's snapshots get slow.  Committing in between is
  * fine, the position moves last.
  *
+ * What was written is looked up in the journal of outside writes afterwards,
+ * with a newer snapshot: one that was not committed when the statement began
+ * may have held the row's lock until it was.  Rows that meet one are rolled
+ * back and go to conflict.c.
+ *
  * Statements run as the sync's owner, with session_replication_role = replica
  * (set by worker.c) and search_path pg_catalog.
  *
@@ -32,6 +37,7 @@
 #include "postgres.h"
 
 #include "apply.h"
+#include "conflict.h"
 #include "own_write.h"
 #include "quarantine.h"
 #include "write.h"
@@ -173,9 +179,9 @@ statement_text(const BcmigTableInfo *table, TupleDesc feed, TupleDesc target, St
 	{
 		identity = id(table->columns[table->identity_column].target);
 		appendStringInfo(&sql, "DELETE FROM %s g USING " BCMIG_OWN_ROWS_NAME " w WHERE w.bc_op = 'U' AND g.%s = w.%s"
-						 " AND w.%s::text <> '00000000-0000-0000-0000-000000000000' AND NOT (%s)",
+						 " AND w.%s::text <> '00000000-0000-0000-0000-000000000000' AND NOT (%s) RETURNING %s",
 						 table->target_name, identity, identity, identity,
-						 bcmig_key_condition(table));
+						 bcmig_key_condition(table), bcmig_green_key(table, target, "g"));
 		return sql.data;
 	}
 
@@ -471,9 +477,26 @@ constraints(bool deferred)
 
 /* ---- applying ---- */
 
+/* run STMT_RENAME; the keys of the rows it deleted, or NULL */
+static ArrayBuildState *
+rename_rows(const BcmigTableInfo *table, Tuplestorestate *rows, TupleDesc feed, uint64 *deleted, MemoryContext context)
+{
+	ArrayBuildState *keys = NULL;
+
+	*deleted = run_statement(table, rows, feed, STMT_RENAME);
+	for (uint64 i = 0; i < *deleted; i++)
+		keys = accumArrayResult(keys, CStringGetTextDatum(bcmig_get_text(i, 1)), false, TEXTOID, context);
+	return keys;
+}
+
 void
 bcmig_apply_whole(const BcmigTableInfo *table, BcmigSpool *spool, BcmigApplied *applied)
 {
+	MemoryContext caller = CurrentMemoryContext;
+	ArrayBuildState *renamed = NULL;
+	BcmigMet	met;
+	uint64		n;
+
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	register_rows(spool->store, spool->desc);
@@ -483,11 +506,18 @@ bcmig_apply_whole(const BcmigTableInfo *table, BcmigSpool *spool, BcmigApplied *
 	if (spool->upserts > 0)
 	{
 		if (needs_rename(table))
-			applied->deleted += run_statement(table, spool->store, spool->desc, STMT_RENAME);
+		{
+			renamed = rename_rows(table, spool->store, spool->desc, &n, caller);
+			applied->deleted += n;
+		}
 		applied->written += run_statement(table, spool->store, spool->desc, STMT_UPSERT);
 	}
 	constraints(false);
 	SPI_finish();
+	if (bcmig_journal_met(table, spool->store, spool->desc, renamed, &met))
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_CONFLICT),
+				 errmsg("rows of blue for %s meet outside writes", table->target_name)));
 	if (bcmig_mark_written != NULL)
 		bcmig_mark_written(table, spool->store, spool->desc);
 }
@@ -503,7 +533,7 @@ bcmig_is_row_error(const ErrorData *edata)
 		category == ERRCODE_TO_CATEGORY(ERRCODE_PROGRAM_LIMIT_EXCEEDED) ||
 		category == ERRCODE_TO_CATEGORY(ERRCODE_WITH_CHECK_OPTION_VIOLATION) ||
 		category == ERRCODE_TO_CATEGORY(ERRCODE_PLPGSQL_ERROR) ||
-		edata->sqlerrcode == ERRCODE_BM_INEXACT;
+		edata->sqlerrcode == ERRCODE_BM_INEXACT || edata->sqlerrcode == ERRCODE_BM_CONFLICT;
 }
 
 bool
@@ -535,6 +565,114 @@ typedef struct Batch
 } Batch;
 
 /*
+ * Write rows [from, to) of a batch.  met: whether they meet outside writes is
+ * looked up and left to the caller, who rolls back; NULL = of no interest.
+ */
+static uint64
+write_rows(const Batch *batch, int from, int to, BcmigMet *met)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	Tuplestorestate *store = tuplestore_begin_heap(false, false, work_mem);
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(batch->desc, &TTSOpsMinimalTuple);
+	bool		rename = batch->statement == STMT_RENAME;
+	ArrayBuildState *renamed = NULL;
+	uint64		processed;
+	bool		conflict = false;
+
+	for (int i = from; i < to; i++)
+	{
+		ExecStoreMinimalTuple(batch->rows[i], slot, false);
+		tuplestore_puttupleslot(store, slot);
+	}
+	ExecDropSingleTupleTableSlot(slot);
+
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	register_rows(store, batch->desc);
+	constraints(true);
+	if (rename)
+		renamed = rename_rows(batch->table, store, batch->desc, &processed, caller);
+	else
+		processed = run_statement(batch->table, store, batch->desc, batch->statement);
+	constraints(false);
+	SPI_finish();
+	if (met != NULL)
+		conflict = bcmig_journal_met(batch->table, rename ? NULL : store, batch->desc, renamed, met);
+	if (!conflict && bcmig_mark_written != NULL)
+		bcmig_mark_written(batch->table, store, batch->desc);
+	tuplestore_end(store);
+	return processed;
+}
+
+uint64
+bcmig_apply_row(const BcmigTableInfo *table, TupleDesc desc, MinimalTuple row, bool delete)
+{
+	Batch		batch = {0};
+
+	batch.table = table;
+	batch.desc = desc;
+	batch.statement = delete ? STMT_DELETE : STMT_UPSERT;
+	batch.rows = &row;
+	return write_rows(&batch, 0, 1, NULL);
+}
+
+static void apply_range(Batch *batch, int from, int to);
+
+/* room for n more subtransactions */
+static void
+make_room(Batch *batch, int n)
+{
+	if (batch->subxacts + n > MAX_SUBXACTS)
+	{
+		bcmig_end_transaction();
+		bcmig_start_transaction();
+		batch->subxacts = 0;
+	}
+	batch->subxacts += n;
+}
+
+/*
+ * Some of rows [from, to) meet outside writes and were rolled back: apply the
+ * others, then decide those one by one.  A renamed row whose old key was
+ * written to leaves that alone: a sweep finds it, and that it is gone on blue.
+ */
+static void
+apply_apart(Batch *batch, int from, int to, const BcmigMet *met)
+{
+	MinimalTuple *hits = palloc(sizeof(MinimalTuple) * (to - from));
+	int			nhits = 0;
+	int			clean = from;
+
+	if (batch->statement == STMT_RENAME)
+	{
+		if (to - from > 1)
+		{
+			int			middle = from + (to - from) / 2;
+
+			apply_range(batch, from, middle);
+			apply_range(batch, middle, to);
+		}
+		return;
+	}
+	for (int i = from; i < to; i++)
+	{
+		if (bms_is_member(i - from, met->rows))
+			hits[nhits++] = batch->rows[i];
+		else
+			batch->rows[clean++] = batch->rows[i];
+	}
+	if (clean > from)
+		apply_range(batch, from, clean);
+	for (int i = 0; i < nhits; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		make_room(batch, BCMIG_CONFLICT_SUBXACTS);
+		bcmig_meet_conflict(batch->table, batch->desc, hits[i], batch->statement == STMT_DELETE, batch->applied);
+	}
+	pfree(hits);
+}
+
+/*
  * Apply rows [from, to) in a subtransaction; halve on failure.  Leaves the
  * batch's memory context current.
  */
@@ -545,44 +683,23 @@ apply_range(Batch *batch, int from, int to)
 	ResourceOwner oldowner;
 	ErrorData  *volatile edata = NULL;
 	volatile uint64 processed = 0;
+	BcmigMet	met = {0};
 
 	CHECK_FOR_INTERRUPTS();
 	if (batch->applied->stopped)
 		return;
-	if (batch->subxacts >= MAX_SUBXACTS)
-	{
-		bcmig_end_transaction();
-		bcmig_start_transaction();
-		batch->subxacts = 0;
-	}
-	batch->subxacts++;
+	make_room(batch, 1);
 	oldowner = CurrentResourceOwner;
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(oldcontext);
 	PG_TRY();
 	{
-		Tuplestorestate *store = tuplestore_begin_heap(false, false, work_mem);
-		TupleTableSlot *slot = MakeSingleTupleTableSlot(batch->desc, &TTSOpsMinimalTuple);
-
-		for (int i = from; i < to; i++)
-		{
-			ExecStoreMinimalTuple(batch->rows[i], slot, false);
-			tuplestore_puttupleslot(store, slot);
-		}
-		ExecDropSingleTupleTableSlot(slot);
-
-		if (SPI_connect() != SPI_OK_CONNECT)
-			elog(ERROR, "SPI_connect failed");
-		register_rows(store, batch->desc);
-		constraints(true);
-		processed = run_statement(batch->table, store, batch->desc, batch->statement);
-		constraints(false);
-		SPI_finish();
-		if (bcmig_mark_written != NULL)
-			bcmig_mark_written(batch->table, store, batch->desc);
-		tuplestore_end(store);
-
-		ReleaseCurrentSubTransaction();
+		/* the first copy's rows: nobody else has written there */
+		processed = write_rows(batch, from, to, batch->statement == STMT_INSERT ? NULL : &met);
+		if (met.any)
+			RollbackAndReleaseCurrentSubTransaction();
+		else
+			ReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(oldcontext);
 		CurrentResourceOwner = oldowner;
 	}
@@ -597,6 +714,11 @@ apply_range(Batch *batch, int from, int to)
 	}
 	PG_END_TRY();
 
+	if (edata == NULL && met.any)
+	{
+		apply_apart(batch, from, to, &met);
+		return;
+	}
 	if (edata == NULL)
 	{
 		if (batch->statement == STMT_DELETE || batch->statement == STMT_RENAME)

@@ -40,6 +40,10 @@ extern void bcmig_apply_batches(const BcmigTableInfo *table, BcmigSpool *spool,
 /* how many refused rows of one reading suspend the table */
 extern int64 bcmig_most_refused(const BcmigTableInfo *table);
 
+/* one row, in the caller's transaction, whatever the journal says; how many were changed */
+extern uint64 bcmig_apply_row(const BcmigTableInfo *table, TupleDesc desc, MinimalTuple row,
+							  bool delete);
+
 /*
  * Told of the rows of a spool that a transaction writes, in that transaction;
  * NULL, or set by the room above (src/check) for all processes.

@@ -17,6 +17,7 @@
 #include "postgres.h"
 
 #include "configure.h"
+#include "conflict.h"
 
 #include "al_metadata.h"
 #include "applier_lock.h"
@@ -147,6 +148,14 @@ bcmig_lock_grants(void)
 					   ShareUpdateExclusiveLock);
 }
 
+static bool
+has_key(Jsonb *options, const char *name)
+{
+	JsonbValue	buf;
+
+	return getKeyJsonValueFromContainer(&options->root, name, strlen(name), &buf) != NULL;
+}
+
 /*
  * Roles named in the options of a sync.  In a catalogue scope.  Whoever writes
  * behind the fence must not be the one user expressions run as in our processes.
@@ -239,17 +248,20 @@ Datum
 bcmig_alter_sync(PG_FUNCTION_ARGS)
 {
 	BcmigSync  *sync = bcmig_load_sync(bcmig_arg_text(fcinfo, 0, "sync"));
-	Jsonb	   *options = bcmig_arg_options(fcinfo, 1);
+	Jsonb	   *change = bcmig_arg_options(fcinfo, 1);
+	Jsonb	   *options;
 	BcmigCatalogScope scope;
 
 	bcmig_catalog_begin(&scope);
-	bcmig_audit("command", sync->name, NULL, "bcmig_alter_sync", options_text(options));
-	options = bcmig_options_merge(sync->options, options, "sync");
+	bcmig_audit("command", sync->name, NULL, "bcmig_alter_sync", options_text(change));
+	options = bcmig_options_merge(sync->options, change, "sync");
 	check_roles(options, sync->owner);
 	bcmig_sql("UPDATE bcmig.sync SET options = $2 WHERE sync_id = $1",
 			  "ij", sync->sync_id, options_text(options));
 	bcmig_config_changed();
 	bcmig_catalog_end(&scope);
+	if (has_key(change, "conflict"))
+		bcmig_require_policy(sync, 0);
 	PG_RETURN_VOID();
 }
 
@@ -550,6 +562,7 @@ bcmig_add_table(PG_FUNCTION_ARGS)
 {
 	BcmigNewTable new = {0};
 	char	   *target = bcmig_arg_optional_text(fcinfo, 2);
+	int			table_id;
 
 	new.sync = bcmig_load_sync(bcmig_arg_text(fcinfo, 0, "sync"));
 	new.source_table = bcmig_arg_text(fcinfo, 1, "source_table");
@@ -559,16 +572,11 @@ bcmig_add_table(PG_FUNCTION_ARGS)
 	bcmig_find_target(&new, target);
 	bcmig_describe_source(&new);
 	bcmig_choose_columns(&new);
-	bcmig_make_table(bcmig_add_described(&new));
+	table_id = bcmig_add_described(&new);
+	bcmig_make_table(table_id);
+	if (has_key(new.options, "conflict"))
+		bcmig_require_policy(new.sync, table_id);
 	PG_RETURN_TEXT_P(cstring_to_text(quote_qualified_identifier(new.target_schema, new.target_table)));
-}
-
-static bool
-has_key(Jsonb *options, const char *name)
-{
-	JsonbValue	buf;
-
-	return getKeyJsonValueFromContainer(&options->root, name, strlen(name), &buf) != NULL;
 }
 
 /*
@@ -651,6 +659,8 @@ bcmig_alter_table(PG_FUNCTION_ARGS)
 	bcmig_audit("command", sync->name, target, "bcmig_alter_table", options_text(change));
 	bcmig_config_changed();
 	bcmig_catalog_end(&scope);
+	if (has_key(change, "conflict") || has_key(change, "conflict_function"))
+		bcmig_require_policy(sync, table_id);
 	if (has_key(change, "compression"))
 		bcmig_compress_target(table_id);
 	PG_RETURN_VOID();

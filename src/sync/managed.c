@@ -196,7 +196,7 @@ load_requests(Config *c)
 		BcmigJobKind kind;
 	}			kinds[] = {
 		{"window", BCMIG_JOB_WINDOW}, {"sweep", BCMIG_JOB_SWEEP}, {"retry", BCMIG_JOB_RETRY},
-		{"repair", BCMIG_JOB_REPAIR}
+		{"repair", BCMIG_JOB_REPAIR}, {"resolve", BCMIG_JOB_RESOLVE}
 	};
 
 	bcmig_sql("SELECT request_id, table_id, kind FROM bcmig.request WHERE table_id IS NOT NULL ORDER BY 1", "");

@@ -12,6 +12,7 @@
 #include "postgres.h"
 
 #include "configure.h"
+#include "conflict.h"
 
 #include <sys/statvfs.h>
 
@@ -64,12 +65,14 @@ enum TableCheck
 	TARGET_TABLES,
 	TARGET_RIGHTS,
 	TARGET_EMPTY,
+	CONFLICT_POLICY,
 	N_TABLE_CHECKS
 };
 
 static const char *const table_check_names[N_TABLE_CHECKS] = {
 	"source tables", "source grants", "source columns", "source keys",
-	"tracking", "target tables", "target rights", "target empty"
+	"tracking", "target tables", "target rights", "target empty",
+	"conflict policy"
 };
 
 typedef struct TableChecks
@@ -412,6 +415,8 @@ bcmig_preflight_checks(const BcmigSync *sync)
 	TableChecks tables = {0};
 	bool		answered;
 	ErrorData  *error;
+	char	   *problem;
+	char	   *fix;
 	ListCell   *lc;
 
 	checks = check_workers(checks, sync);
@@ -440,6 +445,9 @@ bcmig_preflight_checks(const BcmigSync *sync)
 		if (t->blue != NULL)
 			check_source(&tables, t);
 		check_target(&tables, t, sync);
+		problem = bcmig_policy_problem(t->info->table_id, &fix);
+		if (problem != NULL)
+			table_check(&tables, CONFLICT_POLICY, "fail", t, problem, fix);
 	}
 	/* what no table fails is one row */
 	for (int i = 0; i < N_TABLE_CHECKS; i++)

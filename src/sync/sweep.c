@@ -9,7 +9,8 @@
  * it is gone then: a row inserted meanwhile is simply written.
  *
  * Compare (tables without a version column, and heaps): under the applier lock
- * the whole table is read and green made equal in one transaction.
+ * the whole table is read and green made equal in one transaction, or in batches
+ * when green refuses a row or rows meet outside writes.
  *
  * A complete run stores the position it covers: the horizon of a poll before
  * it began.  A crash in between starts it over, which does no harm.
@@ -20,6 +21,8 @@
 
 #include <math.h>
 
+#include "conflict.h"
+#include "quarantine.h"
 #include "worker.h"
 
 #include "access/xact.h"
@@ -29,6 +32,7 @@
 #include "own_write.h"
 #include "slot.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
@@ -182,6 +186,7 @@ key_sweep(BcmigWork *work, const BcmigStored *stored, const BcmigReading *readin
 
 	bcmig_start_transaction();
 	keys = candidates(work, spool, &n);
+	n = bcmig_without_outside_rows(work->table, n, keys);
 	if (!stored->delete_confirmed)
 		reason = bcmig_breaker(work, n, spool->upserts == 0);
 	bcmig_spool_end(spool);
@@ -267,30 +272,81 @@ compare_heap(BcmigWork *work, BcmigSpool *spool, BcmigApplied *applied, bool con
 	SPI_finish();
 }
 
-/* the same where there is a key */
+/*
+ * Where there is a key, green's rows that blue does not have are deletes as a
+ * feed would send them: D rows are added to the spool.  In a transaction.
+ */
 static void
-compare_keyed(BcmigWork *work, BcmigSpool *spool, BcmigApplied *applied, bool confirmed,
-			  char **reason)
+add_deletes(BcmigWork *work, BcmigSpool *spool, bool confirmed, char **reason)
 {
 	BcmigTableInfo *table = work->table;
-	char	   *gone = psprintf("FROM %s g WHERE NOT EXISTS (SELECT FROM bcmig_rows w WHERE %s)",
-								table->target_name, bcmig_key_condition(table));
-	int64		deletes = count_query(psprintf("SELECT count(*) %s", gone), spool);
+	TupleDesc	desc = spool->desc;
+	Datum	   *values = palloc0(sizeof(Datum) * desc->natts);
+	bool	   *nulls = palloc(sizeof(bool) * desc->natts);
+	int			n;
+	char	  **keys = candidates(work, spool, &n);
 
+	n = bcmig_without_outside_rows(table, n, keys);
 	if (!confirmed)
-		*reason = bcmig_breaker(work, deletes, spool->upserts == 0);
+		*reason = bcmig_breaker(work, n, spool->upserts == 0);
 	if (*reason != NULL)
 		return;
-	if (deletes > 0)
+	memset(nulls, true, sizeof(bool) * desc->natts);
+	values[FEED_OP] = CStringGetTextDatum("D");
+	nulls[FEED_OP] = false;
+	for (int i = 0; i < n; i++)
 	{
-		if (SPI_connect() != SPI_OK_CONNECT)
-			elog(ERROR, "SPI_connect failed");
-		bcmig_own_write(bcmig_target_relid(table));
-		applied->deleted += bcmig_query_spool(spool, psprintf("DELETE %s", gone));
-		bcmig_own_write_end();
-		SPI_finish();
+		CHECK_FOR_INTERRUPTS();
+		for (int k = 0; k < table->nkeys; k++)
+		{
+			int			att = FEED_COLUMNS + table->keys[k];
+			Oid			input;
+			Oid			param;
+
+			getTypeInputInfo(TupleDescAttr(desc, att)->atttypid, &input, &param);
+			values[att] = OidInputFunctionCall(input, keys[(Size) i * table->nkeys + k], param,
+											   TupleDescAttr(desc, att)->atttypmod);
+			nulls[att] = false;
+		}
+		tuplestore_putvalues(spool->store, desc, values, nulls);
+		spool->deletes++;
 	}
-	bcmig_apply_whole(table, spool, applied);
+}
+
+typedef struct CompareEnd
+{
+	const BcmigStored *stored;
+	const BcmigReading *reading;
+	TimestampTz started;
+	bool		first;			/* complete compare of the table */
+	bool		suspended;
+} CompareEnd;
+
+static void
+compare_last_step(BcmigWork *work, BcmigSpool *spool, BcmigApplied *applied, void *arg)
+{
+	BcmigTableInfo *table = work->table;
+	CompareEnd *end = arg;
+	BcmigCatalogScope scope;
+	char	   *reason;
+
+	if (applied->written + applied->deleted + applied->quarantined > 0)
+		bcmig_log_batch(work, "compare", end->started, "Completed", spool->upserts, applied,
+						NULL, NULL, NULL);
+	bcmig_quarantine_settle(table, spool, end->started);
+	store_swept(work, end->reading);
+	bcmig_catalog_begin(&scope);
+	end->first = bcmig_sql("UPDATE bcmig.table_state SET state = 'streaming', reason = NULL, since = clock_timestamp() "
+						   "WHERE table_id = $1 AND state IN ('catching_up', 'resync')", "i", table->table_id) > 0;
+	bcmig_sql("UPDATE bcmig.table_state SET position = $2, rows_applied = rows_applied + $3, rows_deleted = rows_deleted + $4 WHERE table_id = $1",
+			  "iIII", table->table_id, end->reading->horizon, applied->written, applied->deleted);
+	if (end->first)
+		bcmig_audit("state", table->sync_name, table->target_name, "streaming", NULL);
+	bcmig_catalog_end(&scope);
+	reason = bcmig_ladder(table, end->started, applied);
+	end->suspended = reason != NULL;
+	if (reason != NULL)
+		bcmig_state_suspend(table, reason, bcmig_state_name(end->first ? BCMIG_STREAMING : end->stored->state));
 }
 
 static bool
@@ -299,11 +355,12 @@ compare(BcmigWork *work, const BcmigStored *stored, const BcmigReading *reading)
 	BcmigTableInfo *table = work->table;
 	BcmigSpool *spool;
 	BcmigApplied applied = {0};
-	TimestampTz started = GetCurrentTimestamp();
-	BcmigCatalogScope scope;
+	CompareEnd	end = {0};
 	char	   *reason = NULL;
-	bool		first;
 
+	end.stored = stored;
+	end.reading = reading;
+	end.started = GetCurrentTimestamp();
 	bcmig_start_transaction();
 	spool = bcmig_spool_create();
 	bcmig_read(work, work->dialect->chunk(table, (Datum) 0, (Datum) 0), 0, &spool->receiver);
@@ -312,7 +369,7 @@ compare(BcmigWork *work, const BcmigStored *stored, const BcmigReading *reading)
 
 	bcmig_start_transaction();
 	if (table->nkeys > 0)
-		compare_keyed(work, spool, &applied, stored->delete_confirmed, &reason);
+		add_deletes(work, spool, stored->delete_confirmed, &reason);
 	else
 		compare_heap(work, spool, &applied, stored->delete_confirmed, &reason);
 	if (reason != NULL)
@@ -320,24 +377,18 @@ compare(BcmigWork *work, const BcmigStored *stored, const BcmigReading *reading)
 		bcmig_spool_end(spool);
 		return suspend(work, reason, stored->state);
 	}
-	if (applied.written + applied.deleted > 0)
-		bcmig_log_batch(work, "compare", started, "Completed", spool->upserts, &applied,
-						NULL, NULL, NULL);
-	store_swept(work, reading);
-	bcmig_catalog_begin(&scope);
-	first = bcmig_sql("UPDATE bcmig.table_state SET state = 'streaming', reason = NULL, since = clock_timestamp() "
-					  "WHERE table_id = $1 AND state IN ('catching_up', 'resync')", "i", table->table_id) > 0;
-	bcmig_sql("UPDATE bcmig.table_state SET position = $2, rows_applied = rows_applied + $3, rows_deleted = rows_deleted + $4 WHERE table_id = $1",
-			  "iIII", table->table_id, reading->horizon, applied.written, applied.deleted);
-	if (first)
-		bcmig_audit("state", table->sync_name, table->target_name, "streaming", NULL);
-	bcmig_catalog_end(&scope);
+	if (table->nkeys == 0)
+		compare_last_step(work, spool, &applied, &end);
 	bcmig_end_transaction();
+	if (table->nkeys > 0)
+		(void) bcmig_apply_spool(work, spool, &applied, PG_INT64_MAX, false, compare_last_step, &end);
 	bcmig_spool_end(spool);
 	bcmig_count_rows(work, &applied, 0);
-	if (first)
+	if (end.suspended)
+		bcmig_publish_state(table->table_id, BCMIG_SUSPENDED);
+	else if (end.first)
 		bcmig_publish_state(table->table_id, BCMIG_STREAMING);
-	publish_sweep(work, reading->horizon, reading->poll, started, true);
+	publish_sweep(work, reading->horizon, reading->poll, end.started, true);
 	return true;
 }
 

@@ -34,6 +34,13 @@
 #define RETRY_KEYS			2000	/* keys in one re-read: more than max_errors lets stand, since rows that
 								 * swapped a unique value can only be applied together */
 
+/* the most rows of a window that is applied as one transaction */
+static int64
+whole_rows(const BcmigWork *work)
+{
+	return (int64) work->table->batch_rows * WHOLE_BATCHES;
+}
+
 /*
  * What blue must still have after a restart for this window not to have been
  * lost there: [{"x": [trace, ...]}, {"k": key, "v": version}, ...], the keys
@@ -154,13 +161,6 @@ move_position(BcmigWork *work, BcmigSpool *spool, const BcmigStored *stored,
 	}
 }
 
-/* rows a window of this table may have and still be applied as a whole, or in a group */
-static int64
-most_rows(const BcmigTableInfo *table)
-{
-	return (int64) table->batch_rows * WHOLE_BATCHES;
-}
-
 static void
 publish_window(BcmigWork *work, int64 rows, const BcmigReading *reading, const BcmigApplied *applied)
 {
@@ -178,7 +178,7 @@ publish_window(BcmigWork *work, int64 rows, const BcmigReading *reading, const B
 		live->not_before = 0;
 		live->unique_retries = 0;
 		live->windows++;
-		live->bulk = rows > most_rows(work->table);
+		live->bulk = rows > whole_rows(work);
 		live->rows_applied += applied->written;
 		live->rows_deleted += applied->deleted;
 		if (applied->written + applied->deleted > 0)
@@ -215,23 +215,15 @@ next_window_may_mend(BcmigWork *work, const ErrorData *edata)
 	return may;
 }
 
-/*
- * Apply a spool: as one transaction where it is small enough and nothing is
- * wrong with it, else in batches.  "last" runs in the transaction that ends it.
- * window: not a re-read of keys; such a one stops when too many rows are
- * refused, and returns false when the next one shall try again.
- */
-typedef void (*LastStep) (BcmigWork *work, BcmigSpool *spool, BcmigApplied *applied, void *arg);
-
-static bool
-apply_spool(BcmigWork *work, BcmigSpool *spool, BcmigApplied *applied,
-			bool window, LastStep last, void *arg)
+bool
+bcmig_apply_spool(BcmigWork *work, BcmigSpool *spool, BcmigApplied *applied, int64 most_whole,
+				  bool window, BcmigLastStep last, void *arg)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	int64		rows = spool->upserts + spool->deletes;
 	volatile bool done = false;
 
-	if (rows <= most_rows(work->table))
+	if (rows <= most_whole)
 	{
 		ErrorData  *volatile edata = NULL;
 
@@ -371,7 +363,7 @@ read_window(Window *w, bool bounded)
 	w->end.stored = &w->stored;
 	w->end.reading = &w->reading;
 	w->spool = bcmig_spool_create();
-	w->spool->receiver.most = bounded ? most_rows(table) + 1 : 0;
+	w->spool->receiver.most = bounded ? whole_rows(w->work) + 1 : 0;
 	bcmig_debug_point("window_before_read");
 	bcmig_read(w->work, w->work->dialect->window(table, w->stored.position, w->stored.seen), 0,
 			   &w->spool->receiver);
@@ -475,7 +467,7 @@ apply_group(Window *windows, int n)
 			writes++;
 		}
 	}
-	if (writes < 2 || rows > most_rows(windows[0].work->table))
+	if (writes < 2 || rows > whole_rows(windows[0].work))
 		return false;
 
 	PG_TRY();
@@ -589,11 +581,11 @@ bcmig_run_windows(BcmigWork **works, int n, bool aside)
 			blame(w);
 			if (!done)
 			{
-				bool		big = !aside && w->spool->upserts + w->spool->deletes > most_rows(w->work->table);
+				bool		big = !aside && w->spool->upserts + w->spool->deletes > whole_rows(w->work);
 
 				if (big)
 					take_aside(true);
-				done = apply_spool(w->work, w->spool, &w->applied, true, window_last_step, &w->end);
+				done = bcmig_apply_spool(w->work, w->spool, &w->applied, whole_rows(w->work), true, window_last_step, &w->end);
 				if (big)
 					take_aside(false);
 			}
@@ -654,7 +646,7 @@ bcmig_reread_keys(BcmigWork *work, const char *kind, int n, char **keys,
 	bcmig_read(work, work->dialect->rows_by_key(work->table, n, keys), 0, &spool->receiver);
 	bcmig_end_transaction();
 	bcmig_check_same_blue(&reading, &spool->receiver.signs);
-	(void) apply_spool(work, spool, &done, false, reread_last_step, &end);
+	(void) bcmig_apply_spool(work, spool, &done, whole_rows(work), false, reread_last_step, &end);
 	bcmig_spool_end(spool);
 	bcmig_applier_unlock(work, ExclusiveLock);
 	applied->written += done.written;

@@ -326,6 +326,9 @@ run_job(BcmigJob *job)
 			case BCMIG_JOB_RETRY:
 				bcmig_run_retry(works[0]);
 				break;
+			case BCMIG_JOB_RESOLVE:
+				bcmig_run_resolve(works[0]);
+				break;
 			case BCMIG_JOB_CHECK:
 				bcmig_check_room->check(works[0]);
 				break;
@@ -473,7 +476,8 @@ record_failure(const BcmigJob *job, const ErrorData *edata, bool from_blue)
 		if (!passing && job->kind != BCMIG_JOB_MAKE)
 			bcmig_log_batch(&work, job->kind == BCMIG_JOB_COPY ? "copy" :
 							job->kind == BCMIG_JOB_SWEEP ? "sweep" :
-							job->kind == BCMIG_JOB_RETRY ? "retry" : "window",
+							job->kind == BCMIG_JOB_RETRY ? "retry" :
+							job->kind == BCMIG_JOB_RESOLVE ? "resolve" : "window",
 							GetCurrentTimestamp(), "Failed", 0, NULL, NULL, NULL, message);
 		suspend = vanished || (!passing && failures > table->max_retries + (doubtful ? DOUBT_RETRIES : 0));
 		if (suspend && bcmig_state_load(job->table_id, &stored) && stored.state != BCMIG_SUSPENDED)

@@ -96,6 +96,20 @@ extern void bcmig_reread_keys(BcmigWork *work, const char *kind, int n, char **k
 							  BcmigApplied *applied);
 extern void bcmig_run_retry(BcmigWork *work);
 
+/*
+ * Apply a spool: as one transaction where it has not more than most_whole rows
+ * and nothing is wrong with it, else in batches.  "last" runs in the
+ * transaction that ends it.  window: not a re-read of keys nor a compare; such a
+ * one stops when too many rows are refused, and returns false when the next one
+ * shall try again.
+ */
+typedef void (*BcmigLastStep) (BcmigWork *work, BcmigSpool *spool, BcmigApplied *applied, void *arg);
+extern bool bcmig_apply_spool(BcmigWork *work, BcmigSpool *spool, BcmigApplied *applied, int64 most_whole,
+							  bool window, BcmigLastStep last, void *arg);
+
+/* resolve.c */
+extern void bcmig_run_resolve(BcmigWork *work);
+
 /* re-read the rows a unique key has refused: what stood in their way may be gone */
 extern void bcmig_retry_unique(BcmigWork *work);
 
