@@ -1267,7 +1267,7 @@ SELECT 'lag' AS name, y.name AS sync, NULL AS target, 'warning' AS severity, y.l
 UNION ALL
 SELECT 'lag_unknown', y.name, NULL, 'warning', NULL, y.max_latency::text, 'Nothing proves how far green is: a table does not stream, or blue''s clock has not been read.',
        format('SELECT * FROM bcmig.table_status WHERE sync = %L AND state <> ''streaming'';', y.name), 3
-  FROM y WHERE y.state = 'streaming' AND y.lag IS NULL
+  FROM y WHERE y.state IN ('streaming', 'failed') AND y.lag IS NULL
 UNION ALL
 SELECT 'blue_unreachable', y.name, NULL, 'critical', NULL, NULL, 'Blue does not answer: ' || coalesce(y.last_error, 'no reason given') || '.',
        format('SELECT * FROM bcmig_check_environment(%L);', y.environment), 3
@@ -1280,9 +1280,15 @@ UNION ALL
 SELECT 'table_suspended', t.name, t.target, 'critical', NULL, NULL, t.reason, format('SELECT bcmig_resume_table(%L, %L);', t.name, t.target), 1
   FROM t WHERE t.state = 'suspended'
 UNION ALL
-SELECT 'quarantine', t.name, t.target, 'warning', q.n::text, '0', q.n || ' rows were refused, the first: ' || q.message,
+SELECT 'quarantine', t.name, t.target, 'warning', q.n::text, '0', q.n || ' rows were refused, the first: ' || left(f.message, 500),
        format('SELECT bcmig_retry_quarantine(%L);', t.name), 1
-  FROM (SELECT table_id, count(*) AS n, left((array_agg(message ORDER BY quarantine_id))[1], 500) AS message FROM bcmig.quarantine GROUP BY 1) q JOIN t USING (table_id)
+  FROM (SELECT table_id, count(*) AS n, min(quarantine_id) AS first FROM bcmig.quarantine GROUP BY 1) q
+  JOIN t USING (table_id)
+  JOIN bcmig.quarantine f ON f.quarantine_id = q.first
+UNION ALL
+SELECT 'conflict', t.name, t.target, 'warning', c.n::text, '0', c.n || ' rows were changed on blue and by an outside write, and wait for a decision.',
+       format('SELECT bcmig_resolve_conflict(%s, ''source''); -- or target', c.first), 1
+  FROM (SELECT table_id, count(*) AS n, min(conflict_id) AS first FROM bcmig.conflict WHERE decision IS NULL GROUP BY 1) c JOIN t USING (table_id)
 UNION ALL
 SELECT 'validation', y.name, NULL, CASE v.verdict WHEN 'different' THEN 'critical' ELSE 'warning' END, v.verdict, 'ok', format('Run %s (%s) was %s.', v.run_id, v.mode, v.verdict),
        format('SELECT * FROM bcmig.validation_summary WHERE run_id = %s AND verdict <> ''ok'';', v.run_id), 1

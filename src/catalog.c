@@ -19,12 +19,16 @@
 #include "access/htup_details.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_extension.h"
 #include "catalog/pg_index.h"
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_type.h"
+#include "commands/extension.h"
 #include "common/hashfn.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "storage/ipc.h"
+#include "storage/lock.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -49,6 +53,31 @@ typedef struct CachedStatement
 
 static CachedStatement statements[PLAN_CACHE_SIZE];
 
+/*
+ * DROP EXTENSION locks the extension, then its tables in an order of its own.
+ * Our processes therefore take the extension first as well: they wait there, or
+ * are waited for, and neither side meets the other halfway.  Dropped meanwhile:
+ * there is nothing left to do.
+ */
+static void
+lock_extension(void)
+{
+	static Oid	extension = InvalidOid;
+	LOCKTAG		tag;
+
+	if (!OidIsValid(extension))
+		extension = get_extension_oid("bcmig", true);
+	if (!OidIsValid(extension))
+		return;
+	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, ExtensionRelationId, extension, 0);
+	if (LockAcquire(&tag, AccessShareLock, false, true) != LOCKACQUIRE_NOT_AVAIL)
+		return;
+	(void) LockAcquire(&tag, AccessShareLock, false, false);
+	AcceptInvalidationMessages();
+	if (get_extension_name(extension) == NULL)
+		proc_exit(0);
+}
+
 void
 bcmig_start_transaction(void)
 {
@@ -56,6 +85,8 @@ bcmig_start_transaction(void)
 
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
+	if (bcmig_own_process)
+		lock_extension();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	MemoryContextSwitchTo(caller);
 }

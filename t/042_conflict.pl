@@ -24,7 +24,7 @@ sub refused
 # one table a policy, the same rows in each
 my @policies = qw(source_wins target_wins latest_wins manual function);
 my $columns = 'k varchar(20) PRIMARY KEY, v text, "$systemModifiedAt" timestamp(3), "timestamp" bigint NOT NULL DEFAULT 0';
-my @keys = qw(uu uu_same uu_green ud du dd iu uu_rename far1 far2);
+my @keys = qw(uu uu_same uu_green uu_unset ud du dd iu uu_rename far1 far2);
 foreach my $p (@policies)
 {
 	on_blue(qq{CREATE TABLE $p ($columns); INSERT INTO $p SELECT k, 'base', '2026-01-01' FROM unnest(ARRAY['} . join("','", @keys) . q{']) k});
@@ -92,12 +92,13 @@ foreach my $p (@policies)
 		UPDATE $p SET v = 'green', "\$systemModifiedAt" = '2026-01-02' WHERE k IN ('uu', 'du', 'iu');
 		UPDATE $p SET v = 'same', "\$systemModifiedAt" = '2026-01-03' WHERE k = 'uu_same';
 		UPDATE $p SET v = 'green', "\$systemModifiedAt" = '2026-01-09' WHERE k = 'uu_green';
+		UPDATE $p SET v = 'green' WHERE k = 'uu_unset';
 		DELETE FROM $p WHERE k IN ('ud', 'dd');
 		INSERT INTO $p (k, v, "\$systemModifiedAt") VALUES ('ii', 'green', '2026-01-02'), ('ii_same', 'same', '2026-01-02'), ('ui', 'green', '2026-01-02'), ('di', 'green', '2026-01-02'), ('id', 'green', '2026-01-02');
 		DELETE FROM $p WHERE k = 'id';
 		UPDATE $p SET k = 'renamed' WHERE k = 'uu_rename'});
 	on_blue(qq{BEGIN;
-		UPDATE $p SET v = 'blue', "\$systemModifiedAt" = '2026-01-03' WHERE k IN ('uu', 'uu_green', 'ud', 'uu_rename');
+		UPDATE $p SET v = 'blue', "\$systemModifiedAt" = '2026-01-03' WHERE k IN ('uu', 'uu_green', 'uu_unset', 'ud', 'uu_rename');
 		UPDATE $p SET v = 'same', "\$systemModifiedAt" = '2026-01-03' WHERE k = 'uu_same';
 		DELETE FROM $p WHERE k IN ('du', 'dd', 'iu');
 		INSERT INTO $p VALUES ('ii', 'blue', '2026-01-03'), ('ui', 'early', '2026-01-03'), ('di', 'blue', '2026-01-03'), ('id', 'blue', '2026-01-03'), ('iu', 'blue', '2026-01-03'), ('ii_same', 'same', '2026-01-02'),
@@ -118,6 +119,8 @@ my %expected = (
 	#					source_wins									target_wins									latest_wins									manual									function
 	uu		=> [ 'blue|update/update/source|overwritten',	'green|update/update/target|unsettled',	'blue|update/update/source|overwritten',	'green|update/update/waits|unsettled',	'base+blue+green|update/update/row|unsettled' ],
 	uu_green => [ 'blue|update/update/source|overwritten',	'green|update/update/target|unsettled',	'green|update/update/target|unsettled',		'green|update/update/waits|unsettled',	'base+blue+green|update/update/row|unsettled' ],
+	# an outside write that left $systemModifiedAt alone: the time of its entry counts
+	uu_unset => [ 'blue|update/update/source|overwritten',	'green|update/update/target|unsettled',	'green|update/update/target|unsettled',		'green|update/update/waits|unsettled',	'base+blue+green|update/update/row|unsettled' ],
 	uu_same	=> [ ('same|none|equal') x 5 ],
 	ud		=> [ 'blue|update/delete/source|overwritten',	'gone|update/delete/target|unsettled',	'gone|update/delete/target|unsettled',		'gone|update/delete/waits|unsettled',	'base+blue+none|update/delete/row|unsettled' ],
 	du		=> [ 'gone|delete/update/source|overwritten',	'green|delete/update/target|unsettled',	'green|delete/update/waits|unsettled',		'green|delete/update/waits|unsettled',	'base+none+green|delete/update/row|unsettled' ],

@@ -753,7 +753,7 @@ bcmig_meet_conflict(const BcmigTableInfo *table, TupleDesc desc, MinimalTuple ro
 		record(&c);
 		if (c.outcome == APPLIED || c.outcome == SOURCE || c.outcome == ROW)
 		{
-			if (delete)
+			if (delete && c.outcome != ROW)
 				applied->deleted += c.changed;
 			else
 				applied->written += c.changed;

@@ -115,7 +115,7 @@ bcmig_green_is_later(const BcmigTableInfo *table, const BcmigSide *old, const Bc
 
 	for (int i = 0; i < table->ncolumns; i++)
 	{
-		if (strcmp(table->columns[i].source, MODIFIED_AT) == 0)
+		if (table->columns[i].part == 0 && strcmp(table->columns[i].source, MODIFIED_AT) == 0)
 			column = &table->columns[i];
 	}
 	if (column == NULL || !blue->exists)
