@@ -57,6 +57,7 @@ INSERT INTO bcmig.option (name, scope, kind, unit, default_value, min_value, max
  ('row_filter',         '{table}',      'text',     NULL,   NULL,   NULL, NULL,   NULL, 'SQL expression over the source row, columns as blue spells them: rows for which it is not true are not on green.'),
  ('priority',           '{table}',      'integer',  NULL,   '5',      1, 9,       NULL, 'Order in which tables get workers: 1 first.'),
  ('parallel',           '{sync,table}', 'integer',  'processes', 'auto', 1, 64,   '{auto}', 'Most workers that copy or validate one table at a time; auto = all of the pool copy, two validate.'),
+ ('compression',        '{sync,table}', 'enum',     NULL,   'auto', NULL, NULL,   '{auto,lz4,pglz}', 'How long values are compressed on green; auto = as default_toast_compression says. Of a sync: for tables made from then on; of a table: at once, but what is stored stays as it is until it is written again.'),
  ('enabled',            '{table}',      'boolean',  NULL,   'true', NULL, NULL,   NULL, 'false leaves the table out of copying and streaming; its rows stay.'),
  ('on_schema_change',   '{sync,table}', 'enum',     NULL,   'stop', NULL, NULL,   '{stop,ignore,follow}', 'When columns of a table change on blue: suspend the table, go on without new columns, or change green too (new columns of old rows are read). What cannot be ignored or followed suspends.'),
  ('maintenance',        '{sync}',       'boolean',  NULL,   'false', NULL, NULL,  NULL, 'true leaves blue alone, for the time of an upgrade of Business Central: no statement is sent; afterwards tables are compared with blue and read again where their tracking began anew.'),
@@ -870,6 +871,11 @@ CREATE FUNCTION bcmig_set_sequences(sync text)
     AS 'MODULE_PATHNAME' LANGUAGE C;
 COMMENT ON FUNCTION bcmig_set_sequences(text) IS 'configuration: give green a sequence for each sequence and identity column of blue that belongs to the sync''s companies, and move it to the value given out last, never back; a numbered column gets its sequence as default. Returns a row per sequence. Call it again when blue has stopped.';
 
+CREATE FUNCTION bcmig_optimize_sync(sync text, apply boolean DEFAULT false)
+    RETURNS TABLE (target text, setting text, "current" text, recommended text, evidence text, applied boolean)
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_optimize_sync(text, boolean) IS 'configuration: what the figures of a sync speak against, with the figures; apply => true sets the options among them, and says in applied which. What concerns blue is a statement for its DBA. One row without a setting: nothing has been measured yet; no row: nothing to change.';
+
 CREATE FUNCTION bcmig_alter_table(sync text, target text, options jsonb)
     RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C;
 COMMENT ON FUNCTION bcmig_alter_table(text, text, jsonb) IS 'configuration: change options of a table; JSON null resets one. {"capture": "auto"} looks again at what blue tracks; another row_filter has the table read again online.';
@@ -945,6 +951,7 @@ REVOKE ALL ON FUNCTION
     bcmig_add_shared(text, text, jsonb), bcmig_remove_company(text, text), bcmig_set_sequences(text),
     bcmig_add_table(text, text, text, jsonb), bcmig_alter_table(text, text, jsonb), bcmig_remove_table(text, text),
     bcmig_map_column(text, text, text, jsonb), bcmig_unmap_column(text, text, text),
+    bcmig_optimize_sync(text, boolean),
     bcmig_preflight(text), bcmig_estimate(text), bcmig_start_sync(text, boolean), bcmig_stop_sync(text),
     bcmig_sync_now(text, text), bcmig_sweep_deletes(text, text), bcmig_resync_table(text, text),
     bcmig_suspend_table(text, text), bcmig_resume_table(text, text),

@@ -93,6 +93,8 @@ typedef struct BcmigSlot
 	TimestampTz launched_at;
 	TimestampTz since;			/* when the present phase began */
 	BcmigJob	job;			/* given by the manager; kind NONE = idle */
+	bool		takes_aside;	/* applies a big window; between two of its transactions it takes small ones */
+	BcmigJob	aside;			/* windows of other tables the manager gave it for that; kind NONE = none */
 	bool		ready;			/* connected and at work */
 	bool		stop;			/* asked to exit when idle */
 
@@ -213,6 +215,7 @@ typedef struct BcmigTable
 	int64		rows_applied;
 	int64		rows_deleted;
 	int64		windows;
+	bool		bulk;			/* the last window was a big one: the next is read alone */
 	TimestampTz last_applied_at;
 	int			quarantined;	/* entries in bcmig.quarantine */
 	BcmigTally	tally;

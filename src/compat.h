@@ -97,4 +97,17 @@
 	} while (0)
 #endif
 
+/* 16 (19d8e2308bc5) tells which indexes an update needs entries in */
+#if PG_VERSION_NUM >= 160000
+#define BCMIG_UPDATE_INDEXES	TU_UpdateIndexes
+#define BCMIG_UPDATE_ALL		TU_All
+#define BCMIG_INSERT_INDEX_TUPLES(rri, slot, estate, update, which) \
+	ExecInsertIndexTuples((rri), (slot), (estate), (update), false, NULL, NIL, (which) == TU_Summarizing)
+#else
+#define BCMIG_UPDATE_INDEXES	bool
+#define BCMIG_UPDATE_ALL		true
+#define BCMIG_INSERT_INDEX_TUPLES(rri, slot, estate, update, which) \
+	ExecInsertIndexTuples((rri), (slot), (estate), (update), false, NULL, NIL)
+#endif
+
 #endif							/* BCMIG_COMPAT_H */

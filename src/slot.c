@@ -115,35 +115,49 @@ bcmig_job_begins(BcmigTable *live, BcmigJobKind kind, bool snapshot)
 		live->exclusive = true;
 }
 
-/*
- * The slot's job is over, well or badly: its tables are free, the slot idle.
- */
-void
-bcmig_job_ends(BcmigSlot *slot)
+static void
+end_job(Oid dboid, BcmigJob *job)
 {
-	if (slot->job.kind == BCMIG_JOB_NONE)
+	if (job->kind == BCMIG_JOB_NONE)
 		return;
-	for (int i = 0; i < slot->job.ntables; i++)
+	for (int i = 0; i < job->ntables; i++)
 	{
-		BcmigTableKey key = {slot->dboid, slot->job.tables[i]};
+		BcmigTableKey key = {dboid, job->tables[i]};
 		BcmigTable *live = hash_search(bcmig_tables, &key, HASH_FIND, NULL);
 
 		if (live == NULL)
 			continue;
 		if (live->busy > 0)
 			live->busy--;
-		if (slot->job.kind == BCMIG_JOB_CHECK)
+		if (job->kind == BCMIG_JOB_CHECK)
 		{
 			live->checkers = Max(0, live->checkers - 1);
-			live->checked &= ~slot->job.part;
+			live->checked &= ~job->part;
 		}
-		else if (slot->job.kind == BCMIG_JOB_SWEEP && live->sweeping)
+		else if (job->kind == BCMIG_JOB_SWEEP && live->sweeping)
 			live->sweeping = false;
-		else if (slot->job.kind != BCMIG_JOB_COPY)
+		else if (job->kind != BCMIG_JOB_COPY)
 			live->exclusive = false;
 		live->version = ++bcmig_shared->publications;
 	}
-	slot->job.kind = BCMIG_JOB_NONE;
+	job->kind = BCMIG_JOB_NONE;
+}
+
+/*
+ * The slot's job is over, well or badly: its tables are free, the slot idle.
+ */
+void
+bcmig_job_ends(BcmigSlot *slot)
+{
+	bcmig_aside_ends(slot);
+	slot->takes_aside = false;
+	end_job(slot->dboid, &slot->job);
+}
+
+void
+bcmig_aside_ends(BcmigSlot *slot)
+{
+	end_job(slot->dboid, &slot->aside);
 }
 
 /*

@@ -34,6 +34,7 @@ extern void bcmig_slot_error(const char *message);
 /* a job begins on a live table, or ends on all of a slot's; caller holds the lock exclusively */
 extern void bcmig_job_begins(BcmigTable *live, BcmigJobKind kind, bool snapshot);
 extern void bcmig_job_ends(BcmigSlot *slot);
+extern void bcmig_aside_ends(BcmigSlot *slot);
 
 /* find the live entry of a table of this database; caller holds the lock */
 extern BcmigTable *bcmig_live_table(int table_id);

@@ -39,20 +39,9 @@ sub stop_at
 	return $hold;
 }
 
-sub stopped
-{
-	my ($point) = @_;
-	return $green->poll_query_until('postgres',
-		"SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND classid = 7268 AND objid::bigint = hashtext('$point')::bigint & 4294967295");
-}
+sub stopped { return point_reached($green, $_[0]) }
 
-sub go_on
-{
-	my ($hold) = @_;
-	$green->safe_psql('postgres', 'ALTER SYSTEM RESET bcmig.debug_points');
-	$green->reload;
-	$hold->quit;
-}
+sub go_on { release_point($green, $_[0]) }
 
 # --- stamps are not monotone: T1 takes its id first and writes K last ---
 {

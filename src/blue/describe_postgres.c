@@ -341,3 +341,10 @@ bcmig_postgres_script(const char *kind, const char *login, List *tables)
 	}
 	return s.data;
 }
+
+char *
+bcmig_postgres_version_index(const BcmigTableInfo *table)
+{
+	return psprintf("CREATE INDEX CONCURRENTLY ON %s (%s);", bcmig_postgres_source_name(table),
+					quote_identifier(table->version_column));
+}

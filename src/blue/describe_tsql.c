@@ -420,3 +420,10 @@ bcmig_tsql_script(const char *kind, const char *login, List *tables)
 	}
 	return s.data;
 }
+
+char *
+bcmig_tsql_version_index(const BcmigTableInfo *table)
+{
+	return psprintf("CREATE INDEX [bcmig_rowversion] ON %s.%s (%s);", bcmig_tsql_identifier(table->source_schema),
+					bcmig_tsql_identifier(table->source_table), bcmig_tsql_identifier(table->version_column));
+}

@@ -324,6 +324,9 @@ typedef struct BcmigDialect
 	 * cleanup; tables is a List of BcmigScriptTable, NIL = none known yet.
 	 */
 	char	   *(*script) (const char *kind, const char *login, List *tables);
+
+	/* the same: an index on the version column of a table, which has one */
+	char	   *(*version_index) (const BcmigTableInfo *table);
 } BcmigDialect;
 
 extern const BcmigDialect bcmig_dialect_postgres;
@@ -339,6 +342,7 @@ extern char *bcmig_postgres_constant(const char *expression);
 extern List *bcmig_postgres_describe(List *tables);
 extern char *bcmig_postgres_preflight(void);
 extern char *bcmig_postgres_script(const char *kind, const char *login, List *tables);
+extern char *bcmig_postgres_version_index(const BcmigTableInfo *table);
 
 /* dialect.c */
 extern BcmigName *bcmig_name(char *schema, char *name);

@@ -42,6 +42,7 @@ extern char *bcmig_tsql_batch(const BcmigTableInfo *table, const char *purpose, 
 extern List *bcmig_tsql_describe(List *tables);
 extern char *bcmig_tsql_preflight(void);
 extern char *bcmig_tsql_script(const char *kind, const char *login, List *tables);
+extern char *bcmig_tsql_version_index(const BcmigTableInfo *table);
 extern char *bcmig_tsql_green_type(const char *native);
 extern char *bcmig_tsql_constant(const char *expression);
 

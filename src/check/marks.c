@@ -84,10 +84,14 @@ chunks_of(const BcmigTableInfo *table, const BcmigChunking *chunking, Tuplestore
 	Datum	   *values;
 	int		   *keys = palloc(sizeof(int) * Max(table->nkeys, 1));
 	BcmigHash	hash;
+	int			last = 0;
 
 	*n = 0;
 	for (int k = 0; k < table->nkeys; k++)
+	{
 		keys[k] = FEED_COLUMNS + table->keys[k];
+		last = Max(last, keys[k]);
+	}
 	if (chunking->buckets)
 	{
 		hasher = bcmig_hasher_create(chunking->image, desc);
@@ -100,7 +104,7 @@ chunks_of(const BcmigTableInfo *table, const BcmigChunking *chunking, Tuplestore
 		int64		chunk;
 
 		CHECK_FOR_INTERRUPTS();
-		slot_getallattrs(slot);
+		slot_getsomeattrs(slot, last + 1);
 		if (hasher != NULL)
 			bcmig_hash_row(hasher, slot->tts_values, slot->tts_isnull, table->nkeys, keys, 0, &hash);
 		chunk = bcmig_chunk_of(chunking, table, slot->tts_values + FEED_COLUMNS, &hash);

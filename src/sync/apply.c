@@ -12,6 +12,8 @@
  *	upsert	INSERT ... ON CONFLICT (key) DO UPDATE, skipping rows that are equal
  *			bit for bit (record image comparison: 1.0 is not 1.00, '' not NULL)
  *
+ * For a plain table delete and upsert are done by write.c without a statement.
+ *
  * A window arrives with one state per key, the last one, read after the table's
  * applier lock was taken (rule R1), so it is applied as it is.  Unique keys
  * beside the primary key are deferrable; SET CONSTRAINTS ALL IMMEDIATE at the
@@ -39,6 +41,7 @@
 #include "own_write.h"
 #include "quarantine.h"
 #include "transform.h"
+#include "write.h"
 
 #include "access/table.h"
 #include "access/xact.h"
@@ -61,6 +64,8 @@
 
 #define PLANNED_ROWS		100 /* what plans assume: index look-ups, not scans of green */
 #define MAX_SUBXACTS		60
+#define BATCHES_A_TRANSACTION	10	/* each is a subtransaction or more */
+#define ROWS_A_TRANSACTION	10000	/* other tables wait for its end */
 #define BATCH_BYTES			(8 * 1024 * 1024)	/* rows of a batch are in memory at once */
 
 typedef enum Statement
@@ -91,6 +96,7 @@ typedef struct ApplyPlans
 static HTAB *apply_plans = NULL;
 
 BcmigMark	bcmig_mark_written = NULL;
+void		(*bcmig_between_batches) (void) = NULL;
 
 /* ---- statements ---- */
 
@@ -419,11 +425,21 @@ plans_of(const BcmigTableInfo *table)
 }
 
 static uint64
-run_statement(const BcmigTableInfo *table, TupleDesc feed, Statement which)
+run_statement(const BcmigTableInfo *table, Tuplestorestate *rows, TupleDesc feed, Statement which)
 {
 	ApplyPlans *plans = plans_of(table);
 	int			rc;
 
+	if (which == STMT_DELETE || which == STMT_UPSERT)
+	{
+		Relation	rel = table_open(plans->shape.relid, NoLock);
+		bool		direct = bcmig_write_possible(table, rel);
+		uint64		written = direct ? bcmig_write_rows(table, rel, which == STMT_DELETE ? 'D' : 'U', rows, feed) : 0;
+
+		table_close(rel, NoLock);
+		if (direct)
+			return written;
+	}
 	if (plans->plans[which] == NULL)
 	{
 		Relation	rel = table_open(plans->shape.relid, NoLock);
@@ -474,11 +490,11 @@ constraints(bool deferred)
 
 /* run STMT_RENAME; the keys of the rows it deleted, or NULL */
 static ArrayBuildState *
-rename_rows(const BcmigTableInfo *table, TupleDesc feed, uint64 *deleted, MemoryContext context)
+rename_rows(const BcmigTableInfo *table, Tuplestorestate *rows, TupleDesc feed, uint64 *deleted, MemoryContext context)
 {
 	ArrayBuildState *keys = NULL;
 
-	*deleted = run_statement(table, feed, STMT_RENAME);
+	*deleted = run_statement(table, rows, feed, STMT_RENAME);
 	for (uint64 i = 0; i < *deleted; i++)
 		keys = accumArrayResult(keys, CStringGetTextDatum(bcmig_get_text(i, 1)), false, TEXTOID, context);
 	return keys;
@@ -500,15 +516,15 @@ bcmig_apply_whole(const BcmigTableInfo *table, BcmigSpool *spool, BcmigApplied *
 	bcmig_register_rows(rows, desc);
 	constraints(true);
 	if (spool->deletes > 0 || table->row_filter != NULL)
-		applied->deleted += run_statement(table, desc, STMT_DELETE);
+		applied->deleted += run_statement(table, rows, desc, STMT_DELETE);
 	if (spool->upserts > 0)
 	{
 		if (needs_rename(table))
 		{
-			renamed = rename_rows(table, desc, &n, caller);
+			renamed = rename_rows(table, rows, desc, &n, caller);
 			applied->deleted += n;
 		}
-		applied->written += run_statement(table, desc, STMT_UPSERT);
+		applied->written += run_statement(table, rows, desc, STMT_UPSERT);
 	}
 	constraints(false);
 	if (rows != spool->store)
@@ -596,11 +612,11 @@ write_rows(const Batch *batch, int from, int to, uint64 *filtered, BcmigMet *met
 	constraints(true);
 	*filtered = 0;
 	if (batch->table->row_filter != NULL && batch->statement == STMT_UPSERT)
-		*filtered = run_statement(batch->table, desc, STMT_DELETE);
+		*filtered = run_statement(batch->table, rows, desc, STMT_DELETE);
 	if (rename)
-		renamed = rename_rows(batch->table, desc, &processed, caller);
+		renamed = rename_rows(batch->table, rows, desc, &processed, caller);
 	else
-		processed = run_statement(batch->table, desc, batch->statement);
+		processed = run_statement(batch->table, rows, desc, batch->statement);
 	constraints(false);
 	if (rows != store)
 		tuplestore_end(rows);
@@ -777,6 +793,8 @@ apply_pass(Batch *batch, BcmigSpool *spool, char op)
 	MemoryContext caller = CurrentMemoryContext;
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(spool->desc, &TTSOpsMinimalTuple);
 	bool		more = true;
+	int			batches = 0;	/* and rows in the present transaction */
+	int			rows = 0;
 
 	tuplestore_select_read_pointer(spool->store, 0);
 	tuplestore_rescan(spool->store);
@@ -803,13 +821,25 @@ apply_pass(Batch *batch, BcmigSpool *spool, char op)
 		}
 		if (n > 0)
 		{
-			bcmig_start_transaction();
-			batch->subxacts = 0;
+			if (batches++ == 0)
+			{
+				bcmig_start_transaction();
+				batch->subxacts = 0;
+			}
 			apply_range(batch, 0, n);
 			MemoryContextSwitchTo(caller);
-			bcmig_end_transaction();
+			rows += n;
+			if (batches == BATCHES_A_TRANSACTION || rows >= ROWS_A_TRANSACTION)
+			{
+				bcmig_end_transaction();
+				batches = rows = 0;
+				if (bcmig_between_batches != NULL)
+					bcmig_between_batches();
+			}
 		}
 	}
+	if (batches > 0)
+		bcmig_end_transaction();
 	ExecDropSingleTupleTableSlot(slot);
 }
 

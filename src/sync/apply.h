@@ -51,6 +51,9 @@ extern uint64 bcmig_apply_row(const BcmigTableInfo *table, TupleDesc desc, Minim
 typedef void (*BcmigMark) (const BcmigTableInfo *table, Tuplestorestate *rows, TupleDesc desc);
 extern BcmigMark bcmig_mark_written;
 
+/* called between two transactions of bcmig_apply_batches; NULL, or set by who applies */
+extern void (*bcmig_between_batches) (void);
+
 /* is this an error of one row (of a table or the world otherwise)? */
 extern bool bcmig_is_row_error(const ErrorData *edata);
 

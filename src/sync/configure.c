@@ -668,6 +668,8 @@ bcmig_alter_table(PG_FUNCTION_ARGS)
 	bcmig_catalog_end(&scope);
 	if (has_key(change, "conflict") || has_key(change, "conflict_function"))
 		bcmig_require_policy(sync, table_id);
+	if (has_key(change, "compression"))
+		bcmig_compress_target(table_id);
 	PG_RETURN_VOID();
 }
 

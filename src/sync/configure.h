@@ -10,6 +10,7 @@
 
 #include "catalog.h"
 #include "dialect.h"
+#include "fmgr.h"
 #include "source.h"
 #include "utils/jsonb.h"
 
@@ -75,6 +76,10 @@ extern int64 bcmig_remove_tables_of(const BcmigSync *sync, const char *company);
 
 extern Jsonb *bcmig_table_options(Jsonb *base, Jsonb *change);
 
+/* SQL functions, called for what bcmig_optimize_sync() recommends */
+extern PGDLLEXPORT Datum bcmig_alter_sync(PG_FUNCTION_ARGS);
+extern PGDLLEXPORT Datum bcmig_alter_table(PG_FUNCTION_ARGS);
+
 /* source_table.c */
 extern List *bcmig_names_of(BcmigNewTable *new, const BcmigDialect *dialect);
 extern void bcmig_take_descriptions(BcmigNewTable *new, const BcmigDialect *dialect, List *described);
@@ -93,6 +98,8 @@ extern void bcmig_check_target(BcmigNewTable *new);
 extern bool bcmig_type_fits(const char *from, const char *to);
 extern void bcmig_choose_indexes(BcmigNewTable *new);
 extern void bcmig_make_target(const BcmigTableInfo *table);
+/* option compression, on the columns of the green table where that is not so already */
+extern void bcmig_compress_target(int table_id);
 extern void bcmig_make_feed(const BcmigTableInfo *table);
 
 /* map_column.c: another row filter for a table that is there; and the one in options, or NULL */

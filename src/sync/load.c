@@ -74,9 +74,8 @@ struct BcmigLoader
 	int64		bytes;
 };
 
-/* 0-based target attribute of feed attribute i, or -1 */
-static int
-target_attribute(const BcmigTableInfo *table, TupleDesc desc, int i)
+int
+bcmig_target_attribute(const BcmigTableInfo *table, TupleDesc desc, int i)
 {
 	const char *name = i == FEED_VERSION ? "bc_rowversion" : table->columns[i - FEED_COLUMNS].target;
 
@@ -95,18 +94,25 @@ target_attribute(const BcmigTableInfo *table, TupleDesc desc, int i)
 bool
 bcmig_load_possible(const BcmigTableInfo *table, Relation rel, Oid feed)
 {
+	if (rel->rd_rel->relkind != RELKIND_RELATION &&
+		rel->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
+		return false;
+	if (rel->trigdesc != NULL &&
+		(rel->trigdesc->trig_insert_before_row || rel->trigdesc->trig_insert_after_row ||
+		 rel->trigdesc->trig_insert_instead_row || rel->trigdesc->trig_insert_new_table))
+		return false;
+	return bcmig_same_columns(table, rel, feed);
+}
+
+bool
+bcmig_same_columns(const BcmigTableInfo *table, Relation rel, Oid feed)
+{
 	TupleDesc	desc = RelationGetDescr(rel);
 	bool	   *filled = palloc0(sizeof(bool) * desc->natts);
 	Relation	feedrel;
 	bool		possible = table->row_filter == NULL;
 
-	if (rel->rd_rel->relkind != RELKIND_RELATION &&
-		rel->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
-		return false;
-	if (rel->rd_rel->relhasrules ||
-		(rel->trigdesc != NULL &&
-		 (rel->trigdesc->trig_insert_before_row || rel->trigdesc->trig_insert_after_row ||
-		  rel->trigdesc->trig_insert_instead_row || rel->trigdesc->trig_insert_new_table)))
+	if (rel->rd_rel->relhasrules)
 		return false;
 	if (check_enable_rls(RelationGetRelid(rel), InvalidOid, true) == RLS_ENABLED)
 		return false;
@@ -114,7 +120,7 @@ bcmig_load_possible(const BcmigTableInfo *table, Relation rel, Oid feed)
 	feedrel = table_open(feed, AccessShareLock);
 	for (int i = FEED_VERSION; i < table->ncolumns + FEED_COLUMNS && possible; i++)
 	{
-		int			a = target_attribute(table, desc, i);
+		int			a = bcmig_target_attribute(table, desc, i);
 		Form_pg_attribute from = TupleDescAttr(RelationGetDescr(feedrel), i);
 		const BcmigColumn *c = i >= FEED_COLUMNS ? &table->columns[i - FEED_COLUMNS] : NULL;
 		Form_pg_attribute to;
@@ -144,12 +150,8 @@ bcmig_load_possible(const BcmigTableInfo *table, Relation rel, Oid feed)
 	return possible;
 }
 
-/*
- * An executor state to insert into one relation the caller has open (the model
- * is worker.c:create_edata_for_relation).
- */
-static EState *
-create_estate(Relation rel, ResultRelInfo **rri)
+EState *
+bcmig_create_estate(Relation rel, ResultRelInfo **rri)
 {
 	EState	   *estate = CreateExecutorState();
 	RangeTblEntry *rte = makeNode(RangeTblEntry);
@@ -180,8 +182,7 @@ flush_buffer(BcmigLoader *loader, LeafBuffer *buffer)
 	for (int i = 0; i < buffer->nused; i++)
 	{
 		if (buffer->rri->ri_NumIndices > 0)
-			list_free(ExecInsertIndexTuples(buffer->rri, buffer->slots[i], estate,
-											false, false, NULL, NIL));
+			list_free(BCMIG_INSERT_INDEX_TUPLES(buffer->rri, buffer->slots[i], estate, false, BCMIG_UPDATE_ALL));
 		ExecClearTuple(buffer->slots[i]);
 	}
 	buffer->nused = 0;
@@ -349,9 +350,9 @@ bcmig_loader_begin(const BcmigTableInfo *table, Relation rel)
 	loader->nattrs = table->ncolumns + FEED_COLUMNS;
 	loader->attno = palloc(sizeof(int) * loader->nattrs);
 	for (int i = FEED_VERSION; i < loader->nattrs; i++)
-		loader->attno[i] = target_attribute(table, RelationGetDescr(rel), i);
+		loader->attno[i] = bcmig_target_attribute(table, RelationGetDescr(rel), i);
 
-	loader->estate = create_estate(rel, &loader->rri);
+	loader->estate = bcmig_create_estate(rel, &loader->rri);
 	if (rel->rd_rel->relkind == RELKIND_PARTITIONED_TABLE)
 	{
 		loader->mtstate = makeNode(ModifyTableState);

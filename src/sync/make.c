@@ -48,7 +48,10 @@ make_table(int table_id, bool *made_target)
 	*made_target = bcmig_get_bool(0, 1);
 	bcmig_catalog_end(&scope);
 	if (*made_target)
+	{
 		bcmig_make_target(table);
+		bcmig_compress_target(table->table_id);
+	}
 
 	bcmig_catalog_begin(&scope);
 	bcmig_make_feed(table);

@@ -280,7 +280,8 @@ sync_state(const Sync *sync)
 			BcmigSlot  *slot = &bcmig_shared->slots[i];
 
 			if (slot->in_use && slot->dboid == MyDatabaseId &&
-				slot->job.kind != BCMIG_JOB_NONE && slot->job.sync_id == sync->sync_id)
+				((slot->job.kind != BCMIG_JOB_NONE && slot->job.sync_id == sync->sync_id) ||
+				 (slot->aside.kind != BCMIG_JOB_NONE && slot->aside.sync_id == sync->sync_id)))
 				return sync->state;
 		}
 		return "stopped";

@@ -42,6 +42,9 @@ typedef struct BcmigReceiver
 {
 	DestReceiver pub;
 	BcmigSigns	signs;
+	int64		most;			/* stop reading after so many rows; 0 = never */
+	int64		rows;			/* handed on */
+	bool		cut;			/* stopped: nothing is complete */
 	void		(*start) (struct BcmigReceiver *self, TupleDesc desc);
 	void		(*row) (struct BcmigReceiver *self, TupleTableSlot *slot, char op);
 } BcmigReceiver;

@@ -209,6 +209,54 @@ find_table(int table_id)
 	return NULL;
 }
 
+static bool
+takes_long(const Table *t)
+{
+	return t->live->state == BCMIG_CATCHING_UP || t->live->bulk;
+}
+
+/*
+ * Windows that found no worker: who applies a big one takes them between two
+ * of its transactions, so that one table does not hold up all others.
+ */
+static void
+give_asides(TimestampTz now)
+{
+	for (int i = 0; i < BCMIG_MAX_SLOTS; i++)
+	{
+		BcmigSlot  *slot = &bcmig_shared->slots[i];
+		Table	   *due[BCMIG_GROUP];
+		int			n = 0;
+
+		if (!slot->in_use || slot->dboid != MyDatabaseId || !slot->takes_aside || slot->aside.kind != BCMIG_JOB_NONE)
+			continue;
+		/* managed tables are in the order of their priority */
+		for (int k = 0; k < bcmig_managed->ntables && n < BCMIG_GROUP; k++)
+		{
+			Table	   *t = &bcmig_managed->tables[k];
+
+			if (blue_answers(t) && window_due(t, now) && !takes_long(t) && t->live->failures == 0 &&
+				t->sync->owner == slot->owner && (n == 0 || due[0]->sync == t->sync))
+				due[n++] = t;
+		}
+		if (n == 0)
+			continue;
+		LWLockAcquire(bcmig_shared->lock, LW_EXCLUSIVE);
+		if (slot->in_use && slot->takes_aside && slot->aside.kind == BCMIG_JOB_NONE)
+		{
+			slot->aside.sync_id = due[0]->sync->sync_id;
+			slot->aside.ntables = n;
+			for (int k = 0; k < n; k++)
+			{
+				slot->aside.tables[k] = due[k]->table_id;
+				bcmig_job_begins(due[k]->live, BCMIG_JOB_WINDOW, due[k]->snapshot);
+			}
+			slot->aside.kind = BCMIG_JOB_WINDOW;
+		}
+		LWLockRelease(bcmig_shared->lock);
+	}
+}
+
 /*
  * Windows of one sync travel in groups, so that remote and local transaction
  * are shared; the due ones are spread over the workers there are.
@@ -230,13 +278,13 @@ give_windows(Table **due, int ndue, int workers, int *missing)
 			if (due[k] == NULL || due[k]->sync != due[i]->sync)
 				continue;
 
-			/* what follows the first window of a table takes long: alone */
-			if (due[k]->live->state == BCMIG_CATCHING_UP && n > 0)
+			/* what follows the first window of a table takes long, and so does a big one: alone */
+			if (takes_long(due[k]) && n > 0)
 				continue;
 			group[n++] = due[k];
 			if (k > i)
 				due[k] = NULL;
-			if (group[0]->live->state == BCMIG_CATCHING_UP)
+			if (takes_long(group[0]))
 				break;
 		}
 		if (give_job(group, n, BCMIG_JOB_WINDOW, 0, missing))
@@ -311,6 +359,7 @@ bcmig_schedule(void)
 			give_windows(due, ndue, most, &missing);
 			windows_had_it = true;
 		}
+		give_asides(now);
 	}
 
 	for (int i = 0; i < bcmig_managed->nrequests; i++)

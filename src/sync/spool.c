@@ -57,10 +57,9 @@ receiver_receive(TupleTableSlot *slot, DestReceiver *self)
 	switch (VARSIZE_ANY_EXHDR(op) == 1 ? *VARDATA_ANY(op) : '\0')
 	{
 		case 'U':
-			r->row(r, slot, 'U');
-			break;
 		case 'D':
-			r->row(r, slot, 'D');
+			r->row(r, slot, *VARDATA_ANY(op));
+			r->cut = ++r->rows == r->most;
 			break;
 		case 'B':
 			note_sign(&r->signs.has_begin, &r->signs.begin_changed, &r->signs.begin, version);
@@ -82,7 +81,7 @@ receiver_receive(TupleTableSlot *slot, DestReceiver *self)
 					(errcode(ERRCODE_BM_BLUE),
 					 errmsg("blue sent a row with an unknown bc_op")));
 	}
-	return true;
+	return !r->cut;
 }
 
 void

@@ -19,6 +19,8 @@
  */
 #include "postgres.h"
 
+#include <math.h>
+
 #include "conflict.h"
 #include "quarantine.h"
 #include "worker.h"
@@ -82,11 +84,16 @@ char *
 bcmig_breaker(const BcmigWork *work, int64 deletes, bool blue_is_empty)
 {
 	BcmigTableInfo *table = work->table;
+	const char *enough = "ALL";
 	int64		rows;
 
 	if (deletes < BREAKER_LEAST_ROWS && !(blue_is_empty && deletes > 0))
 		return NULL;
-	rows = count_query(psprintf("SELECT count(*) FROM %s", table->target_name), NULL);
+
+	/* no more is counted than is needed to say that so many may go */
+	if (!blue_is_empty && table->max_delete_percent > 0)
+		enough = psprintf("%.0f", Min(1e18, ceil(deletes * 100.0 / table->max_delete_percent) + 1));
+	rows = count_query(psprintf("SELECT count(*) FROM (SELECT FROM %s LIMIT %s) g", table->target_name, enough), NULL);
 	if (blue_is_empty || deletes * 100.0 > table->max_delete_percent * rows)
 		return psprintf("%s" INT64_FORMAT " of " INT64_FORMAT " rows would be deleted, max_delete_percent is %g; "
 						"if that is right: SELECT bcmig_resume_table(%s, %s);",

@@ -563,3 +563,32 @@ bcmig_make_feed(const BcmigTableInfo *table)
 	SPI_execute(psprintf("ALTER FOREIGN TABLE bcmig.%s OWNER TO %s", quote_identifier(table->feed),
 						 quote_identifier(GetUserNameFromId(table->owner, false))), false, 0);
 }
+
+void
+bcmig_compress_target(int table_id)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	BcmigCatalogScope scope;
+	char	   *sql = NULL;
+	char	   *target = NULL;
+	Oid			owner = InvalidOid;
+
+	bcmig_catalog_begin(&scope);
+	if (bcmig_sql("SELECT s.owner::oid, a.attrelid::regclass::text, format('ALTER TABLE %s %s', a.attrelid::regclass, string_agg(format('ALTER COLUMN %I SET COMPRESSION %s', a.attname, "
+				  " CASE o.value WHEN 'auto' THEN 'default' ELSE o.value END), ', ')) "
+				  "FROM bcmig.sync_table t JOIN bcmig.sync s USING (sync_id) "
+				  "JOIN bcmig.effective_option o ON o.table_id = t.table_id AND o.name = 'compression' "
+				  "JOIN pg_class c ON c.oid = to_regclass(format('%I.%I', t.target_schema, t.target_table)) AND c.relkind IN ('r', 'p') "
+				  "JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attstorage IN ('x', 'm') "
+				  " AND a.attcompression <> CASE o.value WHEN 'lz4' THEN 'l' WHEN 'pglz' THEN 'p' ELSE '' END "
+				  "WHERE t.table_id = $1 GROUP BY s.owner, a.attrelid", "i", table_id) > 0)
+	{
+		MemoryContextSwitchTo(caller);
+		owner = bcmig_get_int64(0, 1, 0);
+		target = bcmig_get_text(0, 2);
+		sql = bcmig_get_text(0, 3);
+	}
+	bcmig_catalog_end(&scope);
+	if (sql != NULL)
+		bcmig_change_green(owner, target, sql);
+}

@@ -162,7 +162,7 @@ move_position(BcmigWork *work, BcmigSpool *spool, const BcmigStored *stored,
 }
 
 static void
-publish_window(BcmigWork *work, const BcmigReading *reading, const BcmigApplied *applied)
+publish_window(BcmigWork *work, int64 rows, const BcmigReading *reading, const BcmigApplied *applied)
 {
 	BcmigTable *live;
 
@@ -178,6 +178,7 @@ publish_window(BcmigWork *work, const BcmigReading *reading, const BcmigApplied 
 		live->not_before = 0;
 		live->unique_retries = 0;
 		live->windows++;
+		live->bulk = rows > whole_rows(work);
 		live->rows_applied += applied->written;
 		live->rows_deleted += applied->deleted;
 		if (applied->written + applied->deleted > 0)
@@ -336,11 +337,19 @@ blame(const Window *w)
 	bcmig_slot->job.table_id = w->work->table->table_id;
 }
 
+static void
+give_up(Window *w)
+{
+	bcmig_spool_end(w->spool);
+	w->open = false;
+}
+
 /*
- * Read the changes of one table, in the group's transaction.
+ * Read the changes of one table, in the group's transaction.  bounded: others
+ * wait for it, so a big window is left for a job of its own.
  */
 static void
-read_window(Window *w)
+read_window(Window *w, bool bounded)
 {
 	BcmigTableInfo *table = w->work->table;
 
@@ -354,17 +363,22 @@ read_window(Window *w)
 	w->end.stored = &w->stored;
 	w->end.reading = &w->reading;
 	w->spool = bcmig_spool_create();
+	w->spool->receiver.most = bounded ? whole_rows(w->work) + 1 : 0;
 	bcmig_debug_point("window_before_read");
 	bcmig_read(w->work, w->work->dialect->window(table, w->stored.position, w->stored.seen), 0,
 			   &w->spool->receiver);
 	w->open = true;
-}
+	if (w->spool->receiver.cut)
+	{
+		BcmigTable *live;
 
-static void
-give_up(Window *w)
-{
-	bcmig_spool_end(w->spool);
-	w->open = false;
+		give_up(w);
+		LWLockAcquire(bcmig_shared->lock, LW_EXCLUSIVE);
+		live = bcmig_live_table(table->table_id);
+		if (live != NULL)
+			live->bulk = true;
+		LWLockRelease(bcmig_shared->lock);
+	}
 }
 
 /*
@@ -389,7 +403,11 @@ check_window(Window *w)
 	if ((w->spool->deletes == 0 && table->row_filter == NULL) || w->stored.delete_confirmed)
 		return;
 	bcmig_start_transaction();
-	reason = bcmig_breaker(w->work, bcmig_count_deletes(w->work, w->spool), false);
+
+	/* how many of them green has is asked only when it matters; a filter may take any row away */
+	reason = bcmig_breaker(w->work, w->spool->deletes + (table->row_filter ? w->spool->upserts : 0), false);
+	if (reason != NULL)
+		reason = bcmig_breaker(w->work, bcmig_count_deletes(w->work, w->spool), false);
 	if (reason != NULL)
 		bcmig_state_suspend(table, reason, bcmig_state_name(w->stored.state));
 	bcmig_end_transaction();
@@ -416,7 +434,7 @@ static void
 window_done(Window *w)
 {
 	if (!w->applied.stopped)
-		publish_window(w->work, &w->reading, &w->applied);
+		publish_window(w->work, w->spool->upserts + w->spool->deletes, &w->reading, &w->applied);
 	bcmig_count_rows(w->work, &w->applied, 0);
 
 	/* two rows that swapped a unique value may have been in two batches */
@@ -491,13 +509,28 @@ apply_group(Window *windows, int n)
 }
 
 /*
+ * A window too big to be one transaction takes long: small ones of other
+ * tables may come in between.  What has been given when it is over is done then.
+ */
+static void
+take_aside(bool take)
+{
+	LWLockAcquire(bcmig_shared->lock, LW_EXCLUSIVE);
+	bcmig_slot->takes_aside = take;
+	LWLockRelease(bcmig_shared->lock);
+	bcmig_between_batches = take ? bcmig_run_aside : NULL;
+	if (!take)
+		bcmig_run_aside();
+}
+
+/*
  * Windows of n tables of one sync: one remote transaction reads them all, one
  * local transaction applies them; a group that cannot be applied as one is
  * applied table by table.  A table whose applier lock somebody else holds is
  * left for another time, so that no group waits for another.
  */
 void
-bcmig_run_windows(BcmigWork **works, int n)
+bcmig_run_windows(BcmigWork **works, int n, bool aside)
 {
 	Window	   *windows = palloc0(sizeof(Window) * n);
 	int			nopen = 0;
@@ -509,7 +542,7 @@ bcmig_run_windows(BcmigWork **works, int n)
 
 		w->work = works[i];
 		blame(w);
-		if (n == 1)
+		if (n == 1 && !aside)
 		{
 			bcmig_applier_lock(w->work, ExclusiveLock);
 			w->locked = true;
@@ -526,7 +559,7 @@ bcmig_run_windows(BcmigWork **works, int n)
 	for (int i = 0; i < n; i++)
 	{
 		if (windows[i].locked && windows[i].reading.poll > 0)
-			read_window(&windows[i]);
+			read_window(&windows[i], n > 1 || aside);
 	}
 	bcmig_end_transaction();
 	bcmig_debug_point("window_read");
@@ -544,9 +577,20 @@ bcmig_run_windows(BcmigWork **works, int n)
 
 		if (w->open)
 		{
+			bool		done = grouped || !needs_write(w);
+
 			blame(w);
-			if (grouped || !needs_write(w) ||
-				bcmig_apply_spool(w->work, w->spool, &w->applied, whole_rows(w->work), true, window_last_step, &w->end))
+			if (!done)
+			{
+				bool		big = !aside && w->spool->upserts + w->spool->deletes > whole_rows(w->work);
+
+				if (big)
+					take_aside(true);
+				done = bcmig_apply_spool(w->work, w->spool, &w->applied, whole_rows(w->work), true, window_last_step, &w->end);
+				if (big)
+					take_aside(false);
+			}
+			if (done)
 				window_done(w);
 			else
 				give_up(w);

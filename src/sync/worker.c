@@ -244,17 +244,39 @@ has_unbounded_columns(const BcmigTableInfo *table)
 	return false;
 }
 
-/*
- * Everything a job needs to know of a table, kept until configuration changes;
- * NULL when the table is gone.
- */
+/* everything a job needs to know of a table; NULL when the table is gone */
+static BcmigWork *
+load_work(int table_id, MemoryContext context)
+{
+	MemoryContext oldcontext;
+	BcmigWork  *work;
+
+	bcmig_start_transaction();
+	oldcontext = MemoryContextSwitchTo(context);
+	work = palloc0(sizeof(BcmigWork));
+	work->table = bcmig_load_table(table_id);
+	if (work->table != NULL)
+	{
+		work->feed = get_relname_relid(work->table->feed, get_namespace_oid("bcmig", false));
+		if (!OidIsValid(work->feed))
+			ereport(ERROR,
+					(errcode(ERRCODE_BM_FEED_SHAPE),
+					 errmsg("feed \"%s\" of %s is gone", work->table->feed, work->table->target_name),
+					 errhint("Remove the table from the sync and add it again.")));
+		work->dialect = bcmig_dialect_of_server(GetForeignTable(work->feed)->serverid);
+		work->unbounded = has_unbounded_columns(work->table);
+	}
+	MemoryContextSwitchTo(oldcontext);
+	bcmig_end_transaction();
+	return work->table != NULL ? work : NULL;
+}
+
+/* the same, kept until configuration changes */
 static BcmigWork *
 open_work(int table_id, int64 request_id)
 {
-	MemoryContext oldcontext;
 	KnownTable *known;
 	bool		found;
-	BcmigWork  *work;
 
 	if (known_tables == NULL)
 	{
@@ -269,26 +291,7 @@ open_work(int table_id, int64 request_id)
 	if (!found)
 		known->work = NULL;
 	if (known->work == NULL)
-	{
-		bcmig_start_transaction();
-		oldcontext = MemoryContextSwitchTo(known_context);
-		work = palloc0(sizeof(BcmigWork));
-		work->table = bcmig_load_table(table_id);
-		if (work->table != NULL)
-		{
-			work->feed = get_relname_relid(work->table->feed, get_namespace_oid("bcmig", false));
-			if (!OidIsValid(work->feed))
-				ereport(ERROR,
-						(errcode(ERRCODE_BM_FEED_SHAPE),
-						 errmsg("feed \"%s\" of %s is gone", work->table->feed, work->table->target_name),
-						 errhint("Remove the table from the sync and add it again.")));
-			work->dialect = bcmig_dialect_of_server(GetForeignTable(work->feed)->serverid);
-			work->unbounded = has_unbounded_columns(work->table);
-			known->work = work;
-		}
-		MemoryContextSwitchTo(oldcontext);
-		bcmig_end_transaction();
-	}
+		known->work = load_work(table_id, known_context);
 	if (known->work != NULL)
 		known->work->request_id = request_id;
 	return known->work;
@@ -355,7 +358,7 @@ run_job(BcmigJob *job)
 		switch (job->kind)
 		{
 			case BCMIG_JOB_WINDOW:
-				bcmig_run_windows(works, n);
+				bcmig_run_windows(works, n, false);
 				break;
 			case BCMIG_JOB_COPY:
 				bcmig_run_copy(works[0]);
@@ -384,6 +387,58 @@ run_job(BcmigJob *job)
 		}
 	}
 	settle_request(job->request_id);
+}
+
+/*
+ * Nothing that was loaded for the big window goes away here, so what is
+ * configured for these tables is loaded anew; only kept statements may be old.
+ * When one of these windows fails, so does the big one, and is repeated: the
+ * manager gives only tables that did not fail before.
+ */
+void
+bcmig_run_aside(void)
+{
+	BcmigJob   *aside = &bcmig_slot->aside;
+	BcmigWork  *works[BCMIG_GROUP];
+	MemoryContext context;
+	MemoryContext oldcontext;
+	int			big = bcmig_slot->job.table_id;
+	char		target[BCMIG_TEXT];
+	int			n = 0;
+	static bool running = false;
+
+	/* what is done aside may have to be halved, and comes here too */
+	if (running)
+		return;
+	if (bcmig_slot->takes_aside)
+		bcmig_debug_point("between_transactions");
+	if (aside->kind == BCMIG_JOB_NONE)
+		return;
+	running = true;				/* an ERROR ends the process */
+	context = AllocSetContextCreate(CurrentMemoryContext, "bcmig aside", ALLOCSET_DEFAULT_SIZES);
+	oldcontext = MemoryContextSwitchTo(context);
+	strlcpy(target, bcmig_slot->target, sizeof(target));
+	AcceptInvalidationMessages();
+	if (config_changed)
+		bcmig_apply_forget();
+	for (int i = 0; i < aside->ntables; i++)
+	{
+		works[n] = load_work(aside->tables[i], context);
+		if (works[n] != NULL)
+			n++;
+	}
+	if (n > 0)
+		bcmig_run_windows(works, n, true);
+
+	running = false;
+	bcmig_slot->job.table_id = big;
+	bcmig_slot_phase("window", target, 0);
+	LWLockAcquire(bcmig_shared->lock, LW_EXCLUSIVE);
+	bcmig_aside_ends(bcmig_slot);
+	LWLockRelease(bcmig_shared->lock);
+	bcmig_wake_manager(MyDatabaseId);
+	MemoryContextSwitchTo(oldcontext);
+	MemoryContextDelete(context);
 }
 
 /*

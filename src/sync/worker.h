@@ -87,8 +87,14 @@ extern void bcmig_look_failed(int sync_id, const ErrorData *edata);
 /* make.c */
 extern void bcmig_run_make(int sync_id, int *current);
 
-/* window.c */
-extern void bcmig_run_windows(BcmigWork **works, int n);
+/*
+ * window.c.  aside: beside the big window of another table, whose applier lock
+ * is held, so nothing is waited for and nothing big is done.
+ */
+extern void bcmig_run_windows(BcmigWork **works, int n, bool aside);
+
+/* between two transactions of a big window: small ones of other tables, when the manager has given some */
+extern void bcmig_run_aside(void);
 extern void bcmig_reread_keys(BcmigWork *work, const char *kind, int n, char **keys,
 							  BcmigApplied *applied);
 extern void bcmig_run_retry(BcmigWork *work);

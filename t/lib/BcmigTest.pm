@@ -14,7 +14,7 @@ use Time::HiRes qw(time usleep);
 
 our @EXPORT = qw(
   new_blue new_green connect_blue green_behind start_sync wait_sync wait_streaming
-  compare_table all_equal state_of wait_state hold_point poll_through_restart pids kill_pid
+  compare_table all_equal state_of wait_state hold_point point_reached release_point poll_through_restart pids kill_pid
   track table_value run_validation);
 
 # Where blue/postgres_tracking.sql is; set by test/run, else the source tree.
@@ -185,6 +185,23 @@ sub hold_point
 	my $session = $green->background_psql('postgres', on_error_die => 1);
 	$session->query_safe("SELECT pg_advisory_lock(7268, hashtext('$name'))");
 	return $session;
+}
+
+# Wait until a process of green has come to a held point.
+sub point_reached
+{
+	my ($green, $point) = @_;
+	return $green->poll_query_until('postgres',
+		"SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND classid = 7268 AND objid::bigint = hashtext('$point')::bigint & 4294967295");
+}
+
+# Let it go on, and nobody stop any more.
+sub release_point
+{
+	my ($green, $hold) = @_;
+	$green->safe_psql('postgres', 'ALTER SYSTEM RESET bcmig.debug_points');
+	$green->reload;
+	$hold->quit;
 }
 
 # The same as poll_query_until, for a server that may be going down or coming
