@@ -230,6 +230,7 @@ on_green(q{SELECT bcmig_unmap_column('s', 'fast', 'c'); SELECT bcmig_map_column(
 ok($green->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_attribute WHERE attrelid = to_regclass('public_read.fast') AND attname = 'n2'}), 'and made anew');
 wait_sync($green, 's');
 same('and equal', q{SELECT c, n, key1 FROM fast}, q{SELECT c, n2, "the key" FROM public_read.fast});
+$pairs{fast} = [ q{SELECT nullif(b, '1753-01-01') AT TIME ZONE 'UTC', c, key1, 'always', e, key2, n FROM fast}, q{SELECT b, c, "the key", d, e, key2, n2 FROM fast} ];
 
 # --- mappings changed while blue is written to ---
 my $script = $blue->basedir . '/load.sql';
