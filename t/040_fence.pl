@@ -71,8 +71,17 @@ $old->query_safe(q{INSERT INTO p (id, v) VALUES (999, 'x'); DELETE FROM p WHERE 
 $old->query_safe(q{BEGIN ISOLATION LEVEL REPEATABLE READ});
 $old->query_safe(q{SELECT count(*) FROM free});
 
+# and one that has written, and has not ended
+my $before = $green->background_psql('postgres', on_error_die => 1);
+$before->query_safe(q{BEGIN; INSERT INTO p (id, v) VALUES (998, 'from before the start')});
+
 start_sync($green, 's');
+ok($green->poll_query_until('postgres', q{SELECT state = 'streaming' FROM bcmig.table_status WHERE target = 'public.t'}), 'other tables are copied meanwhile');
+is(on_green(q{SELECT count(*) FROM p}), '0', 'no copy begins beside a writer of before');
+$before->query_safe(q{COMMIT});
+$before->quit;
 wait_sync($green, 's');
+is(on_green(q{SELECT count(*) FROM p WHERE id = 998}), '0', 'what he left is not taken for a row of blue');
 green_behind($green, q{CREATE ROLE holder; ALTER TABLE leaf OWNER TO holder});
 all_equal($blue, $green, 'copied behind the fence', qw(t p c));
 

@@ -61,14 +61,4 @@ extern void bcmig_fence_at_start(const BcmigSync *sync);
 /* the relations a fence of this sync is about; in a transaction */
 extern List *bcmig_fenced_relations(const BcmigSync *sync);
 
-/*
- * Wait for everybody who had locked one of them for writing, at most until
- * "deadline".  In a transaction that began after the one that raised the fence
- * had committed.  Returns those who are left, a List of VirtualTransactionId *.
- */
-extern List *bcmig_wait_for_writers(List *relations, TimestampTz deadline);
-
-/* who they are, for a person */
-extern char *bcmig_writers_text(List *writers);
-
 #endif							/* BCMIG_FENCE_H */

@@ -17,25 +17,18 @@
 
 #include "fence.h"
 
-#include "access/xact.h"
 #include "call.h"
 #include "catalog/namespace.h"
-#include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
-#include "storage/lmgr.h"
-#include "storage/proc.h"
-#include "storage/sinvaladt.h"
 #include "tcop/pquery.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "utils/timestamp.h"
+#include "writers.h"
 
-#define CHUNK_RELATIONS		200 /* whose writers are collected at a time */
 #define TERMINATE_WAIT		10000	/* ms for terminated sessions to end */
 
 BCMIG_FUNCTION(bcmig_raise_fence);
@@ -133,148 +126,6 @@ bcmig_fence_at_start(const BcmigSync *sync)
 }
 
 /* ---------------------------------------------------------------------
- * Waiting for writers
- * --------------------------------------------------------------------- */
-
-/*
- * Has this transaction ended by "deadline"?  The wait is one for its lock, which
- * pg_locks shows and the deadlock detector sees.
- */
-static bool
-has_ended(VirtualTransactionId vxid, TimestampTz deadline)
-{
-	MemoryContext caller = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	int			timeout = LockTimeout;
-	long		left;
-	ErrorData  *volatile error = NULL;
-
-	if (VirtualXactLock(vxid, false))
-		return true;
-	left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
-	if (left <= 0)
-		return false;
-	BeginInternalSubTransaction(NULL);
-	PG_TRY();
-	{
-		LockTimeout = Min(left, INT_MAX);
-		(void) VirtualXactLock(vxid, true);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(caller);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-	}
-	PG_END_TRY();
-	LockTimeout = timeout;
-	MemoryContextSwitchTo(caller);
-	CurrentResourceOwner = owner;
-	if (error != NULL && error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
-		ReThrowError(error);
-	return error == NULL;
-}
-
-List *
-bcmig_wait_for_writers(List *relations, TimestampTz deadline)
-{
-	List	   *left = NIL;
-	int			from = 0;
-
-	while (from < list_length(relations))
-	{
-		List	   *writers = NIL;
-		ListCell   *lc;
-
-		for (int to = Min(from + CHUNK_RELATIONS, list_length(relations)); from < to; from++)
-		{
-			LOCKTAG		tag;
-			VirtualTransactionId *holders;
-
-			CHECK_FOR_INTERRUPTS();
-			SET_LOCKTAG_RELATION(tag, MyDatabaseId, list_nth_oid(relations, from));
-			/* ShareLock is the weakest that no writer lets in; it is not taken */
-			holders = GetLockConflicts(&tag, ShareLock, NULL);
-			for (; VirtualTransactionIdIsValid(*holders); holders++)
-			{
-				bool		known = false;
-
-				foreach(lc, writers)
-					known |= VirtualTransactionIdEquals(*(VirtualTransactionId *) lfirst(lc), *holders);
-				if (!known)
-				{
-					VirtualTransactionId *writer = palloc(sizeof(VirtualTransactionId));
-
-					*writer = *holders;
-					writers = lappend(writers, writer);
-				}
-			}
-		}
-		foreach(lc, writers)
-		{
-			if (!has_ended(*(VirtualTransactionId *) lfirst(lc), deadline))
-				left = lappend(left, lfirst(lc));
-		}
-	}
-	return left;
-}
-
-/* as pg_locks shows them */
-static Datum
-writers_array(List *writers)
-{
-	Datum	   *texts = palloc(sizeof(Datum) * Max(list_length(writers), 1));
-	int			n = 0;
-	ListCell   *lc;
-
-	foreach(lc, writers)
-	{
-		VirtualTransactionId *vxid = lfirst(lc);
-
-		texts[n++] = CStringGetTextDatum(psprintf("%d/%u", vxid->backendId, vxid->localTransactionId));
-	}
-	return PointerGetDatum(construct_array(texts, n, TEXTOID, -1, false, TYPALIGN_INT));
-}
-
-char *
-bcmig_writers_text(List *writers)
-{
-	MemoryContext caller = CurrentMemoryContext;
-	BcmigCatalogScope scope;
-	char	   *text;
-
-	bcmig_catalog_begin(&scope);
-	bcmig_sql("SELECT string_agg(w, '; ' ORDER BY w) FROM ("
-			  "SELECT DISTINCT CASE WHEN l.pid IS NOT NULL THEN format('pid %s (%s%s, query of %s)', l.pid, coalesce('user ' || quote_ident(a.usename), a.backend_type), "
-			  "  coalesce(', ' || nullif(a.application_name, ''), ''), to_char(a.query_start, 'YYYY-MM-DD HH24:MI:SS')) "
-			  " ELSE format('prepared transaction %L of user %I', p.gid, p.owner) END AS w "
-			  "FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid "
-			  "LEFT JOIN pg_locks x ON l.pid IS NULL AND x.virtualtransaction = l.virtualtransaction AND x.locktype = 'transactionid' AND x.mode = 'ExclusiveLock' "
-			  "LEFT JOIN pg_prepared_xacts p ON p.transaction = x.transactionid "
-			  "WHERE l.virtualtransaction = ANY ($1) AND l.locktype = 'relation') w", "k", writers_array(writers));
-	MemoryContextSwitchTo(caller);
-	text = bcmig_get_text(0, 1);
-	bcmig_catalog_end(&scope);
-	MemoryContextSwitchTo(caller);
-	return text != NULL ? text : "somebody who has just ended";
-}
-
-/* end their sessions, with the rights of the caller; prepared transactions have none */
-static void
-terminate(List *writers)
-{
-	Oid			type = TEXTARRAYOID;
-	Datum		value = writers_array(writers);
-
-	if (SPI_execute_with_args("SELECT pg_catalog.pg_terminate_backend(l.pid) FROM (SELECT DISTINCT pid FROM pg_catalog.pg_locks "
-							  "WHERE virtualtransaction OPERATOR(pg_catalog.=) ANY ($1) AND pid IS NOT NULL) l",
-							  1, &type, &value, NULL, false, 0) < 0)
-		elog(ERROR, "pg_terminate_backend failed");
-}
-
-/* ---------------------------------------------------------------------
  * SQL
  * --------------------------------------------------------------------- */
 
@@ -320,7 +171,7 @@ bcmig_raise_fence(PG_FUNCTION_ARGS)
 	writers = bcmig_wait_for_writers(bcmig_fenced_relations(sync), deadline);
 	if (writers != NIL && ending)
 	{
-		terminate(writers);
+		bcmig_end_writers(writers);
 		writers = bcmig_wait_for_writers(bcmig_fenced_relations(sync),
 										 TimestampTzPlusMilliseconds(GetCurrentTimestamp(), TERMINATE_WAIT));
 	}

@@ -24,6 +24,7 @@
 
 #include "access/table.h"
 #include "access/xact.h"
+#include "catalog/pg_inherits.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "load.h"
@@ -40,6 +41,7 @@
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
+#include "writers.h"
 
 #define FIRST_CHUNK_ROWS	20000
 #define LEAST_CHUNK_ROWS	500
@@ -47,6 +49,7 @@
 #define CHUNK_BYTES			(256 * 1024 * 1024)
 #define COPY_TURN			5000	/* ms */
 #define CUT_AHEAD			4	/* chunks cut at a time */
+#define WRITERS_WAIT		5000	/* ms; then the table is tried again later */
 
 typedef enum ChunkResult
 {
@@ -77,6 +80,23 @@ target_is_empty(const BcmigTableInfo *table)
 	n = SPI_processed;
 	SPI_finish();
 	return n == 0;
+}
+
+/*
+ * The fence of a sync is there from its start, but who had locked the table
+ * before may still commit: rows that would be in it for ever.  In a transaction.
+ */
+static void
+wait_for_writers(const BcmigTableInfo *table)
+{
+	List	   *relations = find_all_inheritors(bcmig_target_relid(table), NoLock, NULL);
+	List	   *writers = bcmig_wait_for_writers(relations, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), WRITERS_WAIT));
+
+	if (writers != NIL)
+		ereport(ERROR,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("table %s is still written to by %s", table->target_name, bcmig_writers_text(writers)),
+				 errdetail("They began before the sync was started; the copy begins when they have ended.")));
 }
 
 /*
@@ -122,6 +142,9 @@ begin_copy(BcmigWork *work)
 	sizes = bcmig_remote_texts(env_feed, work->dialect->table_size(table));
 	if (sizes != NIL && ((char **) linitial(sizes))[0] != NULL)
 		rows = pg_strtoint64(((char **) linitial(sizes))[0]);
+	bcmig_end_transaction();
+	bcmig_start_transaction();
+	wait_for_writers(table);
 	bcmig_end_transaction();
 
 	/* a resync may find a half loaded table: it needs the key now */
