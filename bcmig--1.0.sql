@@ -54,6 +54,7 @@ INSERT INTO bcmig.option (name, scope, kind, unit, default_value, min_value, max
  ('companions',         '{table}',      'list',     NULL,   'auto', NULL, NULL,   NULL, 'Tables of blue that hold more columns of the same rows (BC''s $ext and per-app companions), joined by their key; auto = none.'),
  ('conflict',           '{sync,table}', 'enum',     NULL,   'source_wins', NULL, NULL, '{source_wins,target_wins,latest_wins,manual,function}', 'Which side keeps a row that was changed on blue and, by an outside write, on green: blue, green, the one with the later $systemModifiedAt, a person, or the row conflict_function returns. At weight 100 the default is manual.'),
  ('conflict_function',  '{table}',      'text',     NULL,   NULL,   NULL, NULL,   NULL, 'Function of the policy function, as in ''bc.merge(bc.item,bc.item,bc.item)'': takes the old row, blue''s and green''s (NULL = none), returns the row to keep.'),
+ ('row_filter',         '{table}',      'text',     NULL,   NULL,   NULL, NULL,   NULL, 'SQL expression over the source row, columns as blue spells them: rows for which it is not true are not on green.'),
  ('priority',           '{table}',      'integer',  NULL,   '5',      1, 9,       NULL, 'Order in which tables get workers: 1 first.'),
  ('parallel',           '{sync,table}', 'integer',  'processes', 'auto', 1, 64,   '{auto}', 'Most workers that copy or validate one table at a time; auto = all of the pool copy, two validate.'),
  ('enabled',            '{table}',      'boolean',  NULL,   'true', NULL, NULL,   NULL, 'false leaves the table out of copying and streaming; its rows stay.'),
@@ -116,6 +117,7 @@ CREATE TABLE bcmig.sync_table (
     al_table      text,
     naming        text CHECK (naming IN ('snake', 'source')),
     tracking_asked boolean NOT NULL DEFAULT false,
+    mapping       integer NOT NULL DEFAULT 0,
     options       jsonb NOT NULL DEFAULT '{}',
     created_at    timestamptz NOT NULL DEFAULT now(),
     UNIQUE (target_schema, target_table),
@@ -130,6 +132,7 @@ COMMENT ON COLUMN bcmig.sync_table.made_target IS 'bcmig created the green table
 COMMENT ON COLUMN bcmig.sync_table.company IS 'company it was added with, as table Company spells it; NULL = shared, or added by itself';
 COMMENT ON COLUMN bcmig.sync_table.al_table IS 'name of the table in Business Central, as blue''s SQL spells it: without company and app; NULL = added by itself';
 COMMENT ON COLUMN bcmig.sync_table.tracking_asked IS 'bcmig_blue_script(''tracking'') asked for change tracking of it, which it did not have: the cleanup script takes it away again';
+COMMENT ON COLUMN bcmig.sync_table.mapping IS 'counts the changes of transforms and row filter: a worker that knows another number does not write';
 COMMENT ON COLUMN bcmig.sync_table.naming IS 'how names on green were made: snake or source';
 
 CREATE TABLE bcmig.companion (
@@ -160,6 +163,8 @@ CREATE TABLE bcmig.column_map (
     default_value text,
     al_type       text,
     type_source   text NOT NULL DEFAULT 'sql' CHECK (type_source IN ('metadata', 'sql')),
+    transform     jsonb,
+    plain_column  text,
     PRIMARY KEY (table_id, ordinal),
     UNIQUE (table_id, part, source_column),
     UNIQUE (table_id, target_column)
@@ -174,6 +179,8 @@ COMMENT ON COLUMN bcmig.column_map.not_null IS 'NOT NULL on blue';
 COMMENT ON COLUMN bcmig.column_map.default_value IS 'blue''s default where that is a constant';
 COMMENT ON COLUMN bcmig.column_map.al_type IS 'AL type of the field: Code, Text, Date, Time, DateTime, Boolean, Option, Enum, Decimal, ...; NULL = not known, or not of Business Central';
 COMMENT ON COLUMN bcmig.column_map.type_source IS 'where al_type comes from: metadata = Business Central''s own description of the table, sql = what the SQL type lets one guess';
+COMMENT ON COLUMN bcmig.column_map.transform IS 'what bcmig_map_column was given; NULL = the column is copied as it is';
+COMMENT ON COLUMN bcmig.column_map.plain_column IS 'target_column before a rename; NULL = it has none';
 
 CREATE TABLE bcmig.enum_value (
     table_id      integer NOT NULL,
@@ -865,11 +872,19 @@ COMMENT ON FUNCTION bcmig_set_sequences(text) IS 'configuration: give green a se
 
 CREATE FUNCTION bcmig_alter_table(sync text, target text, options jsonb)
     RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C;
-COMMENT ON FUNCTION bcmig_alter_table(text, text, jsonb) IS 'configuration: change options of a table; JSON null resets one. {"capture": "auto"} looks again at what blue tracks.';
+COMMENT ON FUNCTION bcmig_alter_table(text, text, jsonb) IS 'configuration: change options of a table; JSON null resets one. {"capture": "auto"} looks again at what blue tracks; another row_filter has the table read again online.';
 
 CREATE FUNCTION bcmig_remove_table(sync text, target text)
     RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C;
 COMMENT ON FUNCTION bcmig_remove_table(text, text) IS 'configuration: take a table out of a sync, also while it runs; the green table stays.';
+
+CREATE FUNCTION bcmig_map_column(sync text, target text, column_name text, transform jsonb)
+    RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_map_column(text, text, text, jsonb) IS 'configuration: what becomes of a column of blue (named as blue spells it) on green: {"drop": true}, {"rename": "name"}, and beside a rename one of {"constant": value}, {"builtin": "blank_date" | "blank_text" | "boolean" | "trim" | "upper" | "utc"} (or an array of them, applied in order), {"sql": "expression over the source row"}. It replaces the column''s former transform. A table that has begun is read again online: upsert and sweep, nothing is truncated.';
+
+CREATE FUNCTION bcmig_unmap_column(sync text, target text, column_name text)
+    RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_unmap_column(text, text, text) IS 'configuration: a column is copied as it is again, under its own name; a table that has begun is read again online.';
 
 -- running
 CREATE FUNCTION bcmig_preflight(sync text)
@@ -929,6 +944,7 @@ REVOKE ALL ON FUNCTION
     bcmig_companies(text), bcmig_discover(text, text), bcmig_add_company(text, text, text, jsonb),
     bcmig_add_shared(text, text, jsonb), bcmig_remove_company(text, text), bcmig_set_sequences(text),
     bcmig_add_table(text, text, text, jsonb), bcmig_alter_table(text, text, jsonb), bcmig_remove_table(text, text),
+    bcmig_map_column(text, text, text, jsonb), bcmig_unmap_column(text, text, text),
     bcmig_preflight(text), bcmig_estimate(text), bcmig_start_sync(text, boolean), bcmig_stop_sync(text),
     bcmig_sync_now(text, text), bcmig_sweep_deletes(text, text), bcmig_resync_table(text, text),
     bcmig_suspend_table(text, text), bcmig_resume_table(text, text),
@@ -1260,7 +1276,7 @@ SELECT 'lag' AS name, y.name AS sync, NULL AS target, 'warning' AS severity, y.l
 UNION ALL
 SELECT 'lag_unknown', y.name, NULL, 'warning', NULL, y.max_latency::text, 'Nothing proves how far green is: a table does not stream, or blue''s clock has not been read.',
        format('SELECT * FROM bcmig.table_status WHERE sync = %L AND state <> ''streaming'';', y.name), 3
-  FROM y WHERE y.state = 'streaming' AND y.lag IS NULL
+  FROM y WHERE y.state IN ('streaming', 'failed') AND y.lag IS NULL
 UNION ALL
 SELECT 'blue_unreachable', y.name, NULL, 'critical', NULL, NULL, 'Blue does not answer: ' || coalesce(y.last_error, 'no reason given') || '.',
        format('SELECT * FROM bcmig_check_environment(%L);', y.environment), 3
@@ -1273,9 +1289,15 @@ UNION ALL
 SELECT 'table_suspended', t.name, t.target, 'critical', NULL, NULL, t.reason, format('SELECT bcmig_resume_table(%L, %L);', t.name, t.target), 1
   FROM t WHERE t.state = 'suspended'
 UNION ALL
-SELECT 'quarantine', t.name, t.target, 'warning', q.n::text, '0', q.n || ' rows were refused, the first: ' || q.message,
+SELECT 'quarantine', t.name, t.target, 'warning', q.n::text, '0', q.n || ' rows were refused, the first: ' || left(f.message, 500),
        format('SELECT bcmig_retry_quarantine(%L);', t.name), 1
-  FROM (SELECT table_id, count(*) AS n, left((array_agg(message ORDER BY quarantine_id))[1], 500) AS message FROM bcmig.quarantine GROUP BY 1) q JOIN t USING (table_id)
+  FROM (SELECT table_id, count(*) AS n, min(quarantine_id) AS first FROM bcmig.quarantine GROUP BY 1) q
+  JOIN t USING (table_id)
+  JOIN bcmig.quarantine f ON f.quarantine_id = q.first
+UNION ALL
+SELECT 'conflict', t.name, t.target, 'warning', c.n::text, '0', c.n || ' rows were changed on blue and by an outside write, and wait for a decision.',
+       format('SELECT bcmig_resolve_conflict(%s, ''source''); -- or target', c.first), 1
+  FROM (SELECT table_id, count(*) AS n, min(conflict_id) AS first FROM bcmig.conflict WHERE decision IS NULL GROUP BY 1) c JOIN t USING (table_id)
 UNION ALL
 SELECT 'validation', y.name, NULL, CASE v.verdict WHEN 'different' THEN 'critical' ELSE 'warning' END, v.verdict, 'ok', format('Run %s (%s) was %s.', v.run_id, v.mode, v.verdict),
        format('SELECT * FROM bcmig.validation_summary WHERE run_id = %s AND verdict <> ''ok'';', v.run_id), 1

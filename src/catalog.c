@@ -19,12 +19,16 @@
 #include "access/htup_details.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_extension.h"
 #include "catalog/pg_index.h"
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_type.h"
+#include "commands/extension.h"
 #include "common/hashfn.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "storage/ipc.h"
+#include "storage/lock.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -49,6 +53,31 @@ typedef struct CachedStatement
 
 static CachedStatement statements[PLAN_CACHE_SIZE];
 
+/*
+ * DROP EXTENSION locks the extension, then its tables in an order of its own.
+ * Our processes therefore take the extension first as well: they wait there, or
+ * are waited for, and neither side meets the other halfway.  Dropped meanwhile:
+ * there is nothing left to do.
+ */
+static void
+lock_extension(void)
+{
+	static Oid	extension = InvalidOid;
+	LOCKTAG		tag;
+
+	if (!OidIsValid(extension))
+		extension = get_extension_oid("bcmig", true);
+	if (!OidIsValid(extension))
+		return;
+	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, ExtensionRelationId, extension, 0);
+	if (LockAcquire(&tag, AccessShareLock, false, true) != LOCKACQUIRE_NOT_AVAIL)
+		return;
+	(void) LockAcquire(&tag, AccessShareLock, false, false);
+	AcceptInvalidationMessages();
+	if (get_extension_name(extension) == NULL)
+		proc_exit(0);
+}
+
 void
 bcmig_start_transaction(void)
 {
@@ -56,6 +85,8 @@ bcmig_start_transaction(void)
 
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
+	if (bcmig_own_process)
+		lock_extension();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	MemoryContextSwitchTo(caller);
 }
@@ -419,7 +450,7 @@ bcmig_load_table(int table_id)
 				  " (o.v->>'sweep_interval')::int8, (o.v->>'copy_data')::bool, "
 				  " (o.v->>'priority')::int, nullif(o.v->>'parallel', 'auto')::int, "
 				  " (o.v->>'enabled')::bool, "
-				  " cardinality(l.names), l.names, o.v->>'on_schema_change', o.v->>'on_error' = 'suspend' "
+				  " cardinality(l.names), l.names, o.v->>'on_schema_change', o.v->>'on_error' = 'suspend', t.mapping, o.v->>'row_filter' "
 				  "FROM bcmig.sync_table t JOIN bcmig.sync s USING (sync_id) "
 				  "CROSS JOIN LATERAL (SELECT array(SELECT jsonb_array_elements_text(CASE jsonb_typeof(t.options->'leave_out') "
 				  "  WHEN 'array' THEN t.options->'leave_out' ELSE '[]' END)) AS names) l "
@@ -459,12 +490,19 @@ bcmig_load_table(int table_id)
 		t->enabled = bcmig_get_bool(0, 25);
 		t->on_schema_change = bcmig_get_text(0, 28);
 		t->on_error_suspend = bcmig_get_bool(0, 29);
+		t->mapping = bcmig_get_int64(0, 30, 0);
+		t->row_filter = bcmig_get_text(0, 31);
 		t->nleft_out = bcmig_get_int64(0, 26, 0);
 		t->left_out = bcmig_get_texts(0, 27, t->nleft_out, caller);
 		MemoryContextSwitchTo(oldcontext);
 
 		bcmig_sql("SELECT source_column, source_type, target_column, target_type, key_position, row_identity, native_type, part, "
-				  " not_null, default_value, al_type, type_source = 'metadata' "
+				  " not_null, default_value, al_type, type_source = 'metadata', "
+				  " CASE WHEN transform ? 'drop' THEN 1 WHEN transform ? 'constant' THEN 2 WHEN transform ? 'builtin' THEN 3 "
+				  "  WHEN transform ? 'sql' THEN 4 ELSE 0 END, "
+				  " CASE WHEN jsonb_typeof(transform->'builtin') = 'array' THEN (SELECT string_agg(b, ',' ORDER BY o) "
+				  "   FROM jsonb_array_elements_text(transform->'builtin') WITH ORDINALITY x(b, o)) "
+				  "  ELSE coalesce(transform->>'constant', transform->>'builtin', transform->>'sql') END, plain_column "
 				  "FROM bcmig.column_map WHERE table_id = $1 ORDER BY ordinal", "i", table_id);
 		oldcontext = MemoryContextSwitchTo(caller);
 		t->ncolumns = SPI_processed;
@@ -487,6 +525,9 @@ bcmig_load_table(int table_id)
 			c->default_value = bcmig_get_text(i, 10);
 			c->al_type = bcmig_get_text(i, 11);
 			c->from_metadata = bcmig_get_bool(i, 12);
+			c->transform = (BcmigTransformKind) bcmig_get_int64(i, 13, BCMIG_AS_IS);
+			c->transform_value = bcmig_get_text(i, 14);
+			c->plain_target = bcmig_get_text(i, 15);
 			if (c->row_identity)
 				t->identity_column = i;
 			if (c->key_position > 0 && c->key_position <= t->ncolumns)

@@ -85,6 +85,16 @@ extern void bcmig_audit(const char *kind, const char *sync_name,
 /* a row for each row of the last result: sync, target, detail */
 extern void bcmig_audit_each(const char *kind, const char *event);
 
+/* what becomes of a column on green, apart from its name; see sync/transform.h */
+typedef enum BcmigTransformKind
+{
+	BCMIG_AS_IS,
+	BCMIG_DROP,
+	BCMIG_CONSTANT,
+	BCMIG_BUILTIN,
+	BCMIG_SQL
+} BcmigTransformKind;
+
 /* one column of a synced table */
 typedef struct BcmigColumn
 {
@@ -100,6 +110,9 @@ typedef struct BcmigColumn
 	int			key_position;	/* 0 = not in the key */
 	bool		row_identity;
 	int			part;			/* 0 = of the base table, i = of companions[i - 1] */
+	BcmigTransformKind transform;
+	char	   *transform_value;	/* constant (NULL = NULL), names of built-ins with commas, or the expression */
+	char	   *plain_target;	/* "target" before a rename; NULL = not renamed */
 } BcmigColumn;
 
 /* a table of blue with more columns of the same rows */
@@ -141,6 +154,8 @@ typedef struct BcmigTableInfo
 	BcmigCompanion *companions;
 	int			nleft_out;
 	char	  **left_out;		/* columns of blue that are not copied on purpose */
+	int			mapping;		/* counts the changes of transforms and row_filter */
+	char	   *row_filter;		/* SQL; NULL = all rows */
 
 	/* effective options */
 	int			batch_rows;

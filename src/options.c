@@ -120,32 +120,40 @@ find_option(const char *name)
 	return def;
 }
 
-/*
- * Names of this scope that look like "name": few letters away, or one
- * contained in the other.
- */
-static char *
-near_names(const char *name, const char *scope)
+char *
+bcmig_near_names(const char *name, List *known)
 {
 	List	   *near = NIL;
 	int			len = strlen(name);
-	uint64		n;
+	ListCell   *lc;
 
 	if (len == 0 || len > MAX_COMPARED_NAME)
 		return "";
-	n = bcmig_sql("SELECT name FROM bcmig.option WHERE $1 = ANY (scope) ORDER BY name",
-				  "t", scope);
-	for (uint64 i = 0; i < n; i++)
+	foreach(lc, known)
 	{
-		char	   *known = bcmig_get_text(i, 1);
-		int			limit = Max(2, Min(len, (int) strlen(known)) / 3);
+		char	   *other = lfirst(lc);
+		int			other_len = strlen(other);
+		int			limit = Max(2, Min(len, other_len) / 3);
 
-		if (varstr_levenshtein_less_equal(name, len, known, strlen(known),
-										  1, 1, 1, limit, false) <= limit ||
-			(len >= 3 && strstr(known, name) != NULL) || strstr(name, known) != NULL)
-			near = lappend(near, known);
+		if (other_len <= MAX_COMPARED_NAME &&
+			(varstr_levenshtein_less_equal(name, len, other, other_len, 1, 1, 1, limit, false) <= limit ||
+			 (len >= 3 && strstr(other, name) != NULL) || strstr(name, other) != NULL))
+			near = lappend(near, other);
 	}
 	return join_list(near, ", ");
+}
+
+/* options of this scope that look like "name" */
+static char *
+near_names(const char *name, const char *scope)
+{
+	List	   *known = NIL;
+	uint64		n = bcmig_sql("SELECT name FROM bcmig.option WHERE $1 = ANY (scope) ORDER BY name",
+							  "t", scope);
+
+	for (uint64 i = 0; i < n; i++)
+		known = lappend(known, bcmig_get_text(i, 1));
+	return bcmig_near_names(name, known);
 }
 
 /* what somebody wrote, short enough for a message */

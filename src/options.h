@@ -8,6 +8,7 @@
 #ifndef BCMIG_OPTIONS_H
 #define BCMIG_OPTIONS_H
 
+#include "nodes/pg_list.h"
 #include "utils/jsonb.h"
 
 /*
@@ -30,5 +31,8 @@ extern char *bcmig_option_value(const char *name, Jsonb *table, Jsonb *sync);
 extern int64 bcmig_option_int64(const char *name, Jsonb *table, Jsonb *sync,
 								int64 if_auto);
 extern bool bcmig_option_bool(const char *name, Jsonb *table, Jsonb *sync);
+
+/* those of the names (List of char *) that look like "name", with commas: few letters away, or one contained in the other */
+extern char *bcmig_near_names(const char *name, List *known);
 
 #endif							/* BCMIG_OPTIONS_H */

@@ -61,7 +61,12 @@ is(state_of_error(q{SELECT bcmig.arm_journal('s')}), 'BM023', 'nor one whose col
 my ($rc, $out, $err) = $green->psql('postgres', q{SELECT bcmig.arm_journal('s')});
 like($err, qr/column v of public.wide has no inverse.*bigint.*HINT:  ALTER TABLE public.wide ALTER COLUMN v TYPE integer;/s, 'it is named, with what to do');
 is(triggers() . on_green(q{SELECT count(*) FROM bcmig.traffic WHERE journal_armed}), '00', 'and none is');
-on_green(q{SELECT bcmig_remove_table('s', 'wide'); CREATE ROLE stranger; GRANT USAGE ON SCHEMA bcmig TO stranger; GRANT EXECUTE ON ALL ROUTINES IN SCHEMA bcmig TO stranger});
+on_green(q{SELECT bcmig_map_column('s', 'p', 'v', '{"builtin": "upper"}')});
+($rc, $out, $err) = $green->psql('postgres', q{SELECT bcmig_remove_table('s', 'wide'); SELECT bcmig.arm_journal('s')});
+like($err, qr/column v of public.p has no inverse.*HINT:  SELECT bcmig_unmap_column\('s', 'public.p', 'v'\);/s, 'nor one whose transform loses something');
+on_green(q{SELECT bcmig_unmap_column('s', 'p', 'v')});
+wait_sync($green, 's');
+on_green(q{CREATE ROLE stranger; GRANT USAGE ON SCHEMA bcmig TO stranger; GRANT EXECUTE ON ALL ROUTINES IN SCHEMA bcmig TO stranger});
 is(state_of_error(q{SET ROLE stranger; SELECT bcmig.arm_journal('s')}), '42501', 'not by a stranger');
 wait_sync($green, 's');
 on_green(q{BEGIN; SELECT bcmig.arm_journal('s'); SELECT bcmig.lift_fence('s'); COMMIT});

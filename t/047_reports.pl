@@ -114,9 +114,9 @@ $blue->safe_psql('postgres', q{UPDATE a SET v = 'renamed' WHERE id = 700});
 ok($green->poll_query_until('postgres', q{SELECT sum(errors) > 0 FROM bcmig.metric}), 'a job that failed is an error');
 green_behind($green, 'ALTER TABLE a RENAME w TO v');
 ok($green->poll_query_until('postgres', q{SELECT v = 'renamed' FROM a WHERE id = 700}), 'the next one does it');
-ok($green->poll_query_until('postgres', q{SELECT sum(errors) = (SELECT count(*) FROM bcmig.audit_log WHERE kind = 'error') FROM bcmig.metric}),
-	'as many as the audit log has');
-is(json('health', 'one')->{syncs}->[0]->{jobs_failed}, $green->safe_psql('postgres', q{SELECT count(*) FROM bcmig.audit_log WHERE kind = 'error'}), 'and the report');
+ok($green->poll_query_until('postgres', q{SELECT sum(errors) = (SELECT count(*) FROM bcmig.sync_batch WHERE status = 'Failed') FROM bcmig.metric}),
+	'as many as sync_batch has');
+is(json('health', 'one')->{syncs}->[0]->{jobs_failed}, $green->safe_psql('postgres', q{SELECT count(*) FROM bcmig.sync_batch WHERE status = 'Failed'}), 'and the report');
 
 # --- what was done just before a stop is counted, though the live table is gone when the row is written ---
 sub interval

@@ -16,6 +16,7 @@
 #include "configure.h"
 #include "row_image.h"
 #include "utils/hsearch.h"
+#include "transform.h"
 #include "worker.h"
 
 /* ---- run.c ---- */
@@ -73,9 +74,13 @@ typedef struct BcmigProof
 	bool		pushdown;		/* blue hashes its rows itself */
 	BcmigChunking chunking;
 	Oid			text_feed;
-	TupleDesc	desc;			/* the feed's columns, without bc_op and bc_rowversion */
+	TupleDesc	desc;			/* the feed's columns, without bc_op and bc_rowversion, in the types they are compared in */
 	BcmigHasher *hasher;		/* for desc */
-	int		   *columns;		/* 0 .. ncolumns - 1 */
+	int			ncolumns;
+	int		   *columns;		/* of desc, those that are compared by hash */
+	const BcmigTableInfo *hashed;	/* the table with these columns only, for blue to hash */
+	NullableDatum *constants;	/* what blue's row shows where green has a constant, or no column; NULL = all columns are blue's */
+	bool		transformed;	/* blue's rows are put through the transforms here */
 	char	   *select;			/* SELECT list of the green row (alias g), in the feed's types */
 	bool		has_inexact;	/* its last column counts values the types of the feed cannot hold */
 } BcmigProof;
@@ -89,11 +94,17 @@ extern BcmigProof *bcmig_proof_open(BcmigWork *work);
  */
 typedef void (*BcmigRowSink) (void *arg, const Datum *values, const bool *isnull, int inexact);
 
+/* which transforms blue cannot compute, so that its rows are pulled; NULL = none */
+extern char *bcmig_transforms_pulled(const BcmigProof *proof);
+
 /* rows of green that fulfil "condition" on alias g; as the current user, in a transaction */
 extern void bcmig_green_rows(BcmigProof *proof, const char *condition, BcmigRowSink sink, void *arg);
 
 /* rows a statement for the row feed gives; signs may be NULL */
 extern void bcmig_blue_rows(BcmigProof *proof, const char *sql, BcmigRowSink sink, void *arg, BcmigSigns *signs);
+
+/* the same as the feed has them, transforms or not: their keys */
+extern void bcmig_blue_keys(BcmigProof *proof, const char *sql, BcmigRowSink sink, void *arg, BcmigSigns *signs);
 
 /* hashes of a row and of its key (of the row, where there is no key); row may be NULL */
 extern void bcmig_row_hashes(BcmigProof *proof, const Datum *values, const bool *isnull, int inexact,

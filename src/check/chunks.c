@@ -155,7 +155,7 @@ add_row(void *arg, const Datum *values, const bool *isnull, int inexact)
 	{
 		memset(&row, 0, sizeof(row));
 		if (!proof->count_only)
-			bcmig_hash_row(proof->hasher, values, isnull, proof->desc->natts, proof->columns, inexact, &row);
+			bcmig_hash_row(proof->hasher, values, isnull, proof->ncolumns, proof->columns, inexact, &row);
 		chunk = bcmig_chunk_of(&proof->chunking, proof->table, values, NULL);
 	}
 	else
@@ -199,8 +199,8 @@ bcmig_compare_chunks(BcmigProof *proof, List *chunks)
 	ctl.entrysize = sizeof(BcmigChunkPair);
 	ctl.hcxt = CurrentMemoryContext;
 	a.pairs = hash_create("bcmig chunks", 1024, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	if (proof->pushdown || proof->count_only)
-		bcmig_remote_each_text(proof->text_feed, proof->hash->sums(proof->table, &proof->chunking, chunks, proof->count_only),
+	if (proof->pushdown || (proof->count_only && proof->table->row_filter == NULL))
+		bcmig_remote_each_text(proof->text_feed, proof->hash->sums(proof->hashed, &proof->chunking, chunks, proof->count_only),
 							   take_sums, &a);
 	else
 		bcmig_blue_rows(proof, proof->hash->pull(proof->table, &proof->chunking, proof->chunking.buckets ? NIL : chunks),

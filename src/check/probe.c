@@ -73,6 +73,9 @@ bcmig_may_push_down(BcmigProof *proof, char **why)
 	bool		done;
 	StringInfoData types;
 
+	*why = bcmig_transforms_pulled(proof);
+	if (*why != NULL)
+		return false;
 	bcmig_catalog_begin(&scope);
 	done = bcmig_sql("SELECT 1 FROM bcmig.hash_probe p, bcmig.validation_run r WHERE p.environment_id = $1 AND r.run_id = $2 "
 					 "AND p.probed_at > r.started_at LIMIT 1", "iI", proof->table->environment_id, proof->run_id) > 0;
@@ -82,9 +85,9 @@ bcmig_may_push_down(BcmigProof *proof, char **why)
 		probe(proof);
 
 	initStringInfo(&types);
-	for (int i = 0; i < proof->table->ncolumns; i++)
+	for (int i = 0; i < proof->hashed->ncolumns; i++)
 	{
-		const BcmigColumn *c = &proof->table->columns[i];
+		const BcmigColumn *c = &proof->hashed->columns[i];
 		const char *type_class = proof->hash->type_class(c);
 		bool		agrees = false;
 

@@ -298,7 +298,7 @@ look_at(BcmigProof *proof, BcmigSuspect **suspects, int n, BcmigSettled *settled
 		if (windows)
 		{
 			bcmig_start_transaction();
-			bcmig_blue_rows(proof, proof->work->dialect->window(table, stored.position, stored.seen), take_row, &look, &signs);
+			bcmig_blue_keys(proof, proof->work->dialect->window(table, stored.position, stored.seen), take_row, &look, &signs);
 			bcmig_end_transaction();
 			streaming = !signs.begin_changed && !(signs.has_min_valid && signs.min_valid > stored.position) &&
 				(stored.begin_version == NULL || !signs.has_begin || pg_strtoint64(stored.begin_version) == signs.begin);
@@ -325,7 +325,8 @@ look_at(BcmigProof *proof, BcmigSuspect **suspects, int n, BcmigSettled *settled
 
 	slot = MakeSingleTupleTableSlot(proof->desc, &TTSOpsMinimalTuple);
 	bcmig_start_transaction();
-	for (int i = 0; i < n; i++)
+	streaming = bcmig_same_mapping(table);
+	for (int i = 0; i < n && streaming; i++)
 	{
 		Pair	   *pair = hash_search(look.pairs, &suspects[i]->key, HASH_FIND, NULL);
 		bool		same = (pair->blue == NULL) == (pair->green == NULL) &&
@@ -349,9 +350,11 @@ look_at(BcmigProof *proof, BcmigSuspect **suspects, int n, BcmigSettled *settled
 	}
 	bcmig_end_transaction();
 	ExecDropSingleTupleTableSlot(slot);
+	if (!streaming)
+		settled->unknown = MemoryContextStrdup(caller, "the mapping of the table was changed meanwhile");
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(context);
-	return true;
+	return streaming;
 }
 
 /* those not settled yet, moved to the front */

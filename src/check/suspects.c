@@ -208,8 +208,8 @@ bcmig_find_suspects(BcmigProof *proof, List *chunks, int most, bool *too_many)
 	s.entries = hash_create("bcmig rows", 16384, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	bcmig_green_rows(proof, condition, enter_row, &s);
 	CHECK_FOR_INTERRUPTS();
-	if (proof->pushdown || (proof->count_only && proof->table->nkeys > 0))
-		bcmig_remote_each_text(proof->text_feed, proof->hash->rows(proof->table, &proof->chunking, chunks, proof->count_only),
+	if (proof->pushdown || (proof->count_only && proof->table->nkeys > 0 && proof->table->row_filter == NULL))
+		bcmig_remote_each_text(proof->text_feed, proof->hash->rows(proof->hashed, &proof->chunking, chunks, proof->count_only),
 							   match_hashes, &s);
 	else
 		bcmig_blue_rows(proof, proof->hash->pull(proof->table, &proof->chunking, proof->chunking.buckets ? NIL : chunks),

@@ -397,7 +397,7 @@ validate_group(BcmigProof *proof, Pending *r)
 	char	   *seen;
 	BcmigCatalogScope scope;
 
-	if (!proof->pushdown && !proof->count_only && proof->chunking.buckets)
+	if (!proof->pushdown && (!proof->count_only || proof->table->row_filter != NULL) && proof->chunking.buckets)
 	{
 		/* rows come in one pass */
 		chunks = NIL;
@@ -524,7 +524,8 @@ bcmig_run_check(BcmigWork *work)
 		return;
 	}
 	proof->count_only = strcmp(r.done_as, "count") == 0;
-	proof->pushdown = r.pushdown;
+	/* the mapping may have changed since the run began */
+	proof->pushdown = r.pushdown && !proof->transformed;
 	if (!bcmig_load_chunking(table, &proof->chunking, NULL))
 		elog(ERROR, "table %s is not cut into chunks", table->target_name);
 	if (r.next > r.last || (r.ntodo >= 0 && (r.ntodo == 0 || r.todo[r.ntodo - 1] < r.next)))

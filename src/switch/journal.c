@@ -38,6 +38,7 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "own_write.h"
+#include "transform.h"
 #include "nodes/makefuncs.h"
 #include "pgtime.h"
 #include "quarantine.h"
@@ -279,16 +280,6 @@ bcmig_journal_row(PG_FUNCTION_ARGS)
  * Arming
  * --------------------------------------------------------------------- */
 
-/*
- * Can every value of green's column be brought back to blue?  Columns are
- * copied as they are, so it can when blue's type holds all of green's.
- */
-static bool
-has_inverse(const BcmigColumn *column, const char *green_type)
-{
-	return bcmig_type_fits(green_type, column->source_type);
-}
-
 /* ERROR when what is written to a table could not be brought back */
 static void
 check_reversible(const BcmigTableInfo *table, Oid relid)
@@ -311,6 +302,13 @@ check_reversible(const BcmigTableInfo *table, Oid relid)
 		Oid			collation;
 		char	   *green_type;
 
+		if (!bcmig_has_inverse(c))
+			ereport(ERROR,
+					(errcode(ERRCODE_BM_JOURNAL),
+					 errmsg("column %s of %s has no inverse", quote_identifier(c->target), table->target_name),
+					 errdetail("Its transform loses what blue has."),
+					 errhint("SELECT bcmig_unmap_column(%s, %s, %s);", quote_literal_cstr(table->sync_name),
+							 quote_literal_cstr(table->target_name), quote_literal_cstr(c->source))));
 		if (attnum <= 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_BM_UNSUITABLE),
@@ -318,7 +316,9 @@ check_reversible(const BcmigTableInfo *table, Oid relid)
 					 errhint("ALTER TABLE %s ADD COLUMN %s %s;", table->target_name, quote_identifier(c->target), c->target_type)));
 		get_atttypetypmodcoll(relid, attnum, &type, &typmod, &collation);
 		green_type = format_type_with_typemod(type, typmod);
-		if (!has_inverse(c, green_type))
+
+		/* what is copied as it is can be brought back when blue's type holds all of green's */
+		if (c->transform == BCMIG_AS_IS && !bcmig_type_fits(green_type, c->source_type))
 			ereport(ERROR,
 					(errcode(ERRCODE_BM_JOURNAL),
 					 errmsg("column %s of %s has no inverse", quote_identifier(c->target), table->target_name),

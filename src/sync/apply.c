@@ -6,7 +6,7 @@
  * The rows are an ephemeral named relation, bcmig_rows, as the transition
  * tables of a trigger are; three prepared statements per table do the rest:
  *
- *	delete	keys whose row is gone on blue
+ *	delete	keys whose row is gone on blue, or not wanted by the row filter
  *	rename	rows whose $systemId comes back under another key (only where
  *			deletes are not in the feed: otherwise the old key is among them)
  *	upsert	INSERT ... ON CONFLICT (key) DO UPDATE, skipping rows that are equal
@@ -38,6 +38,7 @@
 #include "conflict.h"
 #include "own_write.h"
 #include "quarantine.h"
+#include "transform.h"
 
 #include "access/table.h"
 #include "access/xact.h"
@@ -119,8 +120,8 @@ bcmig_key_condition(const BcmigTableInfo *table)
  * explicit cast could cut or round without a word, so what it gives is cast
  * back and compared (bcmig.exact raises).
  */
-static char *
-value_expression(const char *name, Form_pg_attribute from, Form_pg_attribute to)
+char *
+bcmig_value_expression(const char *name, Form_pg_attribute from, Form_pg_attribute to)
 {
 	char	   *target;
 	char	   *source;
@@ -165,14 +166,14 @@ statement_text(const BcmigTableInfo *table, TupleDesc feed, TupleDesc target, St
 	initStringInfo(&sql);
 	if (which == STMT_DELETE)
 	{
-		appendStringInfo(&sql, "DELETE FROM %s g USING " BCMIG_OWN_ROWS_NAME " w WHERE w.bc_op = 'D' AND %s",
+		appendStringInfo(&sql, "DELETE FROM %s g USING " BCMIG_OWN_ROWS_NAME " w WHERE w.bc_op <> 'U' AND %s",
 						 table->target_name, bcmig_key_condition(table));
 		return sql.data;
 	}
 	if (which == STMT_RENAME)
 	{
 		identity = id(table->columns[table->identity_column].target);
-		appendStringInfo(&sql, "DELETE FROM %s g USING " BCMIG_OWN_ROWS_NAME " w WHERE w.bc_op = 'U' AND g.%s = w.%s"
+		appendStringInfo(&sql, "DELETE FROM %s g USING " BCMIG_OWN_ROWS_NAME " w WHERE w.bc_op <> 'D' AND g.%s = w.%s"
 						 " AND w.%s::text <> '00000000-0000-0000-0000-000000000000' AND NOT (%s) RETURNING %s",
 						 table->target_name, identity, identity, identity,
 						 bcmig_key_condition(table), bcmig_green_key(table, target, "g"));
@@ -206,7 +207,7 @@ statement_text(const BcmigTableInfo *table, TupleDesc feed, TupleDesc target, St
 							 quote_literal_cstr(table->target_name))));
 		}
 		appendStringInfo(&names, "%s%s", comma, id(name));
-		appendStringInfo(&values, "%s%s", comma, value_expression(name, from, to));
+		appendStringInfo(&values, "%s%s", comma, bcmig_value_expression(name, from, to));
 		appendStringInfo(&sets, "%s%s = excluded.%s", comma, id(name), id(name));
 		appendStringInfo(&old, "%sg.%s", comma, id(name));
 		appendStringInfo(&new, "%sexcluded.%s", comma, id(name));
@@ -230,6 +231,7 @@ bcmig_apply_forget(void)
 	HASH_SEQ_STATUS seq;
 	ApplyPlans *plans;
 
+	bcmig_transform_forget();
 	if (apply_plans == NULL)
 		return;
 	hash_seq_init(&seq, apply_plans);
@@ -286,8 +288,8 @@ remember_shape(TargetShape *shape, Relation rel)
 }
 
 /* make the rows visible to statements of this SPI connection */
-static void
-register_rows(Tuplestorestate *store, TupleDesc desc)
+void
+bcmig_register_rows(Tuplestorestate *store, TupleDesc desc)
 {
 	EphemeralNamedRelation enr = palloc0(sizeof(EphemeralNamedRelationData));
 	int			rc;
@@ -303,12 +305,21 @@ register_rows(Tuplestorestate *store, TupleDesc desc)
 		elog(ERROR, "SPI_register_relation failed: %s", SPI_result_code_string(rc));
 }
 
+void
+bcmig_unregister_rows(void)
+{
+	int			rc = SPI_unregister_relation(BCMIG_OWN_ROWS_NAME);
+
+	if (rc != SPI_OK_REL_UNREGISTER)
+		elog(ERROR, "SPI_unregister_relation failed: %s", SPI_result_code_string(rc));
+}
+
 uint64
 bcmig_query_spool(BcmigSpool *spool, const char *sql)
 {
 	int			rc;
 
-	register_rows(spool->store, spool->desc);
+	bcmig_register_rows(spool->store, spool->desc);
 	rc = SPI_execute(sql, false, 0);
 	if (rc < 0)
 		elog(ERROR, "SPI_execute failed: %s: %s", SPI_result_code_string(rc), sql);
@@ -480,23 +491,28 @@ bcmig_apply_whole(const BcmigTableInfo *table, BcmigSpool *spool, BcmigApplied *
 	ArrayBuildState *renamed = NULL;
 	BcmigMet	met;
 	uint64		n;
+	Tuplestorestate *rows;
+	TupleDesc	desc;
 
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	register_rows(spool->store, spool->desc);
+	rows = bcmig_transform_rows(table, spool->store, spool->desc, &desc);
+	bcmig_register_rows(rows, desc);
 	constraints(true);
-	if (spool->deletes > 0)
-		applied->deleted += run_statement(table, spool->desc, STMT_DELETE);
+	if (spool->deletes > 0 || table->row_filter != NULL)
+		applied->deleted += run_statement(table, desc, STMT_DELETE);
 	if (spool->upserts > 0)
 	{
 		if (needs_rename(table))
 		{
-			renamed = rename_rows(table, spool->desc, &n, caller);
+			renamed = rename_rows(table, desc, &n, caller);
 			applied->deleted += n;
 		}
-		applied->written += run_statement(table, spool->desc, STMT_UPSERT);
+		applied->written += run_statement(table, desc, STMT_UPSERT);
 	}
 	constraints(false);
+	if (rows != spool->store)
+		tuplestore_end(rows);
 	SPI_finish();
 	if (bcmig_journal_met(table, spool->store, spool->desc, renamed, &met))
 		ereport(ERROR,
@@ -549,17 +565,20 @@ typedef struct Batch
 } Batch;
 
 /*
- * Write rows [from, to) of a batch.  met: whether they meet outside writes is
- * looked up and left to the caller, who rolls back; NULL = of no interest.
+ * Write rows [from, to) of a batch.  *filtered are rows the row filter took off
+ * green.  met: whether they meet outside writes is looked up and left to the
+ * caller, who rolls back; NULL = of no interest.
  */
 static uint64
-write_rows(const Batch *batch, int from, int to, BcmigMet *met)
+write_rows(const Batch *batch, int from, int to, uint64 *filtered, BcmigMet *met)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	Tuplestorestate *store = tuplestore_begin_heap(false, false, work_mem);
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(batch->desc, &TTSOpsMinimalTuple);
 	bool		rename = batch->statement == STMT_RENAME;
 	ArrayBuildState *renamed = NULL;
+	Tuplestorestate *rows;
+	TupleDesc	desc;
 	uint64		processed;
 	bool		conflict = false;
 
@@ -572,13 +591,19 @@ write_rows(const Batch *batch, int from, int to, BcmigMet *met)
 
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	register_rows(store, batch->desc);
+	rows = bcmig_transform_rows(batch->table, store, batch->desc, &desc);
+	bcmig_register_rows(rows, desc);
 	constraints(true);
+	*filtered = 0;
+	if (batch->table->row_filter != NULL && batch->statement == STMT_UPSERT)
+		*filtered = run_statement(batch->table, desc, STMT_DELETE);
 	if (rename)
-		renamed = rename_rows(batch->table, batch->desc, &processed, caller);
+		renamed = rename_rows(batch->table, desc, &processed, caller);
 	else
-		processed = run_statement(batch->table, batch->desc, batch->statement);
+		processed = run_statement(batch->table, desc, batch->statement);
 	constraints(false);
+	if (rows != store)
+		tuplestore_end(rows);
 	SPI_finish();
 	if (met != NULL)
 		conflict = bcmig_journal_met(batch->table, rename ? NULL : store, batch->desc, renamed, met);
@@ -592,12 +617,15 @@ uint64
 bcmig_apply_row(const BcmigTableInfo *table, TupleDesc desc, MinimalTuple row, bool delete)
 {
 	Batch		batch = {0};
+	uint64		filtered;
+	uint64		written;
 
 	batch.table = table;
 	batch.desc = desc;
 	batch.statement = delete ? STMT_DELETE : STMT_UPSERT;
 	batch.rows = &row;
-	return write_rows(&batch, 0, 1, NULL);
+	written = write_rows(&batch, 0, 1, &filtered, NULL);
+	return written + filtered;
 }
 
 static void apply_range(Batch *batch, int from, int to);
@@ -617,7 +645,9 @@ refuse_row(Batch *batch, MinimalTuple row, ErrorData *edata)
 {
 	bcmig_quarantine_row(batch->table, batch->desc, row,
 						 batch->statement == STMT_DELETE ? "delete" : "upsert", edata);
-	batch->applied->quarantined++;
+	/* what a transform fails for in the pass for renamed rows it fails for in the next one too */
+	if (batch->statement != STMT_RENAME || !bcmig_has_transforms(batch->table))
+		batch->applied->quarantined++;
 	if (batch->applied->first_error[0] == '\0')
 		bcmig_copy_text(batch->applied->first_error, bcmig_error_text(edata, true), BCMIG_TEXT);
 	if (batch->statement != STMT_RENAME)
@@ -691,6 +721,7 @@ apply_range(Batch *batch, int from, int to)
 	ErrorData  *volatile edata = NULL;
 	volatile uint64 processed = 0;
 	BcmigMet	met = {0};
+	volatile uint64 filtered = 0;
 
 	CHECK_FOR_INTERRUPTS();
 	if (batch->applied->stopped)
@@ -701,8 +732,11 @@ apply_range(Batch *batch, int from, int to)
 	MemoryContextSwitchTo(oldcontext);
 	PG_TRY();
 	{
+		uint64		off;
+
 		/* the first copy's rows: nobody else has written there */
-		processed = write_rows(batch, from, to, batch->statement == STMT_INSERT ? NULL : &met);
+		processed = write_rows(batch, from, to, &off, batch->statement == STMT_INSERT ? NULL : &met);
+		filtered = off;
 		if (met.any)
 			RollbackAndReleaseCurrentSubTransaction();
 		else
@@ -732,6 +766,7 @@ apply_range(Batch *batch, int from, int to)
 			batch->applied->deleted += processed;
 		else
 			batch->applied->written += processed;
+		batch->applied->deleted += filtered;
 		return;
 	}
 	if (!bcmig_is_row_error(edata))

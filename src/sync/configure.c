@@ -27,6 +27,7 @@
 #include "catalog/pg_namespace.h"
 #include "miscadmin.h"
 #include "options.h"
+#include "transform.h"
 #include "readable.h"
 #include "state.h"
 #include "storage/lmgr.h"
@@ -542,8 +543,12 @@ bcmig_table_options(Jsonb *base, Jsonb *change)
 int
 bcmig_add_described(BcmigNewTable *new)
 {
+	char	   *filter = bcmig_filter_of(new->options);
+
 	bcmig_switch_room->changing(new->sync);
 	check_source_is_free(new);
+	if (filter != NULL)
+		bcmig_check_filter(new->sync->owner, new->ncolumns, new->columns, filter);
 	if (OidIsValid(new->target))
 	{
 		bcmig_check_target(new);
@@ -650,6 +655,8 @@ bcmig_alter_table(PG_FUNCTION_ARGS)
 					 errhint("SELECT bcmig_remove_table(%s, %s); then add the table again.",
 							 quote_literal_cstr(sync->name), quote_literal_cstr(target))));
 	}
+	if (has_key(change, "row_filter"))
+		bcmig_change_filter(sync, table_id, options);
 	if (has_key(change, "capture"))
 		change_capture(sync, table_id, options);
 

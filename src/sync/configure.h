@@ -95,6 +95,10 @@ extern void bcmig_choose_indexes(BcmigNewTable *new);
 extern void bcmig_make_target(const BcmigTableInfo *table);
 extern void bcmig_make_feed(const BcmigTableInfo *table);
 
+/* map_column.c: another row filter for a table that is there; and the one in options, or NULL */
+extern void bcmig_change_filter(const BcmigSync *sync, int table_id, Jsonb *options);
+extern char *bcmig_filter_of(Jsonb *options);
+
 /* make.c: the green table of an added table, where bcmig is to make it, and its feed */
 extern void bcmig_make_table(int table_id);
 

@@ -225,10 +225,11 @@ secondary_indexes(const BcmigTableInfo *table)
 	bcmig_catalog_begin(&scope);
 	bcmig_sql("SELECT CASE WHEN x.u THEN format('ALTER TABLE %s ADD UNIQUE (%s) DEFERRABLE INITIALLY IMMEDIATE', $3, x.cols) "
 			  " ELSE format('CREATE INDEX ON %s (%s)', $3, x.cols) END "
-			  "FROM (SELECT (i->>'unique')::bool AS u, "
+			  "FROM (SELECT (i->>'unique')::bool AND c.plain AS u, "
 			  "  c.cols, c.atts "
 			  "  FROM bcmig.sync_table t, jsonb_array_elements(t.indexes) i, "
-			  "   LATERAL (SELECT string_agg(quote_ident(m.target_column), ', ' ORDER BY e.o) AS cols, array_agg(a.attnum ORDER BY e.o) AS atts "
+			  "   LATERAL (SELECT string_agg(quote_ident(m.target_column), ', ' ORDER BY e.o) AS cols, array_agg(a.attnum ORDER BY e.o) AS atts, "
+			  "     bool_and(m.transform IS NULL OR m.transform - 'rename' = '{}') AS plain "
 			  "    FROM jsonb_array_elements_text(i->'columns') WITH ORDINALITY e(c, o) "
 			  "    JOIN bcmig.column_map m ON m.table_id = t.table_id AND m.part = 0 AND m.source_column = e.c "
 			  "    JOIN pg_attribute a ON a.attrelid = $2 AND a.attname = m.target_column "

@@ -80,6 +80,8 @@ target_attribute(const BcmigTableInfo *table, TupleDesc desc, int i)
 {
 	const char *name = i == FEED_VERSION ? "bc_rowversion" : table->columns[i - FEED_COLUMNS].target;
 
+	if (i >= FEED_COLUMNS && table->columns[i - FEED_COLUMNS].transform == BCMIG_DROP)
+		return -1;
 	for (int a = 0; a < desc->natts; a++)
 	{
 		Form_pg_attribute att = TupleDescAttr(desc, a);
@@ -96,7 +98,7 @@ bcmig_load_possible(const BcmigTableInfo *table, Relation rel, Oid feed)
 	TupleDesc	desc = RelationGetDescr(rel);
 	bool	   *filled = palloc0(sizeof(bool) * desc->natts);
 	Relation	feedrel;
-	bool		possible = true;
+	bool		possible = table->row_filter == NULL;
 
 	if (rel->rd_rel->relkind != RELKIND_RELATION &&
 		rel->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
@@ -114,16 +116,18 @@ bcmig_load_possible(const BcmigTableInfo *table, Relation rel, Oid feed)
 	{
 		int			a = target_attribute(table, desc, i);
 		Form_pg_attribute from = TupleDescAttr(RelationGetDescr(feedrel), i);
+		const BcmigColumn *c = i >= FEED_COLUMNS ? &table->columns[i - FEED_COLUMNS] : NULL;
 		Form_pg_attribute to;
 
 		if (a < 0)
 		{
-			possible = i == FEED_VERSION;	/* older targets may lack bc_rowversion */
+			/* older targets may lack bc_rowversion */
+			possible &= c == NULL || c->transform == BCMIG_DROP;
 			continue;
 		}
 		to = TupleDescAttr(desc, a);
 		filled[a] = true;
-		possible = from->atttypid == to->atttypid &&
+		possible = (c == NULL || c->transform == BCMIG_AS_IS) && from->atttypid == to->atttypid &&
 			(from->atttypmod == to->atttypmod || to->atttypmod == -1) && !to->attgenerated;
 	}
 	table_close(feedrel, AccessShareLock);

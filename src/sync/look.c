@@ -108,9 +108,10 @@ can_follow(const BcmigTableInfo *table, const BcmigChange *change, const BcmigDi
 		case BCMIG_COLUMN_ADDED:
 			return change->blue->key_position == 0;
 		case BCMIG_COLUMN_DROPPED:
-			return c->key_position == 0;
+			return c->key_position == 0 && c->transform == BCMIG_AS_IS;
 		case BCMIG_COLUMN_ALTERED:
-			if (c->key_position > 0)
+			/* what a transform makes of another type is a person's business */
+			if (c->key_position > 0 || c->transform != BCMIG_AS_IS)
 				return false;
 			bcmig_catalog_begin(&scope);
 			fits = bcmig_type_fits(*type, c->target_type) || bcmig_type_fits(c->target_type, *type);

@@ -82,11 +82,12 @@ bcmig_find_managed_sync(Config *c, int sync_id)
 /*
  * The live entry of a table, made when missing.  What is stored (row "row" of
  * the query of load_tables) fills in an entry nobody works on, unless something
- * was published since "seen": the query may not have seen that.  Caller holds
- * the lock exclusively.
+ * was published since "seen": the query may not have seen that.  *again: it has
+ * to be looked at soon, since the stored state (a command's, perhaps) is another
+ * one than the live one.  Caller holds the lock exclusively.
  */
 static BcmigTable *
-enter_table(Table *t, uint64 row, uint64 seen)
+enter_table(Table *t, uint64 row, uint64 seen, bool *again)
 {
 	BcmigTableKey key = {MyDatabaseId, t->table_id};
 	BcmigTable *live;
@@ -125,17 +126,21 @@ enter_table(Table *t, uint64 row, uint64 seen)
 		live->swept_at = isnull ? 0 : DatumGetTimestampTz(swept_at);
 		live->quarantined = bcmig_get_int64(row, 17, 0);
 	}
+	else if (live->state != bcmig_state_value(bcmig_get_text(row, 8)))
+		*again = true;
 	live->sync_id = t->sync->sync_id;
 	live->blue = t->sync->blue;
 	live->stopping = !t->enabled;
 	return live;
 }
 
-static void
+/* returns whether it is to be done again soon */
+static bool
 load_tables(Config *c)
 {
 	uint64		seen;
 	bool		full = false;
+	bool		again = false;
 
 	/* everything published until here is in the snapshot taken below */
 	LWLockAcquire(bcmig_shared->lock, LW_SHARED);
@@ -175,7 +180,7 @@ load_tables(Config *c)
 		t->sweeps = strcmp(capture, "rowversion") == 0;
 		if (t->sync != NULL && t->sync->running && t->sync->blue >= 0)
 		{
-			t->live = enter_table(t, i, seen);
+			t->live = enter_table(t, i, seen, &again);
 			full |= t->live == NULL;
 		}
 	}
@@ -185,6 +190,7 @@ load_tables(Config *c)
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("bcmig works on at most %d tables at a time, more are configured", bcmig_max_tables),
 				 errhint("Raise bcmig.max_tables and restart the server.")));
+	return again;
 }
 
 static void
@@ -290,8 +296,8 @@ assign_blues(Config *c)
 }
 
 /*
- * Returns whether an entry could not be removed yet, so that the next load must
- * be soon.
+ * Returns whether an entry could not be removed or brought up to date yet, so
+ * that the next load must be soon.
  */
 bool
 bcmig_managed_load(void)
@@ -307,11 +313,11 @@ bcmig_managed_load(void)
 	bcmig_catalog_begin(&scope);
 	load_syncs(c);
 	assign_blues(c);
-	load_tables(c);
+	again = load_tables(c);
 	load_requests(c);
 	bcmig_catalog_end(&scope);
 	bcmig_end_transaction();
-	again = remove_stale_tables(c);
+	again |= remove_stale_tables(c);
 
 	if (bcmig_managed != NULL)
 		MemoryContextDelete(bcmig_managed->context);

@@ -547,7 +547,11 @@ bcmig_manager_main(Datum arg)
 			last_cleanup = now;
 		}
 		for (int i = 0; i < lengthof(asides); i++)
-			wait = until(wait, do_aside(&asides[i]), GetCurrentTimestamp());
+		{
+			TimestampTz due = do_aside(&asides[i]);
+
+			wait = Min(wait, Max(10, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), due)));
+		}
 		pgstat_report_stat(false);
 
 		/* a table, poller or worker that waits out its backoff may be due before long */

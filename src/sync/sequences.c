@@ -194,7 +194,7 @@ set_identity(const BcmigSync *sync, char **row, ReturnSetInfo *rsinfo)
 	if (bcmig_sql("SELECT format('%I.%I', t.target_schema, t.target_table), quote_ident(m.target_column), t.target_schema, "
 				  " t.target_table || '_' || m.target_column || '_seq', t.table_id "
 				  "FROM bcmig.sync_table t JOIN bcmig.table_state s USING (table_id) JOIN bcmig.column_map m USING (table_id) "
-				  "WHERE t.sync_id = $1 AND s.made AND t.source_schema = $2 AND t.source_table = $3 AND m.part = 0 AND m.source_column = $4",
+				  "WHERE t.sync_id = $1 AND s.made AND t.source_schema = $2 AND t.source_table = $3 AND m.part = 0 AND m.source_column = $4 AND (m.transform IS NULL OR m.transform - 'rename' = '{}')",
 				  "ittt", sync->sync_id, row[1], row[2], row[3]) > 0)
 	{
 		MemoryContextSwitchTo(caller);

@@ -29,6 +29,7 @@
 #include "miscadmin.h"
 #include "own_write.h"
 #include "slot.h"
+#include "transform.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -58,11 +59,23 @@ count_query(const char *sql, BcmigSpool *spool)
 int64
 bcmig_count_deletes(const BcmigWork *work, BcmigSpool *spool)
 {
-	if (spool->deletes < BREAKER_LEAST_ROWS)
-		return spool->deletes;
-	return count_query(psprintf("SELECT count(*) FROM %s g WHERE EXISTS (SELECT FROM bcmig_rows w WHERE w.bc_op = 'D' AND %s)",
-								work->table->target_name, bcmig_key_condition(work->table)),
-					   spool);
+	BcmigSpool *filtered = NULL;
+	int64		deletes = spool->deletes;
+
+	if (spool->upserts + spool->deletes >= BREAKER_LEAST_ROWS)
+		filtered = bcmig_filtered_rows(work->table, spool);
+	if (spool->deletes >= BREAKER_LEAST_ROWS)
+		deletes = count_query(psprintf("SELECT count(*) FROM %s g WHERE EXISTS (SELECT FROM bcmig_rows w WHERE w.bc_op = 'D' AND %s)",
+									   work->table->target_name, bcmig_key_condition(work->table)),
+							  spool);
+	if (filtered != NULL)
+	{
+		deletes += count_query(psprintf("SELECT count(*) FROM %s g WHERE EXISTS (SELECT FROM bcmig_rows w WHERE %s)",
+										work->table->target_name, bcmig_key_condition(work->table)),
+							   filtered);
+		bcmig_spool_end(filtered);
+	}
+	return deletes;
 }
 
 char *
@@ -226,15 +239,18 @@ compare_heap(BcmigWork *work, BcmigSpool *spool, BcmigApplied *applied, bool con
 	for (int i = 0; i < table->ncolumns; i++)
 	{
 		const char *name = quote_identifier(table->columns[i].target);
+		const char *comma = names.len ? ", " : "";
 
-		appendStringInfo(&names, "%s%s", i ? ", " : "", name);
-		appendStringInfo(&image_g, "%sg.%s::text", i ? ", " : "", name);
-		appendStringInfo(&image_w, "%sw.%s::%s::text", i ? ", " : "", name, table->columns[i].target_type);
+		if (table->columns[i].transform == BCMIG_DROP)
+			continue;
+		appendStringInfo(&names, "%s%s", comma, name);
+		appendStringInfo(&image_g, "%sg.%s::text", comma, name);
+		appendStringInfo(&image_w, "%sw.%s::%s::text", comma, name, table->columns[i].target_type);
 	}
 	missing = psprintf("SELECT g.ctid, g.tableoid FROM (SELECT g.ctid, g.tableoid, ROW(%s)::text AS r, "
 					   " row_number() OVER (PARTITION BY ROW(%s)::text) AS n FROM %s g) g "
 					   "WHERE NOT EXISTS (SELECT FROM (SELECT ROW(%s)::text AS r, "
-					   " row_number() OVER (PARTITION BY ROW(%s)::text) AS n FROM bcmig_rows w) w WHERE w.r = g.r AND w.n = g.n)",
+					   " row_number() OVER (PARTITION BY ROW(%s)::text) AS n FROM bcmig_rows w WHERE w.bc_op = 'U') w WHERE w.r = g.r AND w.n = g.n)",
 					   image_g.data, image_g.data, table->target_name, image_w.data, image_w.data);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
@@ -254,7 +270,7 @@ compare_heap(BcmigWork *work, BcmigSpool *spool, BcmigApplied *applied, bool con
 		}
 		bcmig_own_write(bcmig_target_relid(table));
 		SPI_execute(psprintf("INSERT INTO %s (%s) SELECT %s FROM (SELECT w.*, ROW(%s)::text AS bcmig_r, "
-							 " row_number() OVER (PARTITION BY ROW(%s)::text) AS bcmig_n FROM bcmig_rows w) w "
+							 " row_number() OVER (PARTITION BY ROW(%s)::text) AS bcmig_n FROM bcmig_rows w WHERE w.bc_op = 'U') w "
 							 "WHERE NOT EXISTS (SELECT FROM (SELECT ROW(%s)::text AS r, "
 							 " row_number() OVER (PARTITION BY ROW(%s)::text) AS n FROM %s g) g WHERE g.r = w.bcmig_r AND g.n = w.bcmig_n)",
 							 table->target_name, names.data, names.data, image_w.data, image_w.data,
@@ -280,8 +296,10 @@ add_deletes(BcmigWork *work, BcmigSpool *spool, bool confirmed, char **reason)
 	char	  **keys = candidates(work, spool, &n);
 
 	n = bcmig_without_outside_rows(table, n, keys);
+
+	/* the row filter takes rows away as well */
 	if (!confirmed)
-		*reason = bcmig_breaker(work, n, spool->upserts == 0);
+		*reason = bcmig_breaker(work, n + bcmig_count_deletes(work, spool), spool->upserts == 0);
 	if (*reason != NULL)
 		return;
 	memset(nulls, true, sizeof(bool) * desc->natts);
@@ -347,6 +365,7 @@ compare(BcmigWork *work, const BcmigStored *stored, const BcmigReading *reading)
 {
 	BcmigTableInfo *table = work->table;
 	BcmigSpool *spool;
+	BcmigSpool *wanted;
 	BcmigApplied applied = {0};
 	CompareEnd	end = {0};
 	char	   *reason = NULL;
@@ -364,7 +383,12 @@ compare(BcmigWork *work, const BcmigStored *stored, const BcmigReading *reading)
 	if (table->nkeys > 0)
 		add_deletes(work, spool, stored->delete_confirmed, &reason);
 	else
-		compare_heap(work, spool, &applied, stored->delete_confirmed, &reason);
+	{
+		wanted = bcmig_transform_spool(table, spool);
+		compare_heap(work, wanted, &applied, stored->delete_confirmed, &reason);
+		if (wanted != spool)
+			bcmig_spool_end(wanted);
+	}
 	if (reason != NULL)
 	{
 		bcmig_spool_end(spool);

@@ -22,6 +22,7 @@
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
 #include "dialect.h"
+#include "transform.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "own_write.h"
@@ -469,9 +470,11 @@ bcmig_make_target(const BcmigTableInfo *table)
 	{
 		const BcmigColumn *c = &table->columns[i];
 
+		if (c->transform == BCMIG_DROP)
+			continue;
 		appendStringInfo(&sql, ", %s %s%s", quote_identifier(c->target), c->target_type,
-						 c->not_null ? " NOT NULL" : "");
-		if (c->default_value != NULL)
+						 c->not_null && !bcmig_may_give_null(c) ? " NOT NULL" : "");
+		if (c->default_value != NULL && c->transform == BCMIG_AS_IS)
 			appendStringInfo(&sql, " DEFAULT %s", quote_literal_cstr(c->default_value));
 	}
 	if (table->nkeys > 0)

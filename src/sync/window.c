@@ -386,7 +386,7 @@ check_window(Window *w)
 		resync_table(w->work, reason);
 		return;
 	}
-	if (w->spool->deletes == 0 || w->stored.delete_confirmed)
+	if ((w->spool->deletes == 0 && table->row_filter == NULL) || w->stored.delete_confirmed)
 		return;
 	bcmig_start_transaction();
 	reason = bcmig_breaker(w->work, bcmig_count_deletes(w->work, w->spool), false);
@@ -508,6 +508,7 @@ bcmig_run_windows(BcmigWork **works, int n)
 		Window	   *w = &windows[i];
 
 		w->work = works[i];
+		blame(w);
 		if (n == 1)
 		{
 			bcmig_applier_lock(w->work, ExclusiveLock);

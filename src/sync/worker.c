@@ -65,6 +65,45 @@ static MemoryContext known_context;
 static bool config_changed = false;
 static Oid	sync_table_relid;	/* what bcmig_config_changed() invalidates */
 
+bool
+bcmig_same_mapping(const BcmigTableInfo *table)
+{
+	BcmigCatalogScope scope;
+	bool		same;
+
+	bcmig_catalog_begin(&scope);
+	same = bcmig_sql("SELECT 1 FROM bcmig.sync_table WHERE table_id = $1 AND mapping <> $2",
+					 "ii", table->table_id, table->mapping) == 0;
+	bcmig_catalog_end(&scope);
+	return same;
+}
+
+/*
+ * Who changes a table's transforms or row filter holds its applier lock until
+ * that has committed, so with the lock in hand the mapping stands.  A job that
+ * was begun with the one before must not write; the lock goes with its process.
+ */
+static void
+check_mapping(const BcmigWork *work)
+{
+	bool		inside = IsTransactionState();
+	bool		same;
+
+	AcceptInvalidationMessages();
+	if (!config_changed)
+		return;
+	if (!inside)
+		bcmig_start_transaction();
+	same = bcmig_same_mapping(work->table);
+	if (!inside)
+		bcmig_end_transaction();
+	if (!same)
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_WRONG_STATE),
+				 errmsg("the mapping of %s has changed since this job began", work->table->target_name),
+				 errhint("Nothing is to be done: the table is read again with the new one.")));
+}
+
 void
 bcmig_applier_lock(const BcmigWork *work, LOCKMODE mode)
 {
@@ -72,6 +111,7 @@ bcmig_applier_lock(const BcmigWork *work, LOCKMODE mode)
 
 	BCMIG_APPLIER_LOCKTAG(tag, work->table->table_id);
 	(void) LockAcquire(&tag, mode, true, false);
+	check_mapping(work);
 }
 
 /* exclusively, without waiting */
@@ -81,7 +121,10 @@ bcmig_applier_try_lock(const BcmigWork *work)
 	LOCKTAG		tag;
 
 	BCMIG_APPLIER_LOCKTAG(tag, work->table->table_id);
-	return LockAcquire(&tag, ExclusiveLock, true, true) != LOCKACQUIRE_NOT_AVAIL;
+	if (LockAcquire(&tag, ExclusiveLock, true, true) == LOCKACQUIRE_NOT_AVAIL)
+		return false;
+	check_mapping(work);
+	return true;
 }
 
 void

@@ -34,6 +34,9 @@ extern void bcmig_applier_lock(const BcmigWork *work, LOCKMODE mode);
 extern bool bcmig_applier_try_lock(const BcmigWork *work);
 extern void bcmig_applier_unlock(const BcmigWork *work, LOCKMODE mode);
 
+/* are the table's transforms and row filter still what "table" says?  In a transaction. */
+extern bool bcmig_same_mapping(const BcmigTableInfo *table);
+
 /* run a statement of the dialect through the table's feed, in a transaction */
 extern void bcmig_read(BcmigWork *work, const char *sql, int64 row_bytes,
 					   BcmigReceiver *receiver);
