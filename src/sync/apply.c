@@ -646,6 +646,32 @@ bcmig_apply_row(const BcmigTableInfo *table, TupleDesc desc, MinimalTuple row, b
 
 static void apply_range(Batch *batch, int from, int to);
 
+static void
+apply_halves(Batch *batch, int from, int to)
+{
+	int			middle = from + (to - from) / 2;
+
+	apply_range(batch, from, middle);
+	apply_range(batch, middle, to);
+}
+
+/* green refuses a row: quarantine, and perhaps the end of the batch */
+static void
+refuse_row(Batch *batch, MinimalTuple row, ErrorData *edata)
+{
+	bcmig_quarantine_row(batch->table, batch->desc, row,
+						 batch->statement == STMT_DELETE ? "delete" : "upsert", edata);
+	/* what a transform fails for in the pass for renamed rows it fails for in the next one too */
+	if (batch->statement != STMT_RENAME || !bcmig_has_transforms(batch->table))
+		batch->applied->quarantined++;
+	if (batch->applied->first_error[0] == '\0')
+		bcmig_copy_text(batch->applied->first_error, bcmig_error_text(edata, true), BCMIG_TEXT);
+	if (batch->statement != STMT_RENAME)
+		batch->refused++;
+	batch->applied->stopped = batch->most_refused > 0 && batch->refused >= batch->most_refused;
+	FreeErrorData(edata);
+}
+
 /* room for n more subtransactions */
 static void
 make_room(Batch *batch, int n)
@@ -674,12 +700,7 @@ apply_apart(Batch *batch, int from, int to, const BcmigMet *met)
 	if (batch->statement == STMT_RENAME)
 	{
 		if (to - from > 1)
-		{
-			int			middle = from + (to - from) / 2;
-
-			apply_range(batch, from, middle);
-			apply_range(batch, middle, to);
-		}
+			apply_halves(batch, from, to);
 		return;
 	}
 	for (int i = from; i < to; i++)
@@ -691,11 +712,15 @@ apply_apart(Batch *batch, int from, int to, const BcmigMet *met)
 	}
 	if (clean > from)
 		apply_range(batch, from, clean);
-	for (int i = 0; i < nhits; i++)
+	for (int i = 0; i < nhits && !batch->applied->stopped; i++)
 	{
+		ErrorData  *edata;
+
 		CHECK_FOR_INTERRUPTS();
 		make_room(batch, BCMIG_CONFLICT_SUBXACTS);
-		bcmig_meet_conflict(batch->table, batch->desc, hits[i], batch->statement == STMT_DELETE, batch->applied);
+		edata = bcmig_meet_conflict(batch->table, batch->desc, hits[i], batch->statement == STMT_DELETE, batch->applied);
+		if (edata != NULL)
+			refuse_row(batch, hits[i], edata);
 	}
 	pfree(hits);
 }
@@ -764,24 +789,11 @@ apply_range(Batch *batch, int from, int to)
 		ReThrowError(edata);
 	if (to - from > 1)
 	{
-		int			middle = from + (to - from) / 2;
-
 		FreeErrorData(edata);
-		apply_range(batch, from, middle);
-		apply_range(batch, middle, to);
+		apply_halves(batch, from, to);
 		return;
 	}
-	bcmig_quarantine_row(batch->table, batch->desc, batch->rows[from],
-						 batch->statement == STMT_DELETE ? "delete" : "upsert", edata);
-	/* what a transform fails for in the pass for renamed rows it fails for in the next one too */
-	if (batch->statement != STMT_RENAME || !bcmig_has_transforms(batch->table))
-		batch->applied->quarantined++;
-	if (batch->applied->first_error[0] == '\0')
-		bcmig_copy_text(batch->applied->first_error, bcmig_error_text(edata, true), BCMIG_TEXT);
-	if (batch->statement != STMT_RENAME)
-		batch->refused++;
-	batch->applied->stopped = batch->most_refused > 0 && batch->refused >= batch->most_refused;
-	FreeErrorData(edata);
+	refuse_row(batch, batch->rows[from], edata);
 }
 
 /*

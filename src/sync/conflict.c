@@ -715,7 +715,7 @@ ask(Conflict *c)
 	return true;
 }
 
-void
+ErrorData *
 bcmig_meet_conflict(const BcmigTableInfo *table, TupleDesc desc, MinimalTuple row, bool delete,
 					BcmigApplied *applied)
 {
@@ -743,22 +743,18 @@ bcmig_meet_conflict(const BcmigTableInfo *table, TupleDesc desc, MinimalTuple ro
 			done = ask(&c);
 	} while (!done);
 
-	if (error != NULL)
-	{
-		bcmig_quarantine_row(table, desc, row, delete ? "delete" : "upsert", error);
-		applied->quarantined++;
-	}
-	else
-	{
-		record(&c);
-		if (c.outcome == APPLIED || c.outcome == SOURCE || c.outcome == ROW)
-		{
-			if (delete && c.outcome != ROW)
-				applied->deleted += c.changed;
-			else
-				applied->written += c.changed;
-		}
-	}
 	MemoryContextSwitchTo(oldcontext);
+	if (error != NULL)
+		return error;			/* goes with the caller's context */
+
+	record(&c);
+	if (c.outcome == APPLIED || c.outcome == SOURCE || c.outcome == ROW)
+	{
+		if (delete && c.outcome != ROW)
+			applied->deleted += c.changed;
+		else
+			applied->written += c.changed;
+	}
 	MemoryContextDelete(context);
+	return NULL;
 }

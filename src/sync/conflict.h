@@ -33,11 +33,12 @@ extern char *bcmig_green_key(const BcmigTableInfo *table, TupleDesc target, cons
 /*
  * Decide one row that meets journal entries, write what is decided and record
  * it.  In a transaction; starts up to BCMIG_CONFLICT_SUBXACTS in it, more when
- * somebody writes to the row all the time.
+ * somebody writes to the row all the time.  Returns the error when green refuses
+ * blue's row, in the current memory context; else NULL.
  */
 #define BCMIG_CONFLICT_SUBXACTS		4
-extern void bcmig_meet_conflict(const BcmigTableInfo *table, TupleDesc desc, MinimalTuple row,
-								bool delete, BcmigApplied *applied);
+extern ErrorData *bcmig_meet_conflict(const BcmigTableInfo *table, TupleDesc desc, MinimalTuple row,
+									  bool delete, BcmigApplied *applied);
 
 /*
  * Of n keys (nkeys texts each) that blue does not have: take out those an
