@@ -21,7 +21,7 @@ $blue->safe_psql('postgres', join '', map { qq{
 my $bare = PostgreSQL::Test::Cluster->new('bare');
 $bare->init(extra => ['--locale=C.UTF-8', '--encoding=UTF8']);
 $bare->start;
-$bare->safe_psql('postgres', 'CREATE EXTENSION bcmig CASCADE');
+$bare->safe_psql('postgres', 'CREATE EXTENSION bcmig CASCADE; CREATE ROLE bcmig_maintenance SUPERUSER');
 connect_blue($bare, $blue, 's');
 $bare->safe_psql('postgres', q{SELECT bcmig_add_table('s', 't1')});
 my ($ret, $stdout, $stderr) = $bare->psql('postgres', q{SELECT bcmig_start_sync('s')}, @verbose);

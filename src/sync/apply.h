@@ -10,6 +10,7 @@
 
 #include "catalog.h"
 #include "receive.h"
+#include "statements.h"
 #include "utils/elog.h"
 
 typedef struct BcmigApplied
@@ -59,24 +60,5 @@ extern bool bcmig_is_row_error(const ErrorData *edata);
 
 /* a unique key that is not the primary key was violated */
 extern bool bcmig_is_secondary_key_error(const BcmigTableInfo *table, const ErrorData *edata);
-
-/* forget the plans of all tables (configuration has changed) */
-extern void bcmig_apply_forget(void);
-
-/* make rows visible as bcmig_rows to statements of this SPI connection, and take them away */
-extern void bcmig_register_rows(Tuplestorestate *store, TupleDesc desc);
-extern void bcmig_unregister_rows(void);
-
-/* run "sql" with the spool's rows visible as bcmig_rows, as the current user; SPI connected */
-extern uint64 bcmig_query_spool(BcmigSpool *spool, const char *sql);
-
-/*
- * The value of w.name, a column of one type, for a target column of another:
- * ERROR where it would not be the same there.  SQL.
- */
-extern char *bcmig_value_expression(const char *name, Form_pg_attribute from, Form_pg_attribute to);
-
-/* the join condition of green row alias "g" and spool row alias "w" */
-extern char *bcmig_key_condition(const BcmigTableInfo *table);
 
 #endif							/* BCMIG_APPLY_H */
