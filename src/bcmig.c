@@ -222,12 +222,13 @@ _PG_init(void)
 							PGC_SIGHUP, GUC_UNIT_MIN, NULL, NULL, NULL);
 	MarkGUCPrefixReserved("bcmig");
 
+	/* configuration works without being preloaded, and asks all rooms */
+	bcmig_metrics_init();
+	bcmig_check_init();
+	bcmig_switch_init(process_shared_preload_libraries_in_progress);
 	if (!process_shared_preload_libraries_in_progress)
 		return;
-	bcmig_metrics_init();
 
-	bcmig_check_init();
-	bcmig_switch_init();
 #ifdef BCMIG_HAVE_SHMEM_REQUEST_HOOK
 	prev_shmem_request_hook = shmem_request_hook;
 	shmem_request_hook = request_shmem;

@@ -29,6 +29,7 @@ like($stderr, qr/ERROR:  BM005:.*shared_preload_libraries = 'bcmig'/s, 'not load
 ($ret, $stdout, $stderr) = $bare->psql('postgres', q{CALL bcmig_wait_sync('s')}, @verbose);
 like($stderr, qr/ERROR:  BM005:/, 'not loaded: wait_sync too');
 is($bare->safe_psql('postgres', q{SELECT state FROM bcmig_status()}), 'created', 'not loaded: reports work');
+is($bare->safe_psql('postgres', q{SELECT count(*) > 0 FROM bcmig_drop_sync('s', drop_tables => true)}), 't', 'not loaded: a sync can be dropped');
 $bare->stop;
 
 # ---------------------------------------------------------------------------

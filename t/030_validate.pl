@@ -49,7 +49,7 @@ is(on_green(q{SELECT string_agg(method, ',' ORDER BY source_table) FROM bcmig.ch
 is(on_green(q{SELECT count(*) FILTER (WHERE agrees), count(*) FILTER (WHERE NOT agrees) FROM bcmig.hash_probe}), '16|0', 'blue hashes every type as green does');
 
 # --- the faults ---
-on_green(q{SET session_replication_role = replica;
+green_behind($green, q{SET session_replication_role = replica;
 	DELETE FROM entry WHERE no = 100;
 	INSERT INTO entry (no, account, amount, at, debit, credit, note, picture) SELECT 99999999, account, amount, at, debit, credit, note, picture FROM entry WHERE no = 1;
 	UPDATE entry SET picture = set_bit(picture, 77777, 1 - get_bit(picture, 77777)) WHERE no = 5000;

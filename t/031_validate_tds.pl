@@ -61,7 +61,7 @@ my $faults = q{SET session_replication_role = replica;
 	UPDATE customer SET "Name" = 'nobody' WHERE "No_" = 'C17';
 	DELETE FROM customer WHERE "No_" IN ('C18', 'C400');
 	INSERT INTO buffer SELECT * FROM buffer WHERE a = 1;};
-on_green($faults);
+green_behind($green, $faults);
 ($run, $verdict) = validate('full');
 is($verdict, 'different', 'the faults are found');
 my $keys = qq{SELECT d.kind, d.key, d.columns FROM bcmig.validation_difference d JOIN bcmig.sync_table USING (table_id) WHERE run_id = %s AND target_table <> 'buffer' ORDER BY target_table, d.key};
@@ -80,7 +80,7 @@ is($verdict, 'ok', 'no false difference');
 is(on_green("SELECT target, pushdown, detail FROM bcmig.validation_summary WHERE run_id = $run AND target = 'public.customer'"),
 	'public.customer|f|rows were pulled: blue does not hash nvarchar(20), nvarchar(50) as green does', 'rows were pulled');
 is(on_green(q{SELECT string_agg(type_class, ' ') FROM bcmig.hash_probe WHERE NOT agrees}), 'text', 'since the probe failed for text');
-on_green($faults =~ s/999999/999998/r);
+green_behind($green, $faults =~ s/999999/999998/r);
 ($run, $verdict) = validate('full');
 is(join("\n", sort split /\n/, on_green(sprintf $keys, $run)), join("\n", sort split /\n/, $expected =~ s/999999/999998/r), 'the faults are found in pulled rows too');
 

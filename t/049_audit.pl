@@ -67,6 +67,7 @@ clerk(q{SELECT bcmig_add_environment('blue', 'blue', 'blue');
 	SELECT bcmig_alter_sync('s', '{"max_latency": "200ms"}');
 	SELECT bcmig_add_table('s', 'a'); SELECT bcmig_add_table('s', 'b');
 	SELECT bcmig_alter_table('s', 'a', '{"priority": 2}');
+	SELECT bcmig_map_column('s', 'b', 'v', '{"rename": "w"}'); SELECT bcmig_unmap_column('s', 'b', 'v');
 	SELECT count(bcmig_blue_script('tracking', 's'));
 	SELECT bcmig_add_rule('s', 'r', 'business', 'soft', 'SELECT id FROM public.a WHERE id < 0');
 	SELECT bcmig_start_sync('s', force => true); CALL bcmig_wait_sync('s');
@@ -89,12 +90,12 @@ ok($green->poll_query_until('postgres', q{SELECT state = 'stopped' FROM bcmig.sy
 clerk(q{SELECT count(*) FROM bcmig_drop_sync('s'); SELECT bcmig_remove_environment('blue')});
 
 # functions that change something, by their comment; not here: those of a BC on
-# SQL Server, of pg_cron and of conflicts, which have their own tests
+# SQL Server, of pg_cron, of conflicts and of advice, which have their own tests
 my $silent = green(q{SELECT string_agg(proname, ' ' ORDER BY proname) FROM (
 	SELECT DISTINCT p.proname FROM pg_proc p JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
 	 WHERE obj_description(p.oid, 'pg_proc') ~ '^(configuration|request): ') f
 	WHERE NOT EXISTS (SELECT FROM bcmig.audit_log a WHERE a.event IN (f.proname, 'bcmig.' || f.proname) AND a.kind = 'command')});
-is($silent, 'bcmig_add_company bcmig_add_shared bcmig_remove_company bcmig_resolve_conflict bcmig_schedule_validation bcmig_set_sequences bcmig_unschedule_validation wake', 'every command leaves a row');
+is($silent, 'bcmig_add_company bcmig_add_shared bcmig_optimize_sync bcmig_remove_company bcmig_resolve_conflict bcmig_schedule_validation bcmig_set_sequences bcmig_unschedule_validation wake', 'every command leaves a row');
 is(green(q{SELECT string_agg(DISTINCT actor, ' ') FROM bcmig.audit_log WHERE kind = 'command'}), 'clerk', 'with the user of the session, not the role, not the owner');
 is(green(q{SELECT string_agg(DISTINCT actor, ' ') FROM bcmig.audit_log WHERE event = 'streaming' AND target IS NOT NULL}), 'boss', 'what workers do carries the owner of the sync');
 like(green(q{SELECT detail FROM bcmig.audit_log WHERE event = 'bcmig_start_sync'}), qr/force/, 'a forced start is told from another');

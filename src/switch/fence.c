@@ -451,7 +451,7 @@ bcmig_subscription_of(Oid relid)
 }
 
 void
-bcmig_switch_init(void)
+bcmig_switch_init(bool preloaded)
 {
 	static const BcmigSwitchRoom room = {
 		.starting = bcmig_fence_at_start,
@@ -459,6 +459,8 @@ bcmig_switch_init(void)
 	};
 
 	bcmig_switch_room = &room;
+	if (!preloaded)
+		return;
 	prev_check_perms = ExecutorCheckPerms_hook;
 	ExecutorCheckPerms_hook = check_perms;
 	bcmig_fence_ddl_init();

@@ -22,8 +22,11 @@ typedef struct BcmigFence
 	char	   *maintenance_name;	/* NULL = none */
 } BcmigFence;
 
-/* hooks and callbacks of this room; once, when the library is loaded */
-extern void bcmig_switch_init(void);
+/*
+ * Callbacks and (preloaded) hooks of this room; once, when the library is
+ * loaded.  A library that only some backends have loaded guards nothing.
+ */
+extern void bcmig_switch_init(bool preloaded);
 extern void bcmig_fence_ddl_init(void);
 
 /*
