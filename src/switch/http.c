@@ -173,7 +173,7 @@ BcmigHttpAnswer *
 bcmig_http(const BcmigHttpRequest *request)
 {
 	Transfer	t;
-	BcmigHttpAnswer *answer;
+	BcmigHttpAnswer *volatile answer = NULL;
 	ListCell   *lc;
 
 	begin(&t, request->timeout, request->most_bytes);
@@ -261,7 +261,7 @@ BcmigHttpAnswer *
 bcmig_socket_line(const char *url, const char *line, int timeout, int most_bytes)
 {
 	Transfer	t;
-	BcmigHttpAnswer *answer;
+	BcmigHttpAnswer *volatile answer = NULL;
 	bool		local = strncmp(url, "unix://", 7) == 0;
 
 	begin(&t, timeout, most_bytes);

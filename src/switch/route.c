@@ -10,8 +10,12 @@
  *
  * Called for every request, so what the catalogue says is kept by each session
  * until bcmig.traffic changes: whoever changes it invalidates the relation
- * (bcmig_traffic_changed), and sessions drop what they know when they next look
- * at invalidations, at the latest when their next transaction begins.
+ * (bcmig_fence_changed), as commands that change syncs do with bcmig.sync_table,
+ * and sessions drop what they know when they next look at invalidations, at the
+ * latest when their next transaction begins.
+ *
+ * It is read with the newest snapshot, not the transaction's: what a REPEATABLE
+ * READ transaction from before a change saw would be kept for ever after.
  *
  *-------------------------------------------------------------------------
  */
@@ -22,12 +26,14 @@
 #include "call.h"
 #include "catalog.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_type.h"
 #include "common/hashfn.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
 
 BCMIG_FUNCTION(bcmig_route);
 
@@ -41,11 +47,12 @@ typedef struct Route
 static HTAB *routes = NULL;
 static uint64 generation = 0;	/* moves with every invalidation */
 static Oid	traffic_relid = InvalidOid;
+static Oid	sync_table_relid = InvalidOid;
 
 static void
 forget_routes(Datum arg, Oid relid)
 {
-	if (relid != InvalidOid && relid != traffic_relid)
+	if (relid != InvalidOid && relid != traffic_relid && relid != sync_table_relid)
 		return;
 	generation++;
 	if (routes != NULL)
@@ -56,13 +63,25 @@ forget_routes(Datum arg, Oid relid)
 static void
 read_route(const char *sync, Route *route)
 {
+	static const char *const query =
+		"SELECT coalesce(t.green_percent, 0)::float8, coalesce(t.writes, 'blue') "
+		"FROM bcmig.sync s LEFT JOIN bcmig.traffic t USING (sync_id) WHERE s.name = $1";
 	BcmigCatalogScope scope;
+	Oid			type = TEXTOID;
+	Datum		value = CStringGetTextDatum(sync);
+	SPIPlanPtr	plan;
+	Oid			nsp;
 	bool		isnull;
 
 	bcmig_catalog_begin(&scope);
-	traffic_relid = get_relname_relid("traffic", get_namespace_oid("bcmig", false));
-	if (bcmig_sql("SELECT t.green_percent::float8, t.writes FROM bcmig.traffic t JOIN bcmig.sync s USING (sync_id) WHERE s.name = $1",
-				  "t", sync) != 1)
+	nsp = get_namespace_oid("bcmig", false);
+	traffic_relid = get_relname_relid("traffic", nsp);
+	sync_table_relid = get_relname_relid("sync_table", nsp);
+	plan = SPI_prepare(query, 1, &type);
+	if (plan == NULL ||
+		SPI_execute_snapshot(plan, &value, NULL, GetLatestSnapshot(), InvalidSnapshot, true, false, 0) != SPI_OK_SELECT)
+		elog(ERROR, "reading bcmig.traffic failed");
+	if (SPI_processed != 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_BM_UNKNOWN_OBJECT),
 				 errmsg("there is no sync \"%s\"", sync),

@@ -23,6 +23,7 @@
 
 #include "access/xact.h"
 #include "applier_lock.h"
+#include "configure.h"
 #include "catalog/namespace.h"
 #include "foreign/foreign.h"
 #include "miscadmin.h"
@@ -346,6 +347,12 @@ run_job(BcmigJob *job)
 		bcmig_check_room->rules(job->sync_id);
 		return;
 	}
+	if (job->kind == BCMIG_JOB_TRAFFIC)
+	{
+		bcmig_slot_phase("traffic", NULL, 0);
+		bcmig_switch_room->traffic(job->sync_id);
+		return;
+	}
 	for (int i = 0; i < job->ntables; i++)
 	{
 		job->table_id = job->tables[i];
@@ -380,6 +387,7 @@ run_job(BcmigJob *job)
 					return;
 				break;
 			case BCMIG_JOB_RULES:
+			case BCMIG_JOB_TRAFFIC:
 			case BCMIG_JOB_LOOK:
 			case BCMIG_JOB_MAKE:
 			case BCMIG_JOB_NONE:
@@ -472,6 +480,13 @@ record_failure(const BcmigJob *job, const ErrorData *edata, bool from_blue)
 	if (job->kind == BCMIG_JOB_LOOK)
 	{
 		bcmig_look_failed(job->sync_id, edata);
+		return;
+	}
+
+	/* nor does it have to do with what streams */
+	if (job->kind == BCMIG_JOB_TRAFFIC)
+	{
+		bcmig_switch_room->traffic_failed(job, edata);
 		return;
 	}
 
