@@ -9,7 +9,7 @@ use Test::More;
 use Time::HiRes qw(usleep);
 
 my $blue = new_blue();
-my $green = new_green('green', "bcmig.debug_points = 'traffic_intent,traffic_set'");
+my $green = new_green('green', 'restart_after_crash = on', "bcmig.debug_points = 'traffic_intent,traffic_set'");
 
 $blue->safe_psql('postgres', q{
 	CREATE TABLE item (id int PRIMARY KEY, v text, "timestamp" bigint NOT NULL DEFAULT 0);
@@ -119,9 +119,13 @@ $green->safe_psql('postgres', q{SELECT bcmig_retry_quarantine('s')});
 $green->poll_query_until('postgres', 'SELECT count(*) = 0 FROM bcmig.quarantine');
 
 # --- health of green ---
-$green->safe_psql('postgres', q{SELECT bcmig_alter_environment('green', '{"health_url": "http://127.0.0.1:} . $front->web_port . q{/sick"}')});
-like(set_traffic(50), qr/^refused: gate health of green: fail/, 'green says it is sick');
-$green->safe_psql('postgres', q{SELECT bcmig_alter_environment('green', '{"health_url": "http://127.0.0.1:} . $front->web_port . q{/"}')});
+sub health_url
+{
+	$green->safe_psql('postgres', "SELECT bcmig_alter_environment('green', '{\"health_url\": \"http://127.0.0.1:" . $front->web_port . "$_[0]\"}')");
+}
+health_url('/sick');
+like(set_traffic(50), qr/^refused: gate health of green: fail, .*status 503/, 'green says it is sick');
+health_url('/');
 is(set_traffic(50), 'changed', 'it is well again');
 
 # --- a second balancer: joins at the weight; unreachable, it stops a change ---

@@ -194,8 +194,9 @@ bcmig_gates_text(List *checks)
 		const BcmigCheck *c = lfirst(lc);
 
 		if (strcmp(c->status, "ok") != 0 && strcmp(c->status, "skipped") != 0)
-			appendStringInfo(&s, "%sgate %s: %s, %s%s%s", s.len > 0 ? "; " : "", c->name, c->status,
-							 c->value ? c->value : "", c->bound ? ", wanted " : "", c->bound ? c->bound : "");
+			appendStringInfo(&s, "%sgate %s: %s, %s%s%s%s%s%s", s.len > 0 ? "; " : "", c->name, c->status,
+							 c->value ? c->value : "", c->bound ? ", wanted " : "", c->bound ? c->bound : "",
+							 c->detail ? " (" : "", c->detail ? c->detail : "", c->detail ? ")" : "");
 	}
 	return s.len > 0 ? s.data : NULL;
 }
