@@ -633,11 +633,15 @@ CREATE TABLE bcmig.validation_run (
     verdict      text CHECK (verdict IN ('ok', 'different', 'inconclusive')),
     requested_by text NOT NULL DEFAULT session_user,
     started_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
-    finished_at  timestamptz
+    finished_at  timestamptz,
+    failures     integer NOT NULL DEFAULT 0,
+    detail       text
 );
 CREATE INDEX validation_run_sync ON bcmig.validation_run (sync_id, run_id);
 COMMENT ON TABLE bcmig.validation_run IS 'Validations asked for by bcmig_validate: all tables of a sync, or one.';
 COMMENT ON COLUMN bcmig.validation_run.table_id IS 'NULL = all tables, rules and sequences';
+COMMENT ON COLUMN bcmig.validation_run.failures IS 'attempts to look at its rules and sequences that failed as a whole';
+COMMENT ON COLUMN bcmig.validation_run.detail IS 'the error of the last such attempt';
 COMMENT ON COLUMN bcmig.validation_run.verdict IS 'the worst of its parts (bcmig.validation_verdict): ok, inconclusive (could not be compared), different';
 
 CREATE TABLE bcmig.validation_result (
@@ -1314,7 +1318,10 @@ SELECT p.run_id, p.table_id, p.part, p.name, p.verdict, p.hard,
           JOIN bcmig.rule u USING (rule_id)
         UNION ALL
         SELECT q.run_id, NULL, 'sequence', coalesce(q.target, q.source), q.verdict, true, q.detail
-          FROM bcmig.validation_sequence q) p (run_id, table_id, part, name, verdict, hard, detail);
+          FROM bcmig.validation_sequence q
+        UNION ALL
+        SELECT r.run_id, NULL, 'run', NULL, 'error', true, r.detail
+          FROM bcmig.validation_run r WHERE r.detail IS NOT NULL) p (run_id, table_id, part, name, verdict, hard, detail);
 COMMENT ON VIEW bcmig.validation_verdict IS 'All a run has judged: the data of each table, each rule, each sequence. rank says which verdict is the worst: 1 turns the run different, 2 inconclusive; 3 fails on blue; 4 and 5 are soft rules that do not hold; 6 is well.';
 
 CREATE VIEW bcmig.table_verdict AS

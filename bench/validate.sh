@@ -1,14 +1,11 @@
 # validate.sh: sourced by bench/run: what a validation costs on a PostgreSQL blue.
 # shellcheck shell=bash disable=SC2154
 
-# a validation of table gl to its end: seconds from its begin to its verdict
+# a validation to its end, waited for in the server: seconds from its begin to its verdict
 validate_once()
 {
-	local run
-
-	run=$(green -c "SELECT bcmig_validate('val', NULL, '$1')")
-	until [ "$(green -c "SELECT state FROM bcmig.validation_run WHERE run_id = $run")" != running ]; do sleep 0.05; done
-	green -c "SELECT CASE WHEN verdict = 'ok' THEN extract(epoch FROM finished_at - started_at)::text ELSE 'verdict ' || verdict END FROM bcmig.validation_result WHERE run_id = $run"
+	green -c "SELECT bcmig_validate('val', NULL, '$1')" -c "CALL bcmig_wait_sync('val', 'validated')" >/dev/null 2>&1
+	green -c "SELECT CASE WHEN verdict = 'ok' THEN extract(epoch FROM finished_at - started_at)::text ELSE 'verdict ' || verdict END FROM bcmig.validation_run ORDER BY run_id DESC LIMIT 1"
 }
 
 # seconds windows take for so many changed rows

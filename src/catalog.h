@@ -39,6 +39,12 @@ extern void bcmig_brief_locks(void);
 extern void bcmig_start_transaction(void);
 extern void bcmig_end_transaction(void);
 
+/*
+ * what(arg) in a subtransaction: NULL, or (in the current context) the error
+ * that undid it.
+ */
+extern ErrorData *bcmig_try(void (*what) (void *arg), void *arg);
+
 /* the user switch alone, without SPI and search_path */
 extern void bcmig_become_catalog_owner(BcmigCatalogScope *scope);
 extern void bcmig_restore_user(BcmigCatalogScope *scope);

@@ -25,10 +25,15 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "utils/timestamp.h"
 
 #define CHUNK_RELATIONS		200 /* whose writers are collected at a time */
+
+static void
+wait_for(void *vxid)
+{
+	(void) VirtualXactLock(*(VirtualTransactionId *) vxid, true);
+}
 
 /*
  * Has this transaction ended by "deadline"?  The wait is one for its lock, which
@@ -37,35 +42,18 @@
 static bool
 has_ended(VirtualTransactionId vxid, TimestampTz deadline)
 {
-	MemoryContext caller = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
 	int			timeout = LockTimeout;
 	long		left;
-	ErrorData  *volatile error = NULL;
+	ErrorData  *error;
 
 	if (VirtualXactLock(vxid, false))
 		return true;
 	left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
 	if (left <= 0)
 		return false;
-	BeginInternalSubTransaction(NULL);
-	PG_TRY();
-	{
-		LockTimeout = Min(left, INT_MAX);
-		(void) VirtualXactLock(vxid, true);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(caller);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-	}
-	PG_END_TRY();
+	LockTimeout = Min(left, INT_MAX);
+	error = bcmig_try(wait_for, &vxid);
 	LockTimeout = timeout;
-	MemoryContextSwitchTo(caller);
-	CurrentResourceOwner = owner;
 	if (error != NULL && error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
 		ReThrowError(error);
 	return error == NULL;

@@ -209,4 +209,19 @@ green_behind($green, q{DELETE FROM account WHERE code = 'A3'});
 is(result($run, 'orphans', q{x.verdict, failing, detail ~ 'not known'}), 'inconclusive|100|t', 'a rule over a table that stands still proves nothing');
 is($verdict, 'inconclusive', 'nor does the run');
 
+# --- rules that cannot be looked at as a whole: tried three times, not for ever ---
+on_green(q{SELECT bcmig_resume_table('s', 'account'); SELECT bcmig_resync_table('s', 'account')});
+wait_sync($green, 's', 'caught_up');
+on_green(q{ALTER TABLE bcmig.rule_result ADD CONSTRAINT broken CHECK (looks < 0) NOT VALID});
+$run = on_green(q{SELECT bcmig_validate('s', mode => 'full')});
+foreach my $failures (1 .. 3)
+{
+	$green->poll_query_until('postgres', "SELECT failures = $failures FROM bcmig.validation_run WHERE run_id = $run") or die "not tried $failures times";
+	on_green(qq{SELECT bcmig_alter_sync('s', '{"rule_timeout": "5${failures}s"}')});	# has the manager look again
+}
+is(on_green("SELECT state, verdict, detail ~ 'broken' FROM bcmig.validation_run WHERE run_id = $run"), 'finished|inconclusive|t', 'and is said');
+($rc, $out, $err) = $green->psql('postgres', "CALL bcmig_wait_sync('s', 'validated')");
+like($err, qr/BM017|inconclusive.*run: error, .*broken/s, 'also by bcmig_wait_sync');
+on_green(q{ALTER TABLE bcmig.rule_result DROP CONSTRAINT broken});
+
 done_testing();

@@ -46,8 +46,8 @@ extern void bcmig_run_sync(int64 run_id, char **sync_name, Oid *owner);
 /* the oldest run of a sync that is ready for its rules, in the current context; NULL = none.  In a transaction. */
 extern BcmigRun *bcmig_run_ready(int sync_id);
 
-/* all is known: store the verdict.  In a transaction. */
-extern void bcmig_run_finish(const BcmigRun *run);
+/* all is known, or (error) cannot be: store the verdict.  In a transaction. */
+extern void bcmig_run_finish(const BcmigRun *run, const char *error);
 
 /* ---- numbers.c ---- */
 

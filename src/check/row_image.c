@@ -137,6 +137,14 @@ bcmig_hasher_end(BcmigHasher *h)
 
 /* ---- image of a record: as record_send() ---- */
 
+/* room for so many bytes; mostly it is there, and that is seen without a call */
+static inline void
+make_room(StringInfo s, int bytes)
+{
+	if (s->maxlen - s->len <= bytes)
+		enlargeStringInfo(s, bytes);
+}
+
 /*
  * A numeric as numeric_send() writes it, out of the form it is stored in: the
  * header (two bytes; four where weight or scale are large), then groups of four
@@ -173,7 +181,7 @@ stored_numeric(StringInfo s, struct varlena *value)
 		data += 2 * sizeof(uint16);
 		len -= 2 * sizeof(uint16);
 	}
-	enlargeStringInfo(s, 4 + 8 + len);
+	make_room(s, 4 + 8 + len);
 	pq_writeint32(s, 8 + len);
 	pq_writeint16(s, len / sizeof(int16));
 	pq_writeint16(s, weight);
@@ -189,6 +197,7 @@ stored_numeric(StringInfo s, struct varlena *value)
 	return true;
 }
 
+/* the length of a value and the value; room for eight bytes of each is there */
 static void
 record_value(BcmigHasher *h, const Attribute *a, Datum value)
 {
@@ -197,21 +206,21 @@ record_value(BcmigHasher *h, const Attribute *a, Datum value)
 	switch (a->type)
 	{
 		case INT4OID:
-			pq_sendint32(s, 4);
-			pq_sendint32(s, DatumGetInt32(value));
+			pq_writeint32(s, 4);
+			pq_writeint32(s, DatumGetInt32(value));
 			return;
 		case INT8OID:
 		case TIMESTAMPOID:
 		case TIMESTAMPTZOID:
-			pq_sendint32(s, 8);
-			pq_sendint64(s, DatumGetInt64(value));
+			pq_writeint32(s, 8);
+			pq_writeint64(s, DatumGetInt64(value));
 			return;
 		case INT2OID:
-			pq_sendint32(s, 2);
-			pq_sendint16(s, DatumGetInt16(value));
+			pq_writeint32(s, 2);
+			pq_writeint16(s, DatumGetInt16(value));
 			return;
 		case UUIDOID:
-			pq_sendint32(s, UUID_LEN);
+			pq_writeint32(s, UUID_LEN);
 			appendBinaryStringInfo(s, (char *) DatumGetUUIDP(value)->data, UUID_LEN);
 			return;
 		case TEXTOID:
@@ -221,9 +230,12 @@ record_value(BcmigHasher *h, const Attribute *a, Datum value)
 			{
 				/* our processes have the database's encoding as their client's */
 				struct varlena *v = PG_DETOAST_DATUM_PACKED(value);
+				int			len = VARSIZE_ANY_EXHDR(v);
 
-				pq_sendint32(s, VARSIZE_ANY_EXHDR(v));
-				appendBinaryStringInfo(s, VARDATA_ANY(v), VARSIZE_ANY_EXHDR(v));
+				make_room(s, 4 + len);
+				pq_writeint32(s, len);
+				memcpy(s->data + s->len, VARDATA_ANY(v), len);
+				s->len += len;
 				return;
 			}
 		case NUMERICOID:
@@ -426,9 +438,10 @@ digest_row(BcmigHasher *h, const Datum *values, const bool *isnull, int n, const
 
 		if (h->image == BCMIG_IMAGE_RECORD)
 		{
-			pq_sendint32(&h->bytes, a->type);
+			make_room(&h->bytes, 24);
+			pq_writeint32(&h->bytes, a->type);
 			if (isnull[att])
-				pq_sendint32(&h->bytes, -1);
+				pq_writeint32(&h->bytes, (uint32) -1);
 			else
 				record_value(h, a, values[att]);
 		}

@@ -451,7 +451,7 @@ bcmig_run_rules(int sync_id)
 		bcmig_check_numbers(run, job.feed);
 		bcmig_end_transaction();
 		bcmig_start_transaction();
-		bcmig_run_finish(run);
+		bcmig_run_finish(run, NULL);
 		bcmig_end_transaction();
 	}
 	MemoryContextDelete(context);

@@ -170,11 +170,13 @@ bcmig_run_ready(int sync_id)
 }
 
 void
-bcmig_run_finish(const BcmigRun *run)
+bcmig_run_finish(const BcmigRun *run, const char *error)
 {
 	BcmigCatalogScope scope;
 
 	bcmig_catalog_begin(&scope);
+	bcmig_sql("UPDATE bcmig.validation_run SET detail = $2 WHERE run_id = $1 AND detail IS DISTINCT FROM $2", "It", run->run_id, error);
+
 	/* a run that has judged nothing, its tables having gone meanwhile, has proved nothing */
 	if (bcmig_sql("UPDATE bcmig.validation_run r SET state = 'finished', finished_at = clock_timestamp(), verdict = "
 				  " (SELECT CASE coalesce(min(p.rank), 2) WHEN 1 THEN 'different' WHEN 2 THEN 'inconclusive' ELSE 'ok' END "
@@ -188,6 +190,28 @@ bcmig_run_finish(const BcmigRun *run)
 		bcmig_config_changed();
 	}
 	bcmig_catalog_end(&scope);
+}
+
+/*
+ * Rules could not be looked at, as a whole; not a rule that raises.
+ */
+static void
+rules_failed(int sync_id, const char *message)
+{
+	BcmigRun   *run = bcmig_run_ready(sync_id);
+	BcmigCatalogScope scope;
+	int			failures;
+
+	if (run == NULL)
+		return;
+	bcmig_numbers_failed(sync_id, message);
+	bcmig_catalog_begin(&scope);
+	bcmig_sql("UPDATE bcmig.validation_run SET failures = failures + 1, detail = $2 WHERE run_id = $1 RETURNING failures",
+			  "It", run->run_id, message);
+	failures = bcmig_get_int64(0, 1, 0);
+	bcmig_catalog_end(&scope);
+	if (failures >= MAX_FAILURES)
+		bcmig_run_finish(run, message);
 }
 
 /*
@@ -224,10 +248,13 @@ job_failed(const BcmigJob *job, const ErrorData *edata, bool passing)
 				  "It", job->request_id, message);
 		bcmig_sql("DELETE FROM bcmig.request WHERE request_id = $1", "I", job->request_id);
 	}
-	bcmig_config_changed();
+
+	/* rules are tried again when the manager reads its configuration next, in ten seconds at the latest */
+	if (job->kind != BCMIG_JOB_RULES)
+		bcmig_config_changed();
 	bcmig_catalog_end(&scope);
 	if (job->kind == BCMIG_JOB_RULES && !passing)
-		bcmig_numbers_failed(job->sync_id, message);
+		rules_failed(job->sync_id, message);
 	bcmig_end_transaction();
 }
 

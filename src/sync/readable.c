@@ -34,7 +34,6 @@
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 
 BCMIG_FUNCTION(bcmig_sql_make_views);
 
@@ -261,6 +260,20 @@ grants_of_view(Oid view, const char *name)
 	return grants;
 }
 
+typedef struct OwnersStatement
+{
+	Oid			owner;
+	const char *sql;
+} OwnersStatement;
+
+static void
+run_as_owner(void *arg)
+{
+	OwnersStatement *statement = arg;
+
+	bcmig_run_as(statement->owner, statement->sql);
+}
+
 /*
  * Replace a view in place, which keeps what uses it and the rights on it.
  * false: its columns have changed so that PostgreSQL does not do that.
@@ -268,26 +281,9 @@ grants_of_view(Oid view, const char *name)
 static bool
 replace_in_place(const BcmigSync *sync, const char *query)
 {
-	MemoryContext caller = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	ErrorData  *volatile error = NULL;
+	OwnersStatement statement = {sync->owner, query};
+	ErrorData  *error = bcmig_try(run_as_owner, &statement);
 
-	BeginInternalSubTransaction(NULL);
-	PG_TRY();
-	{
-		bcmig_run_as(sync->owner, query);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(caller);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(caller);
-	CurrentResourceOwner = owner;
 	if (error != NULL && error->sqlerrcode != ERRCODE_INVALID_TABLE_DEFINITION)
 		ReThrowError(error);
 	return error == NULL;
