@@ -554,7 +554,7 @@ CREATE TABLE bcmig.audit_log (
 CREATE INDEX audit_log_at ON bcmig.audit_log (at);
 COMMENT ON TABLE bcmig.audit_log IS 'Commands, state changes, errors, schema changes, validations and alerts in one order; append only, never pruned, chained by hashes (docs/audit.md).';
 COMMENT ON COLUMN bcmig.audit_log.actor IS 'user of the session; of what the engine did by itself: the owner of the sync, or of the cluster';
-COMMENT ON COLUMN bcmig.audit_log.kind IS 'command: somebody called bcmig; state: a sync or table is in another state; error: a job failed; schema: blue''s tables changed; validation: a verdict; alert: raised or cleared';
+COMMENT ON COLUMN bcmig.audit_log.kind IS 'command: somebody called bcmig; state: a sync or table is in another state; error: a job failed; schema: blue''s tables changed; validation: a verdict; alert: raised or cleared; traffic: as in traffic_event';
 COMMENT ON COLUMN bcmig.audit_log.event IS 'function that was called, state entered, ...';
 COMMENT ON COLUMN bcmig.audit_log.detail IS 'arguments of a command, reason of a state, message of an error';
 
@@ -1446,7 +1446,13 @@ SELECT 'validation', y.name, NULL, CASE v.verdict WHEN 'different' THEN 'critica
 UNION ALL
 SELECT 'validation_old', y.name, NULL, 'warning', coalesce(to_char(v.finished_at, 'YYYY-MM-DD HH24:MI'), 'never'), y.max_age::text, 'The sync was not validated for long.',
        format('SELECT bcmig_validate(%L);', y.name), 1
-  FROM y LEFT JOIN v USING (sync_id) WHERE y.state = 'streaming' AND coalesce(v.finished_at, y.since) < clock_timestamp() - y.max_age;
+  FROM y LEFT JOIN v USING (sync_id) WHERE y.state = 'streaming' AND coalesce(v.finished_at, y.since) < clock_timestamp() - y.max_age
+UNION ALL
+SELECT 'traffic_held', t.sync, NULL, 'critical', t.green_percent || ' %', NULL, t.held, format('SELECT bcmig_resume_traffic(%L);', t.sync), 1
+  FROM bcmig.traffic_status t WHERE t.held IS NOT NULL
+UNION ALL
+SELECT 'balancer', t.sync, NULL, 'critical', NULL, t.green_percent || ' %', t.balancer_problems, format('SELECT * FROM bcmig.traffic_status WHERE sync = %L;', t.sync), 3
+  FROM bcmig.traffic_status t WHERE t.balancer_problems IS NOT NULL;
 COMMENT ON VIEW bcmig.alert_condition IS 'What is wrong at this moment, for the manager, which raises and clears alerts by it; looks: how often in a row it must be so.';
 
 CREATE VIEW bcmig.alert AS

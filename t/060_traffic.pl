@@ -5,6 +5,7 @@ use warnings;
 use lib 't/lib';
 use BcmigTest;
 use HAProxy;
+use IO::Socket::INET;
 use Test::More;
 use Time::HiRes qw(usleep);
 
@@ -15,7 +16,7 @@ $blue->safe_psql('postgres', q{
 	CREATE TABLE item (id int PRIMARY KEY, v text, "timestamp" bigint NOT NULL DEFAULT 0);
 	INSERT INTO item SELECT i, 'v' || i, 0 FROM generate_series(1, 100) i;});
 track($blue, 'item');
-connect_blue($green, $blue, 's', '{"traffic_timeout": "2s"}');
+connect_blue($green, $blue, 's', '{"traffic_timeout": "1s"}');
 $green->safe_psql('postgres', q{SELECT bcmig_add_table('s', 'item')});
 
 my $front = HAProxy->new(blue => [ 'blue1', 'blue2' ], green => ['green1']);
@@ -136,6 +137,7 @@ like(set_traffic(75), qr/^undone: balancer zweiter: /, 'one that cannot be reach
 is(weight(), '50 -', 'the weight stays');
 is($front->green_share, 50, 'the other one is set back');
 like($green->safe_psql('postgres', q{SELECT balancer_problems FROM bcmig.traffic_status}), qr/^zweiter: /, 'traffic_status names it');
+ok($green->poll_query_until('postgres', q{SELECT count(*) = 1 FROM bcmig.alert WHERE name = 'balancer' AND cleared_at IS NULL}), 'an alert is raised');
 $second->start;
 ok($green->poll_query_until('postgres', q{SELECT balancer_problems IS NULL FROM bcmig.traffic_status}), 'it is back');
 ok(poll(sub { $second->green_share == 50 }), 'and has the weight, which HAProxy had forgotten');
@@ -149,6 +151,33 @@ $green->safe_psql('postgres', q{SELECT bcmig_remove_balancer('s', 'zweiter')});
 like(set_traffic(75), qr/^undone: balancer wrong: HAProxy at \S+ /, 'a server that is not there undoes the change');
 is($front->green_share, 50, 'the other one is set back');
 $green->safe_psql('postgres', q{SELECT bcmig_remove_balancer('s', 'wrong')});
+
+# --- one that takes a connection and never answers ---
+my $silent = IO::Socket::INET->new(Listen => 16, LocalAddr => '127.0.0.1', LocalPort => 0) or die "listen: $!";
+add_balancer('silent', $second, 'tcp://127.0.0.1:' . $silent->sockport);
+like(set_traffic(75), qr/^undone: balancer silent: .*no answer within 1000 ms/, 'time is up');
+is($front->green_share, 50, 'the other one is set back');
+$green->safe_psql('postgres', q{SELECT bcmig_remove_balancer('s', 'silent')});
+close $silent;
+
+# --- what goes wrong while balancers are set ---
+foreach my $case ([ q{SELECT bcmig_suspend_table('s', 'item')}, qr/^undone: gate /, q{SELECT bcmig_resume_table('s', 'item')}, 'a gate fails' ],
+	[ q{SELECT bcmig_hold_traffic('s', 'wait')}, qr/^undone: held: wait$/, q{SELECT bcmig_resume_traffic('s')}, 'a person holds it' ])
+{
+	my $start = last_event();
+	my $point = hold_point($green, 'traffic_set');
+	$green->safe_psql('postgres', q{SELECT bcmig_set_traffic('s', 75)});
+	ok(point_reached($green, 'traffic_set'), "$case->[3]: balancers are set");
+	is($front->green_share, 75, 'to the new weight');
+	is($green->safe_psql('postgres', q{SELECT bcmig_route('s', 'k1', true)}), 'blue', 'writers stay on blue');
+	$green->safe_psql('postgres', $case->[0]);
+	$point->quit;
+	like(event_after($start), $case->[1], 'undone');
+	is(weight(), '50 -', 'the weight stays');
+	is($front->green_share, 50, 'HAProxy has it again');
+	$green->safe_psql('postgres', $case->[2]);
+	wait_sync($green, 's');
+}
 
 # --- drift ---
 my $before = last_event();
@@ -190,6 +219,7 @@ $front->tell('set weight bc/green1 100');
 my $strange = $front->green_share;
 $green->start;
 ok($green->poll_query_until('postgres', q{SELECT held IS NOT NULL FROM bcmig.traffic_status}), 'traffic is held');
+ok($green->poll_query_until('postgres', q{SELECT count(*) = 1 FROM bcmig.alert WHERE name = 'traffic_held' AND cleared_at IS NULL}), 'an alert is raised');
 is($front->green_share, $strange, 'the balancer is left alone');
 ($rc, $out, $err) = $green->psql('postgres', q{SELECT bcmig_set_traffic('s', 20)}, extra_params => [ '-v', 'VERBOSITY=verbose' ]);
 like($err, qr/BM030/, 'no weight is taken');

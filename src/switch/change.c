@@ -48,7 +48,6 @@ typedef struct Front
 	const BcmigBalancerDriver *driver;
 	double		percent;		/* as read; below 0 = not */
 	char	   *error;			/* NULL = none */
-	bool		set;			/* by this job */
 
 	/* as stored */
 	bool		never_read;
@@ -132,14 +131,11 @@ read_front(Front *f)
 static bool
 set_front(Front *f, double percent)
 {
-	char	   *error;
-
-	f->set = true;
-	error = f->driver->set(f->balancer, percent);
-	read_front(f);
-	if (error != NULL)
-		f->error = error;
-	else if (f->error == NULL && !follows(f->percent, percent))
+	f->percent = -1;
+	f->error = f->driver->set(f->balancer, percent);
+	if (f->error == NULL)
+		read_front(f);
+	if (f->error == NULL && !follows(f->percent, percent))
 		f->error = psprintf("it was set to %g %% and shows %g %%", percent, f->percent);
 	return f->error == NULL;
 }

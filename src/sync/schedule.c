@@ -1,8 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * schedule.c
- *	  Who works on what: windows first, by priority and by how long the table
- *	  has been waiting, then what a person asked for, sweeps, copies.
+ *	  Who works on what: traffic, then windows, by priority and by how long the
+ *	  table has been waiting, then what a person asked for, sweeps, copies.
  *
  *-------------------------------------------------------------------------
  */
