@@ -388,9 +388,9 @@ CREATE TABLE bcmig.journal (
     settled_at    timestamptz,
     settled_as    text
 );
--- by hash: a key may be too long for an index
-CREATE INDEX journal_unsettled_old ON bcmig.journal (table_id, jsonb_hash(old_key)) WHERE settled_at IS NULL;
+-- by hash: a key may be too long for an index; a key that stays the same is found by the first
 CREATE INDEX journal_unsettled_new ON bcmig.journal (table_id, jsonb_hash(new_key)) WHERE settled_at IS NULL;
+CREATE INDEX journal_unsettled_old ON bcmig.journal (table_id, jsonb_hash(old_key)) WHERE settled_at IS NULL AND old_key IS DISTINCT FROM new_key;
 COMMENT ON TABLE bcmig.journal IS 'Outside writes accepted on green: what a rollback must bring back to blue.';
 COMMENT ON COLUMN bcmig.journal.old_key IS 'key before the write (values as text, in key order), NULL for an insert';
 COMMENT ON COLUMN bcmig.journal.new_key IS 'key after the write, NULL for a delete';
