@@ -242,4 +242,20 @@ COMMIT;
 	is(on_green('SELECT count(*) FROM bcmig.quarantine'), '0', 'nothing is left over');
 }
 
+# --- outside writes while the shards are under way; each belongs to two keys, which mostly are in two shards ---
+{
+	my $hold = hold('shard_read');
+
+	on_green(q{SELECT bcmig_alter_sync('s', '{"conflict": "source_wins"}')});
+	on_blue(q{INSERT INTO acct SELECT 'A' || i, 0, 0 FROM generate_series(1, 20000) i ON CONFLICT (code) DO NOTHING; UPDATE acct SET v = v + 7});
+	ok($green->poll_query_until('postgres', 'SELECT ' . waiting('shard_read') . ' = 3'), 'three processes');
+	on_green(q{BEGIN; SELECT bcmig.arm_journal('s'); SELECT bcmig.lift_fence('s'); COMMIT});
+	on_green(q{DELETE FROM acct WHERE code LIKE 'A1____'; DELETE FROM acct WHERE code LIKE 'A1__'; UPDATE acct SET code = 'A1' || substr(code, 3) WHERE code LIKE 'A2__'});
+	is(on_green('SELECT count(*) FROM bcmig.journal WHERE old_key <> new_key'), '100', 'a hundred keys are renamed on green');
+	release_point($green, $hold);
+	wait_sync($green, 's');
+	all_equal($blue, $green, 'outside writes', 'acct');
+	is(on_green('SELECT count(*) FROM bcmig.journal WHERE settled_at IS NULL'), '0', 'all of them are settled');
+}
+
 done_testing();
