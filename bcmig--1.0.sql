@@ -56,7 +56,7 @@ INSERT INTO bcmig.option (name, scope, kind, unit, default_value, min_value, max
  ('conflict_function',  '{table}',      'text',     NULL,   NULL,   NULL, NULL,   NULL, 'Function of the policy function, as in ''bc.merge(bc.item,bc.item,bc.item)'': takes the old row, blue''s and green''s (NULL = none), returns the row to keep.'),
  ('row_filter',         '{table}',      'text',     NULL,   NULL,   NULL, NULL,   NULL, 'SQL expression over the source row, columns as blue spells them: rows for which it is not true are not on green.'),
  ('priority',           '{table}',      'integer',  NULL,   '5',      1, 9,       NULL, 'Order in which tables get workers: 1 first.'),
- ('parallel',           '{sync,table}', 'integer',  'processes', 'auto', 1, 64,   '{auto}', 'Most workers that copy or validate one table at a time; auto = all of the pool copy, two validate.'),
+ ('parallel',           '{sync,table}', 'integer',  'processes', 'auto', 1, 64,   '{auto}', 'Most workers that copy or validate one table at a time, or apply a big window of it; auto = all of the pool copy, two validate, one applies.'),
  ('compression',        '{sync,table}', 'enum',     NULL,   'auto', NULL, NULL,   '{auto,lz4,pglz}', 'How long values are compressed on green; auto = as default_toast_compression says. Of a sync: for tables made from then on; of a table: at once, but what is stored stays as it is until it is written again.'),
  ('enabled',            '{table}',      'boolean',  NULL,   'true', NULL, NULL,   NULL, 'false leaves the table out of copying and streaming; its rows stay.'),
  ('on_schema_change',   '{sync,table}', 'enum',     NULL,   'stop', NULL, NULL,   '{stop,ignore,follow}', 'When columns of a table change on blue: suspend the table, go on without new columns, or change green too (new columns of old rows are read). What cannot be ignored or followed suspends.'),
@@ -467,9 +467,9 @@ CREATE TABLE bcmig.journal (
     settled_at    timestamptz,
     settled_as    text
 );
--- by hash: a key may be too long for an index
-CREATE INDEX journal_unsettled_old ON bcmig.journal (table_id, jsonb_hash(old_key)) WHERE settled_at IS NULL;
+-- by hash: a key may be too long for an index; a key that stays the same is found by the first
 CREATE INDEX journal_unsettled_new ON bcmig.journal (table_id, jsonb_hash(new_key)) WHERE settled_at IS NULL;
+CREATE INDEX journal_unsettled_old ON bcmig.journal (table_id, jsonb_hash(old_key)) WHERE settled_at IS NULL AND old_key IS DISTINCT FROM new_key;
 COMMENT ON TABLE bcmig.journal IS 'Outside writes accepted on green: what a rollback must bring back to blue.';
 COMMENT ON COLUMN bcmig.journal.old_key IS 'key before the write (values as text, in key order), NULL for an insert';
 COMMENT ON COLUMN bcmig.journal.new_key IS 'key after the write, NULL for a delete';

@@ -78,7 +78,7 @@ digest()
 
 bench_apply()
 {
-	local ours=() windows=() theirs=() i one pure
+	local ours=() windows=() two=() theirs=() i one pure
 
 	changes=$((BENCH_ROWS / 6 < 200000 ? BENCH_ROWS / 6000 * 1000 : 200000))
 	wal_level logical
@@ -102,12 +102,20 @@ bench_apply()
 		windows+=("$pure")
 		[ $((i % 2)) = 0 ] || theirs+=("$(subscription_catches_up "$i")")
 	done
+	green -c "SELECT bcmig_alter_sync('apply', '{\"workers\": 2, \"parallel\": 2}')"
+	for ((; i < RUNS + 3; i++)); do
+		make_changes "$i"
+		read -r one pure <<<"$(sync_catches_up)"
+		two+=("$pure")
+	done
+	subscription_catches_up "$((i - 1))" >/dev/null
 	one=$(digest blue)
 	[ "$one" = "$(digest green)" ] && [ "$one" = "$(digest logical)" ] || { echo "blue, green and the subscriber differ"; return 1; }
 	bench apply_vs_logical_replication "$(ratio "$(median "${theirs[@]}")" "$(median "${ours[@]}")")" ratio
 	bench apply_rows_per_s "$(awk -v n="$changes" -v s="$(median "${windows[@]}")" 'BEGIN {printf "%d", n / s}')" rows/s
+	bench apply_two_workers_ratio "$(ratio "$(median "${windows[@]}")" "$(median "${two[@]}")")" ratio
 	detail "$changes changes of $BENCH_ROWS rows of 24 columns, one worker; from the start of the consumer to the last row s: bcmig ${ours[*]};"
-	detail "logical replication ${theirs[*]}; windows alone s: ${windows[*]}"
+	detail "logical replication ${theirs[*]}; windows alone s: ${windows[*]}; by two workers: ${two[*]}"
 	logical -c 'DROP SUBSCRIPTION apply' 2>/dev/null
 	drop_sync apply 2>/dev/null
 	green -c 'DROP DATABASE logical' -c 'ALTER SYSTEM RESET autovacuum' -c 'SELECT pg_reload_conf()' >/dev/null

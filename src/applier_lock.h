@@ -23,4 +23,8 @@
 #define BCMIG_APPLIER_LOCKTAG(tag, table_id) \
 	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, (uint32) (table_id), 0, 7268)
 
+/* conflicts of a table are decided by one transaction at a time */
+#define BCMIG_CONFLICT_LOCKTAG(tag, table_id) \
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, (uint32) (table_id), 0, 7269)
+
 #endif							/* BCMIG_APPLIER_LOCK_H */

@@ -14,6 +14,7 @@
 
 #include "datatype/timestamp.h"
 #include "portability/instr_time.h"
+#include "storage/fileset.h"
 #include "storage/lwlock.h"
 #include "storage/proc.h"
 
@@ -52,6 +53,7 @@ typedef enum BcmigJobKind
 	BCMIG_JOB_NONE = 0,
 	BCMIG_JOB_TRAFFIC,			/* change a sync's weight, look after its balancers */
 	BCMIG_JOB_WINDOW,			/* read and apply one window */
+	BCMIG_JOB_SHARD,			/* help another worker to apply a big one */
 	BCMIG_JOB_RETRY,			/* re-read quarantined keys */
 	BCMIG_JOB_RESOLVE,			/* re-read keys of conflicts, blue's rows win */
 	BCMIG_JOB_SWEEP,			/* key sweep, or full compare of a snapshot table */
@@ -70,9 +72,41 @@ typedef struct BcmigJob
 	int			table_id;		/* the one being worked on; blamed for an error */
 	int64		request_id;		/* bcmig.request to delete when done, or 0 */
 	uint32		part;			/* of a validation: its bit in BcmigTable.checked, 0 = none yet */
+	int			leader;			/* a helper's claim: slot and serial of the window a shard of */
+	uint64		shards;			/* which it has and has not finished; serial 0 = none */
 	int			ntables;		/* windows come in groups, other jobs alone */
 	int			tables[BCMIG_GROUP];
 } BcmigJob;
+
+/*
+ * A big window that several workers apply (sync/shard.c), in the slot of the
+ * one that has read it.
+ */
+typedef struct BcmigShards
+{
+	bool		open;			/* shards may be claimed */
+	uint64		serial;			/* of this window; never used again */
+	int			table_id;
+	int			wanted;			/* helpers */
+	int			n;				/* shards */
+	int			next;			/* to be claimed */
+	int			running;		/* claimed and not finished */
+	FileSet		files;
+	int64		most_refused;	/* 0 = no bound */
+
+	/* of finished shards */
+	int64		written;
+	int64		deleted;
+	int64		quarantined;
+	int64		refused;		/* deletes too */
+	bool		stopped;
+	char		refusal[BCMIG_TEXT];	/* of the first refused row */
+
+	/* a helper did not finish its shard */
+	bool		failed;
+	int			sqlerrcode;		/* 0 = it did not say why */
+	char		error[BCMIG_TEXT];
+} BcmigShards;
 
 /*
  * A process of ours.  Reserved by whoever launches it (launcher, manager),
@@ -96,6 +130,7 @@ typedef struct BcmigSlot
 	BcmigJob	job;			/* given by the manager; kind NONE = idle */
 	bool		takes_aside;	/* applies a big window; between two of its transactions it takes small ones */
 	BcmigJob	aside;			/* windows of other tables the manager gave it for that; kind NONE = none */
+	BcmigShards shards;			/* of the big window it applies, for helpers */
 	bool		ready;			/* connected and at work */
 	bool		stop;			/* asked to exit when idle */
 
@@ -200,6 +235,7 @@ typedef struct BcmigTable
 	int64		swept_position; /* INT64_MAX where deletes come with windows */
 	int			busy;			/* jobs running */
 	bool		exclusive;		/* one that takes the applier lock for itself */
+	int			helpers;		/* workers that apply shards of a window, or are about to look for one */
 	bool		sweeping;		/* a key sweep, beside windows */
 	int			checkers;		/* workers at its validation, beside all other jobs */
 	int			check_parts;	/* of it that are left, as far as is known; 0 = not known */

@@ -109,10 +109,33 @@ bcmig_job_begins(BcmigTable *live, BcmigJobKind kind, bool snapshot)
 	live->busy++;
 	if (kind == BCMIG_JOB_CHECK)
 		live->checkers++;
+	else if (kind == BCMIG_JOB_SHARD)
+		live->helpers++;
 	else if (kind == BCMIG_JOB_SWEEP && !snapshot)
 		live->sweeping = true;
 	else if (kind != BCMIG_JOB_COPY)
 		live->exclusive = true;
+}
+
+void
+bcmig_shard_fails(BcmigJob *job, int sqlerrcode, const char *message)
+{
+	BcmigSlot  *leader = &bcmig_shared->slots[job->leader];
+	BcmigShards *shards = &leader->shards;
+
+	if (job->shards != 0 && leader->in_use && shards->serial == job->shards)
+	{
+		if (!shards->failed)
+		{
+			shards->failed = true;
+			shards->sqlerrcode = sqlerrcode;
+			strlcpy(shards->error, message, sizeof(shards->error));
+		}
+		shards->running--;
+		if (leader->proc != NULL)
+			SetLatch(&leader->proc->procLatch);
+	}
+	job->shards = 0;
 }
 
 static void
@@ -120,6 +143,8 @@ end_job(Oid dboid, BcmigJob *job)
 {
 	if (job->kind == BCMIG_JOB_NONE)
 		return;
+	if (job->kind == BCMIG_JOB_SHARD)
+		bcmig_shard_fails(job, 0, "its process ended");
 	for (int i = 0; i < job->ntables; i++)
 	{
 		BcmigTableKey key = {dboid, job->tables[i]};
@@ -134,6 +159,8 @@ end_job(Oid dboid, BcmigJob *job)
 			live->checkers = Max(0, live->checkers - 1);
 			live->checked &= ~job->part;
 		}
+		else if (job->kind == BCMIG_JOB_SHARD)
+			live->helpers = Max(0, live->helpers - 1);
 		else if (job->kind == BCMIG_JOB_SWEEP && live->sweeping)
 			live->sweeping = false;
 		else if (job->kind != BCMIG_JOB_COPY)

@@ -36,6 +36,9 @@ extern void bcmig_job_begins(BcmigTable *live, BcmigJobKind kind, bool snapshot)
 extern void bcmig_job_ends(BcmigSlot *slot);
 extern void bcmig_aside_ends(BcmigSlot *slot);
 
+/* a helper will not finish the shard it claimed, if it has one; caller holds the lock exclusively */
+extern void bcmig_shard_fails(BcmigJob *job, int sqlerrcode, const char *message);
+
 /* find the live entry of a table of this database; caller holds the lock */
 extern BcmigTable *bcmig_live_table(int table_id);
 

@@ -23,6 +23,7 @@
 #include "postgres.h"
 
 #include "apply.h"
+#include "applier_lock.h"
 #include "conflict.h"
 #include "quarantine.h"
 #include "transform.h"
@@ -161,7 +162,6 @@ typedef struct Batch
 	MinimalTuple *rows;
 	MemoryContext context;		/* of rows; reset per batch */
 	int			subxacts;		/* in the present transaction */
-	int64		refused;		/* rows; a key renamed in vain is none by itself */
 	int64		most_refused;	/* 0 = no bound */
 	BcmigApplied *applied;
 } Batch;
@@ -253,8 +253,8 @@ refuse_row(Batch *batch, MinimalTuple row, ErrorData *edata)
 	if (batch->applied->first_error[0] == '\0')
 		bcmig_copy_text(batch->applied->first_error, bcmig_error_text(edata, true), BCMIG_TEXT);
 	if (batch->statement != BCMIG_STMT_RENAME)
-		batch->refused++;
-	batch->applied->stopped = batch->most_refused > 0 && batch->refused >= batch->most_refused;
+		batch->applied->refused++;
+	batch->applied->stopped = batch->most_refused > 0 && batch->applied->refused >= batch->most_refused;
 	FreeErrorData(edata);
 }
 
@@ -269,6 +269,20 @@ make_room(Batch *batch, int n)
 		batch->subxacts = 0;
 	}
 	batch->subxacts += n;
+}
+
+/*
+ * Until the transaction ends this is the only one that decides conflicts of the
+ * table.  Entries of an outside rename belong to two keys, which may be in two
+ * shards of a window: who comes second must see what the first made of them.
+ */
+static void
+lock_conflicts(const BcmigTableInfo *table)
+{
+	LOCKTAG		tag;
+
+	BCMIG_CONFLICT_LOCKTAG(tag, table->table_id);
+	(void) LockAcquire(&tag, ExclusiveLock, false, false);
 }
 
 /*
@@ -304,6 +318,7 @@ apply_apart(Batch *batch, int from, int to, const BcmigMet *met)
 
 		CHECK_FOR_INTERRUPTS();
 		make_room(batch, BCMIG_CONFLICT_SUBXACTS);
+		lock_conflicts(batch->table);
 		edata = bcmig_meet_conflict(batch->table, batch->desc, hits[i], batch->statement == BCMIG_STMT_DELETE, batch->applied);
 		if (edata != NULL)
 			refuse_row(batch, hits[i], edata);
@@ -448,7 +463,7 @@ bcmig_most_refused(const BcmigTableInfo *table)
 }
 
 void
-bcmig_apply_batches(const BcmigTableInfo *table, BcmigSpool *spool, bool plain,
+bcmig_apply_batches(const BcmigTableInfo *table, BcmigSpool *spool, int passes,
 					int64 most_refused, BcmigApplied *applied)
 {
 	Batch		batch = {0};
@@ -459,20 +474,23 @@ bcmig_apply_batches(const BcmigTableInfo *table, BcmigSpool *spool, bool plain,
 	batch.most_refused = most_refused;
 	batch.context = AllocSetContextCreate(CurrentMemoryContext, "bcmig batch",
 										  ALLOCSET_DEFAULT_SIZES);
-	if (spool->deletes > 0)
+	if (spool->deletes > 0 && (passes & BCMIG_PASS_DELETE))
 	{
 		batch.statement = BCMIG_STMT_DELETE;
 		apply_pass(&batch, spool, 'D');
 	}
 	if (spool->upserts > 0)
 	{
-		if (needs_rename(table) && !plain)
+		if (needs_rename(table) && (passes & BCMIG_PASS_RENAME))
 		{
 			batch.statement = BCMIG_STMT_RENAME;
 			apply_pass(&batch, spool, 'U');
 		}
-		batch.statement = plain ? BCMIG_STMT_INSERT : BCMIG_STMT_UPSERT;
-		apply_pass(&batch, spool, 'U');
+		if (passes & (BCMIG_PASS_UPSERT | BCMIG_PASS_INSERT))
+		{
+			batch.statement = passes & BCMIG_PASS_INSERT ? BCMIG_STMT_INSERT : BCMIG_STMT_UPSERT;
+			apply_pass(&batch, spool, 'U');
+		}
 	}
 	MemoryContextDelete(batch.context);
 }

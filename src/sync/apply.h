@@ -18,6 +18,7 @@ typedef struct BcmigApplied
 	int64		written;
 	int64		deleted;
 	int64		quarantined;
+	int64		refused;		/* rows; a key renamed in vain is none by itself */
 	bool		stopped;		/* too many were refused: what came after was not tried */
 	char		first_error[BCMIG_TEXT];	/* of the first refused row */
 } BcmigApplied;
@@ -29,14 +30,21 @@ typedef struct BcmigApplied
 extern void bcmig_apply_whole(const BcmigTableInfo *table, BcmigSpool *spool,
 							  BcmigApplied *applied);
 
+/* what bcmig_apply_batches does, in this order */
+#define BCMIG_PASS_DELETE	0x01
+#define BCMIG_PASS_RENAME	0x02	/* where deletes are not in the feed */
+#define BCMIG_PASS_UPSERT	0x04
+#define BCMIG_PASS_INSERT	0x08	/* without looking for the key: during the first copy there is no index */
+#define BCMIG_PASSES		(BCMIG_PASS_DELETE | BCMIG_PASS_RENAME | BCMIG_PASS_UPSERT)
+#define BCMIG_PASSES_PLAIN	(BCMIG_PASS_DELETE | BCMIG_PASS_INSERT)
+
 /*
  * The same in batches of batch_rows, each in transactions of its own, rows
  * that green refuses to quarantine, until they are most_refused (0 = all of
- * them).  Called outside a transaction.  plain: INSERT without looking for the
- * key (during the first copy there is no index).
+ * them), those in "applied" before included.  Called outside a transaction.
  */
 extern void bcmig_apply_batches(const BcmigTableInfo *table, BcmigSpool *spool,
-								bool plain, int64 most_refused, BcmigApplied *applied);
+								int passes, int64 most_refused, BcmigApplied *applied);
 
 /* how many refused rows of one reading suspend the table */
 extern int64 bcmig_most_refused(const BcmigTableInfo *table);

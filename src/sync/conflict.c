@@ -191,7 +191,8 @@ bcmig_journal_met(const BcmigTableInfo *table, Tuplestorestate *store, TupleDesc
 		return false;
 	bcmig_catalog_begin(&scope);
 	bcmig_sql("SELECT k.n FROM unnest($2) WITH ORDINALITY k(key, n) WHERE EXISTS (SELECT FROM bcmig.journal j "
-			  " WHERE j.table_id = $1 AND j.settled_at IS NULL AND jsonb_hash(j.old_key) = jsonb_hash(k.key::jsonb) AND j.old_key = k.key::jsonb) "
+			  " WHERE j.table_id = $1 AND j.settled_at IS NULL AND jsonb_hash(j.old_key) = jsonb_hash(k.key::jsonb) AND j.old_key = k.key::jsonb "
+			  " AND j.old_key IS DISTINCT FROM j.new_key) "
 			  "OR EXISTS (SELECT FROM bcmig.journal j "
 			  " WHERE j.table_id = $1 AND j.settled_at IS NULL AND jsonb_hash(j.new_key) = jsonb_hash(k.key::jsonb) AND j.new_key = k.key::jsonb)",
 			  "ik", table->table_id, makeArrayResult(keys, CurrentMemoryContext));
@@ -330,7 +331,7 @@ read_entries(Conflict *c, Entries *e)
 	memset(e, 0, sizeof(*e));
 	bcmig_catalog_begin(&scope);
 	bcmig_sql("WITH j AS MATERIALIZED (SELECT * FROM bcmig.journal WHERE table_id = $1 AND settled_at IS NULL "
-			  "  AND (jsonb_hash(old_key) = jsonb_hash($2) AND old_key = $2 OR jsonb_hash(new_key) = jsonb_hash($2) AND new_key = $2) "
+			  "  AND (jsonb_hash(old_key) = jsonb_hash($2) AND old_key = $2 AND old_key IS DISTINCT FROM new_key OR jsonb_hash(new_key) = jsonb_hash($2) AND new_key = $2) "
 			  "  ORDER BY journal_id FOR UPDATE) "
 			  "SELECT a.*, (b.first).old_image::text, (b.first).base_version, "
 			  " NOT EXISTS (SELECT FROM jsonb_each((b.first).old_image) v WHERE jsonb_typeof(v.value) IN ('object', 'array')) "

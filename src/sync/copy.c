@@ -420,7 +420,7 @@ spool_chunk(BcmigWork *work, const Chunk *chunk, const BcmigReading *reading, bo
 	bcmig_end_transaction();
 	bcmig_check_same_blue(reading, &spool->receiver.signs);
 
-	bcmig_apply_batches(table, spool, plain, bcmig_most_refused(table), &applied);
+	bcmig_apply_batches(table, spool, plain ? BCMIG_PASSES_PLAIN : BCMIG_PASSES, bcmig_most_refused(table), &applied);
 	bcmig_start_transaction();
 	if (!applied.stopped)
 	{

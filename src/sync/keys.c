@@ -157,7 +157,7 @@ mend_duplicates(BcmigWork *work)
 	bcmig_own_write_end();
 	SPI_finish();
 	bcmig_end_transaction();
-	bcmig_apply_batches(table, spool, true, 0, &applied);
+	bcmig_apply_batches(table, spool, BCMIG_PASSES_PLAIN, 0, &applied);
 	bcmig_spool_end(spool);
 	ereport(LOG,
 			(errmsg("bcmig: %d keys stood twice in %s after the copy and were read again",

@@ -73,6 +73,7 @@ give_sync_job(Sync *sync, Table *blamed, Table **tables, int n, BcmigJobKind kin
 		idle->job.table_id = blamed ? blamed->table_id : 0;
 		idle->job.request_id = request_id;
 		idle->job.part = 0;
+		idle->job.shards = 0;
 		idle->job.ntables = n;
 		for (int i = 0; i < n; i++)
 		{
@@ -115,12 +116,19 @@ blue_answers(const Table *t)
 		bcmig_shared->blues[t->sync->blue].reachable;
 }
 
+/* somebody works on it who wants it for himself */
+static bool
+taken(const BcmigTable *live)
+{
+	return live->exclusive || live->helpers > 0;
+}
+
 static bool
 window_due(const Table *t, TimestampTz now)
 {
 	const BcmigTable *live = t->live;
 
-	if (t->snapshot || live->exclusive || live->stopping || live->not_before > now)
+	if (t->snapshot || taken(live) || live->stopping || live->not_before > now)
 		return false;
 	return (live->state == BCMIG_STREAMING && live->window_poll < live->moved_poll) ||
 		live->state == BCMIG_CATCHING_UP;
@@ -132,7 +140,7 @@ sweep_due(const Table *t, TimestampTz now)
 	const BcmigTable *live = t->live;
 	TimestampTz next;
 
-	if (live->exclusive || live->sweeping || live->stopping || live->not_before > now)
+	if (taken(live) || live->sweeping || live->stopping || live->not_before > now)
 		return false;
 	if (t->snapshot && live->state == BCMIG_CATCHING_UP)
 		return true;
@@ -151,7 +159,7 @@ copy_due(const Table *t, TimestampTz now)
 	BcmigTable *live = t->live;
 	int			most = t->parallel > 0 ? t->parallel : bcmig_max_workers;
 
-	if (live->exclusive || live->stopping || live->not_before > now)
+	if (taken(live) || live->stopping || live->not_before > now)
 		return false;
 	if (live->busy == 0)
 		live->drained = false;
@@ -191,7 +199,7 @@ look_due(const Sync *sync, TimestampTz now)
 static bool
 make_due(const Table *t, TimestampTz now)
 {
-	if (t->live->exclusive || t->live->stopping || t->live->not_before > now)
+	if (taken(t->live) || t->live->stopping || t->live->not_before > now)
 		return false;
 	if (t->made ? !t->sync->views_due : t->live->state != BCMIG_PENDING)
 		return false;
@@ -279,14 +287,16 @@ give_asides(TimestampTz now)
 
 /*
  * Windows of one sync travel in groups, so that remote and local transaction
- * are shared; the due ones are spread over the workers there are.
+ * are shared; the due ones are spread over the workers there are.  Returns how
+ * many were given.
  */
-static void
+static int
 give_windows(Table **due, int ndue, int workers, int *missing)
 {
 	int			size = Min(BCMIG_GROUP, (ndue + workers - 1) / workers);
+	int			given = 0;
 
-	for (int i = 0; i < ndue && workers > 0; i++)
+	for (int i = 0; i < ndue && given < workers; i++)
 	{
 		Table	   *group[BCMIG_GROUP] = {NULL};
 		int			n = 0;
@@ -308,10 +318,37 @@ give_windows(Table **due, int ndue, int workers, int *missing)
 				break;
 		}
 		if (give_job(group, n, BCMIG_JOB_WINDOW, 0, missing))
-			workers--;
+			given++;
 		else
 			break;
 	}
+	return given;
+}
+
+/*
+ * A big window that several workers may apply gets those who have nothing else
+ * to do; returns how many.  Nobody waits for them.
+ */
+static int
+give_shards(int most, int *missing)
+{
+	int			given = 0;
+
+	for (int i = 0; i < BCMIG_MAX_SLOTS; i++)
+	{
+		const BcmigSlot *slot = &bcmig_shared->slots[i];
+		Table	   *t;
+
+		if (!slot->in_use || slot->dboid != MyDatabaseId || !slot->shards.open || slot->shards.next >= slot->shards.n ||
+			slot->shards.failed || slot->shards.stopped)
+			continue;
+		t = find_table(slot->shards.table_id);
+		if (t == NULL || t->live == NULL)
+			continue;
+		while (given < most && t->live->helpers < slot->shards.wanted && give_job(&t, 1, BCMIG_JOB_SHARD, 0, missing))
+			given++;
+	}
+	return given;
 }
 
 /*
@@ -348,7 +385,7 @@ bcmig_schedule(void)
 		sync = bcmig_find_managed_sync(bcmig_managed, slot->job.sync_id);
 		if (sync != NULL && slot->job.kind != BCMIG_JOB_TRAFFIC)
 			sync->busy++;
-		if (slot->job.kind == BCMIG_JOB_WINDOW)
+		if (slot->job.kind == BCMIG_JOB_WINDOW || slot->job.kind == BCMIG_JOB_SHARD)
 			windows++;
 		else if (slot->job.kind != BCMIG_JOB_TRAFFIC)
 			longs++;
@@ -386,11 +423,12 @@ bcmig_schedule(void)
 			most = pool > 1 ? Min(most, pool - 1 - windows) : windows_had_it ? 0 : most;
 		if (most > 0)
 		{
-			give_windows(due, ndue, most, &missing);
+			windows += give_windows(due, ndue, most, &missing);
 			windows_had_it = true;
 		}
 		give_asides(now);
 	}
+	windows += give_shards(pool - windows - longs - (long_due && longs == 0), &missing);
 
 	for (int i = 0; i < bcmig_managed->nrequests; i++)
 	{
@@ -398,7 +436,7 @@ bcmig_schedule(void)
 		Table	   *t = find_table(r->table_id);
 
 		if (t == NULL || r->kind == BCMIG_JOB_NONE || !blue_answers(t) ||
-			t->live->exclusive || t->live->sweeping)
+			taken(t->live) || t->live->sweeping)
 			continue;
 		if (t->live->state != BCMIG_STREAMING && t->live->state != BCMIG_CATCHING_UP)
 			continue;

@@ -23,6 +23,7 @@
 #include "access/xact.h"
 #include "miscadmin.h"
 #include "quarantine.h"
+#include "shard.h"
 #include "slot.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -255,7 +256,10 @@ bcmig_apply_spool(BcmigWork *work, BcmigSpool *spool, BcmigApplied *applied, int
 			return false;
 	}
 
-	bcmig_apply_batches(work->table, spool, false, window ? bcmig_most_refused(work->table) : 0, applied);
+	if (window && rows > most_whole && bcmig_shards_possible(work, spool))
+		bcmig_apply_shards(work, spool, bcmig_most_refused(work->table), applied);
+	else
+		bcmig_apply_batches(work->table, spool, BCMIG_PASSES, window ? bcmig_most_refused(work->table) : 0, applied);
 	bcmig_start_transaction();
 	last(work, spool, applied, arg);
 	bcmig_debug_point("window_before_commit");
@@ -548,7 +552,7 @@ bcmig_run_windows(BcmigWork **works, int n, bool aside)
 			w->locked = true;
 		}
 		else
-			w->locked = bcmig_applier_try_lock(w->work);
+			w->locked = bcmig_applier_try_lock(w->work, ExclusiveLock);
 
 		/* after the lock and before the remote transaction */
 		if (w->locked)

@@ -30,6 +30,7 @@
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
 #include "remote.h"
+#include "shard.h"
 #include "slot.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
@@ -115,14 +116,14 @@ bcmig_applier_lock(const BcmigWork *work, LOCKMODE mode)
 	check_mapping(work);
 }
 
-/* exclusively, without waiting */
+/* without waiting */
 bool
-bcmig_applier_try_lock(const BcmigWork *work)
+bcmig_applier_try_lock(const BcmigWork *work, LOCKMODE mode)
 {
 	LOCKTAG		tag;
 
 	BCMIG_APPLIER_LOCKTAG(tag, work->table->table_id);
-	if (LockAcquire(&tag, ExclusiveLock, true, true) == LOCKACQUIRE_NOT_AVAIL)
+	if (LockAcquire(&tag, mode, true, true) == LOCKACQUIRE_NOT_AVAIL)
 		return false;
 	check_mapping(work);
 	return true;
@@ -367,6 +368,9 @@ run_job(BcmigJob *job)
 			case BCMIG_JOB_WINDOW:
 				bcmig_run_windows(works, n, false);
 				break;
+			case BCMIG_JOB_SHARD:
+				bcmig_run_shards(works[0]);
+				break;
 			case BCMIG_JOB_COPY:
 				bcmig_run_copy(works[0]);
 				break;
@@ -487,6 +491,15 @@ record_failure(const BcmigJob *job, const ErrorData *edata, bool from_blue)
 	if (job->kind == BCMIG_JOB_TRAFFIC)
 	{
 		bcmig_switch_room->traffic_failed(job, edata);
+		return;
+	}
+
+	/* who has the window raises it and says so */
+	if (job->kind == BCMIG_JOB_SHARD)
+	{
+		LWLockAcquire(bcmig_shared->lock, LW_EXCLUSIVE);
+		bcmig_shard_fails(&bcmig_slot->job, edata->sqlerrcode, edata->message);
+		LWLockRelease(bcmig_shared->lock);
 		return;
 	}
 

@@ -28,10 +28,12 @@ typedef struct BcmigWork
 /*
  * The applier lock of a table (rule R1): held from before a remote read starts
  * until its rows have committed.  Session level, so it outlives the
- * transaction of the read.  Copy chunks take it shared.
+ * transaction of the read.  Copy chunks take it shared (ShareLock), those who
+ * apply one window together in a mode that shuts out all others
+ * (RowExclusiveLock, shard.c).
  */
 extern void bcmig_applier_lock(const BcmigWork *work, LOCKMODE mode);
-extern bool bcmig_applier_try_lock(const BcmigWork *work);
+extern bool bcmig_applier_try_lock(const BcmigWork *work, LOCKMODE mode);
 extern void bcmig_applier_unlock(const BcmigWork *work, LOCKMODE mode);
 
 /* are the table's transforms and row filter still what "table" says?  In a transaction. */
