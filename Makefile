@@ -10,7 +10,7 @@ XML2_CFLAGS := $(shell pkg-config --cflags libxml-2.0 2>/dev/null || xml2-config
 XML2_LIBS := $(shell pkg-config --libs libxml-2.0 2>/dev/null || xml2-config --libs 2>/dev/null || echo -lxml2)
 PG_CPPFLAGS = -I$(srcdir)/src -I$(srcdir)/src/blue -I$(srcdir)/src/sync -I$(srcdir)/src/check -I$(srcdir)/src/switch -I$(srcdir)/src/report
 PG_CPPFLAGS += $(XML2_CFLAGS)
-SHLIB_LINK = $(XML2_LIBS) -lz
+SHLIB_LINK = $(XML2_LIBS) -lz -lcurl
 PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers -Werror -fvisibility=hidden
 
 # PGXS may not be there yet: test and demo install it
@@ -28,8 +28,8 @@ $(OBJS): $(wildcard src/*.h src/*/*.h) | headers
 # one clear word instead of the compiler's many
 .PHONY: headers
 headers:
-	@printf '#include <zlib.h>\n#include <libxml/xmlreader.h>\n' | $(CC) $(XML2_CFLAGS) -E - >/dev/null 2>&1 || \
-		{ echo "zlib.h or libxml/xmlreader.h was not found: apt-get install zlib1g-dev libxml2-dev"; exit 1; }
+	@printf '#include <zlib.h>\n#include <curl/curl.h>\n#include <libxml/xmlreader.h>\n' | $(CC) $(XML2_CFLAGS) -E - >/dev/null 2>&1 || \
+		{ echo "zlib.h, curl/curl.h or libxml/xmlreader.h was not found: apt-get install zlib1g-dev libcurl4-openssl-dev libxml2-dev"; exit 1; }
 
 include $(srcdir)/demo/demo.mk
 include $(srcdir)/test/test.mk

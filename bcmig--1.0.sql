@@ -70,6 +70,8 @@ INSERT INTO bcmig.option (name, scope, kind, unit, default_value, min_value, max
  ('validate_sessions',  '{sync}',       'integer',  'sessions', 'auto', 1, 100000, '{auto}', 'Validation pauses while more client sessions than this are active on green; auto = no bound.'),
  ('rule_timeout',       '{sync}',       'interval', 'ms',   '60s', 1, 86400000, NULL,      'How long one look at a rule of a validation may take.'),
  ('maintenance_role',   '{sync}',       'text',     NULL,   NULL,   NULL, NULL,   NULL, 'Role that may write to fenced green tables by hand, as current role (SET ROLE): nobody else may, superusers neither. Not the owner of the sync.'),
+ ('traffic_timeout',    '{sync}',       'interval', 'ms',   '5s', 100, 600000, NULL,      'How long a balancer or a health URL may take to answer when traffic is moved.'),
+ ('health_url',         '{environment}', 'text',    NULL,   NULL,   NULL, NULL,   NULL, 'Must answer with a status of 200 to 299 for a weight to be raised; overrides what bcmig_add_environment was given.'),
  ('connect_timeout',    '{environment}', 'interval', 'ms',  '10s', 1000, 600000,  NULL, 'How long a one-off question to blue (check, discovery, preflight) may take to be answered.');
 
 -- ---------------------------------------------------------------------------
@@ -202,7 +204,9 @@ CREATE TABLE bcmig.traffic (
     epoch         bigint NOT NULL DEFAULT 0,
     fence         boolean NOT NULL DEFAULT false,
     journal_armed boolean NOT NULL DEFAULT false,
+    writes        text NOT NULL DEFAULT 'blue' CHECK (writes IN ('blue', 'green', 'key', 'pause')),
     intent        jsonb,
+    held          text,
     updated_at    timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 COMMENT ON TABLE bcmig.traffic IS 'Who serves a sync and who may write to its green tables; a row from the first start on. Not to be changed by hand: what is written here without bcmig is not noticed by sessions that are open.';
@@ -210,7 +214,23 @@ COMMENT ON COLUMN bcmig.traffic.green_percent IS 'share of readers on green; at 
 COMMENT ON COLUMN bcmig.traffic.epoch IS 'grows with every change of the weight';
 COMMENT ON COLUMN bcmig.traffic.fence IS 'outside writes to the green tables are refused (error BM021)';
 COMMENT ON COLUMN bcmig.traffic.journal_armed IS 'outside writes to the green tables are recorded in bcmig.journal';
-COMMENT ON COLUMN bcmig.traffic.intent IS 'a change that has been begun and is not over; NULL = none';
+COMMENT ON COLUMN bcmig.traffic.writes IS 'where bcmig_route sends writers: one side, by key as readers, or pause: nowhere for the moment';
+COMMENT ON COLUMN bcmig.traffic.intent IS 'a change that has been begun and is not over: id (traffic_event.event_id of its begin), green_percent, by; NULL = none';
+COMMENT ON COLUMN bcmig.traffic.held IS 'why bcmig leaves weights and balancers alone until bcmig_resume_traffic; NULL = it does not';
+
+CREATE TABLE bcmig.balancer (
+    balancer_id   integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    sync_id       integer NOT NULL REFERENCES bcmig.sync ON DELETE CASCADE,
+    name          text NOT NULL CHECK (name <> ''),
+    driver        text NOT NULL,
+    url           text NOT NULL,
+    options       jsonb NOT NULL DEFAULT '{}',
+    created_at    timestamptz NOT NULL DEFAULT now(),
+    UNIQUE (sync_id, name)
+);
+COMMENT ON TABLE bcmig.balancer IS 'Load balancers in front of the consumers of a sync. A backend of a balancer belongs to one sync only.';
+COMMENT ON COLUMN bcmig.balancer.url IS 'where it takes commands';
+COMMENT ON COLUMN bcmig.balancer.options IS 'of haproxy: backend, and the names of its servers on either side, lists blue and green';
 
 -- ---------------------------------------------------------------------------
 -- Progress: written by the engine only
@@ -227,6 +247,65 @@ CREATE TABLE bcmig.blue_position (
     PRIMARY KEY (environment_id, owner)
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE bcmig.blue_position IS 'Where the poller of each blue stood, at most a minute ago: a streaming table that is not in dirty is complete to horizon.';
+
+CREATE TABLE bcmig.traffic_request (
+    request_id    bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    sync_id       integer NOT NULL REFERENCES bcmig.sync ON DELETE CASCADE,
+    green_percent numeric NOT NULL,
+    by            text NOT NULL DEFAULT session_user,
+    at            timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+COMMENT ON TABLE bcmig.traffic_request IS 'Weights asked for that no worker has taken yet; the last one of a sync counts.';
+
+CREATE TABLE bcmig.balancer_state (
+    balancer_id   integer PRIMARY KEY REFERENCES bcmig.balancer ON DELETE CASCADE,
+    green_percent numeric,
+    read_at       timestamptz,
+    server_start  timestamptz,
+    error         text
+);
+COMMENT ON TABLE bcmig.balancer_state IS 'What each balancer was last found to do; written when that changes, else once a minute.';
+COMMENT ON COLUMN bcmig.balancer_state.green_percent IS 'share of green at read_at; NULL = never read';
+COMMENT ON COLUMN bcmig.balancer_state.server_start IS 'start of the server that read it: the first reading after a start must find what is stored';
+COMMENT ON COLUMN bcmig.balancer_state.error IS 'why it cannot be read or set; NULL = it can';
+
+CREATE TABLE bcmig.health (
+    environment_id integer PRIMARY KEY REFERENCES bcmig.environment ON DELETE CASCADE,
+    asked_at      timestamptz NOT NULL,
+    ok            boolean NOT NULL,
+    detail        text NOT NULL
+);
+COMMENT ON TABLE bcmig.health IS 'What the health URL of each environment last answered; asked whenever a weight is raised.';
+
+CREATE TABLE bcmig.traffic_event (
+    event_id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    at            timestamptz NOT NULL DEFAULT clock_timestamp(),
+    sync_name     text NOT NULL,
+    event         text NOT NULL CHECK (event IN ('begun', 'changed', 'refused', 'undone', 'drift', 'balancer', 'held', 'resumed')),
+    from_percent  numeric,
+    to_percent    numeric,
+    epoch         bigint,
+    by            text,
+    detail        text
+);
+CREATE INDEX traffic_event_sync ON bcmig.traffic_event (sync_name, event_id);
+COMMENT ON TABLE bcmig.traffic_event IS 'What became of each change of a weight, and of balancers that did not do what they were told; stays when the sync goes.';
+COMMENT ON COLUMN bcmig.traffic_event.event IS 'begun: gates were ok, balancers are being set; changed: it holds; refused: a gate was not ok; undone: all is as it was before; drift: a balancer had another weight and was set again; balancer: one cannot be reached or can again; held, resumed';
+COMMENT ON COLUMN bcmig.traffic_event.by IS 'who asked for it';
+
+CREATE TABLE bcmig.gate_result (
+    event_id      bigint NOT NULL REFERENCES bcmig.traffic_event ON DELETE CASCADE,
+    moment        text NOT NULL CHECK (moment IN ('before', 'after')),
+    check_name    text NOT NULL,
+    status        text NOT NULL CHECK (status IN ('ok', 'fail', 'inconclusive', 'skipped')),
+    value         text,
+    bound         text,
+    detail        text,
+    fix           text,
+    PRIMARY KEY (event_id, moment, check_name)
+);
+COMMENT ON TABLE bcmig.gate_result IS 'What the gates said each time a weight was to be raised.';
+COMMENT ON COLUMN bcmig.gate_result.moment IS 'before or after the balancers were set';
 
 CREATE TABLE bcmig.sync_state (
     sync_id      integer PRIMARY KEY REFERENCES bcmig.sync ON DELETE CASCADE,
@@ -475,7 +554,7 @@ CREATE TABLE bcmig.audit_log (
 CREATE INDEX audit_log_at ON bcmig.audit_log (at);
 COMMENT ON TABLE bcmig.audit_log IS 'Commands, state changes, errors, schema changes, validations and alerts in one order; append only, never pruned, chained by hashes (docs/audit.md).';
 COMMENT ON COLUMN bcmig.audit_log.actor IS 'user of the session; of what the engine did by itself: the owner of the sync, or of the cluster';
-COMMENT ON COLUMN bcmig.audit_log.kind IS 'command: somebody called bcmig; state: a sync or table is in another state; error: a job failed; schema: blue''s tables changed; validation: a verdict; alert: raised or cleared';
+COMMENT ON COLUMN bcmig.audit_log.kind IS 'command: somebody called bcmig; state: a sync or table is in another state; error: a job failed; schema: blue''s tables changed; validation: a verdict; alert: raised or cleared; traffic: as in traffic_event';
 COMMENT ON COLUMN bcmig.audit_log.event IS 'function that was called, state entered, ...';
 COMMENT ON COLUMN bcmig.audit_log.detail IS 'arguments of a command, reason of a state, message of an error';
 
@@ -1064,6 +1143,35 @@ REVOKE ALL ON FUNCTION bcmig_compare_query(text, text, text), bcmig_add_rule(tex
     bcmig.chunk_hash_step(internal, record, text), bcmig.chunk_hash_end(internal), bcmig_chunk_hash(record, text) FROM PUBLIC;
 
 -- ---------------------------------------------------------------------------
+-- Traffic
+-- ---------------------------------------------------------------------------
+CREATE FUNCTION bcmig_add_balancer(sync text, name text, driver text, url text, options jsonb DEFAULT '{}') RETURNS integer
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_add_balancer(text, text, text, text, jsonb) IS 'configuration: a load balancer that gives green its share. Driver haproxy: url of its runtime API (tcp://host:port or unix:///path), options backend, blue and green (names of servers). It is brought to the weight of the sync within seconds; nothing is sent before COMMIT. Returns its id.';
+CREATE FUNCTION bcmig_remove_balancer(sync text, name text) RETURNS void
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_remove_balancer(text, text) IS 'configuration: forget a load balancer, which goes on as it is.';
+CREATE FUNCTION bcmig_check_gates(sync text)
+    RETURNS TABLE (check_name text, status text, value text, bound text, detail text, fix text)
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_check_gates(text) IS 'report: what must be ok or skipped for a weight to be raised: lag, tables, quarantine, conflicts, validation, fence, journal, health of both sides. Health URLs are asked only when a weight is raised.';
+CREATE FUNCTION bcmig_set_traffic(sync text, green_percent numeric) RETURNS void
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_set_traffic(text, numeric) IS 'request: send this share of the readers to green, from 0 to below 100. Raised only while all gates are ok (bcmig_check_gates); balancers are set and read back first, and set back when one does not follow. bcmig.traffic_status says what became of it; the last of two requests counts.';
+CREATE FUNCTION bcmig_hold_traffic(sync text, reason text) RETURNS void
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_hold_traffic(text, text) IS 'request: leave weight and balancers of a sync alone until bcmig_resume_traffic; a change under way is undone.';
+CREATE FUNCTION bcmig_resume_traffic(sync text) RETURNS void
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_resume_traffic(text) IS 'request: end a hold: balancers are set to the weight that is stored.';
+CREATE FUNCTION bcmig_route(sync text, key text, write boolean DEFAULT false) RETURNS text
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_route(text, text, boolean) IS 'report: blue, green or pause: the side that serves this key (a user, a customer, a session). A key stays on its side, and as the weight rises keys only move to green. Writers: write => true.';
+
+REVOKE ALL ON FUNCTION bcmig_add_balancer(text, text, text, text, jsonb), bcmig_remove_balancer(text, text),
+    bcmig_check_gates(text), bcmig_set_traffic(text, numeric), bcmig_hold_traffic(text, text), bcmig_resume_traffic(text), bcmig_route(text, text, boolean) FROM PUBLIC;
+
+-- ---------------------------------------------------------------------------
 -- What is alive, and the views
 -- ---------------------------------------------------------------------------
 CREATE FUNCTION bcmig.exact(source anyelement, back anyelement, column_name text) RETURNS boolean
@@ -1255,24 +1363,43 @@ SELECT y.name AS sync, format('%I.%I', t.target_schema, t.target_table) AS targe
  ORDER BY j.first_id, j.key;
 COMMENT ON VIEW bcmig.journal_pending IS 'Rows written on green by others than bcmig that a rollback would have to bring back to blue, a line a key.';
 
+CREATE VIEW bcmig.traffic_status AS
+SELECT y.name AS sync, coalesce(t.green_percent, 0) AS green_percent, coalesce(t.writes, 'blue') AS writes, coalesce(t.epoch, 0) AS epoch,
+       coalesce(t.fence, false) AS fence, coalesce(t.journal_armed, false) AS journal_armed,
+       w.green_percent AS wanted_percent, (t.intent ->> 'green_percent')::numeric AS changing_to, t.held,
+       b.balancers, b.problems AS balancer_problems, e.event AS last_event, e.at AS last_event_at, e.detail AS last_detail
+  FROM bcmig.sync y
+  LEFT JOIN bcmig.traffic t USING (sync_id)
+  LEFT JOIN LATERAL (SELECT w.green_percent FROM bcmig.traffic_request w WHERE w.sync_id = y.sync_id ORDER BY w.request_id DESC LIMIT 1) w ON true
+  LEFT JOIN LATERAL (SELECT count(*) AS balancers, string_agg(b.name || ': ' || s.error, '; ' ORDER BY b.name) AS problems
+                       FROM bcmig.balancer b LEFT JOIN bcmig.balancer_state s USING (balancer_id) WHERE b.sync_id = y.sync_id) b ON true
+  LEFT JOIN LATERAL (SELECT e.event, e.at, e.detail FROM bcmig.traffic_event e WHERE e.sync_name = y.name ORDER BY e.event_id DESC LIMIT 1) e ON true;
+COMMENT ON VIEW bcmig.traffic_status IS 'One line a sync: its share of traffic on green, what is asked for (wanted_percent), being done (changing_to) or held, what is wrong with its balancers, and what happened last.';
+
 CREATE VIEW bcmig.timeline AS
 SELECT a.at, a.sync_name AS sync, a.target, a.kind, a.event, a.detail, a.actor
   FROM bcmig.audit_log a
  ORDER BY a.at, a.audit_id;
 COMMENT ON VIEW bcmig.timeline IS 'Commands, states, errors, schema changes, validations and alerts in one order; audit_log.kind says what each is.';
 
+CREATE VIEW bcmig.lag_bound AS
+SELECT k.*, k.max_latency + k.between_polls + k.sweeps AS bound
+  FROM (SELECT y.sync_id, interval '1 ms' * coalesce((y.options ->> 'max_latency')::bigint, 100) AS max_latency,
+               interval '1 ms' * (3000 + 3 * coalesce(nullif(y.options ->> 'poll_interval', 'auto')::bigint, 0)) AS between_polls,
+               -- deletes that come by sweep are known once a sweep is over
+               interval '1.5 ms' * coalesce((SELECT max(coalesce(t.options ->> 'sweep_interval', y.options ->> 'sweep_interval', '900000')::bigint)
+                                               FROM bcmig.sync_table t WHERE t.sync_id = y.sync_id AND t.capture <> 'change_tracking'), 0) AS sweeps
+          FROM bcmig.sync y) k;
+COMMENT ON VIEW bcmig.lag_bound IS 'How far behind a sync may be found when nothing is wrong: option max_latency, what lies between two polls, and where deletes come by sweep, between two sweeps.';
+
 -- A branch for each alert: its conditions are the rows there are.
 CREATE VIEW bcmig.alert_condition AS
 WITH y AS MATERIALIZED (
     SELECT y.sync_id, y.name, s.state, s.since, s.last_error, l.lag, l.synced_through, b.clock, b.blocked_by, e.name AS environment,
-           interval '1 ms' * coalesce((y.options ->> 'max_latency')::bigint, 100) AS max_latency,
-           interval '1 ms' * coalesce((y.options ->> 'proof_age')::bigint, 604800000) AS max_age,
-           interval '1 ms' * (3000 + 3 * coalesce(nullif(y.options ->> 'poll_interval', 'auto')::bigint, 0)) AS between_polls,
-           -- deletes that come by sweep are known once a sweep is over
-           interval '1.5 ms' * coalesce((SELECT max(coalesce(t.options ->> 'sweep_interval', y.options ->> 'sweep_interval', '900000')::bigint)
-                                           FROM bcmig.sync_table t WHERE t.sync_id = y.sync_id AND t.capture <> 'change_tracking'), 0) AS sweeps
+           k.max_latency, interval '1 ms' * coalesce((y.options ->> 'proof_age')::bigint, 604800000) AS max_age, k.between_polls, k.sweeps
       FROM bcmig.sync y
       JOIN bcmig.sync_state s USING (sync_id)
+      JOIN bcmig.lag_bound k USING (sync_id)
       JOIN bcmig.environment e USING (environment_id)
       LEFT JOIN bcmig.live_syncs() l USING (sync_id)
       LEFT JOIN bcmig.live_blues() b ON b.environment_id = y.environment_id AND b.owner = y.owner::oid
@@ -1319,7 +1446,13 @@ SELECT 'validation', y.name, NULL, CASE v.verdict WHEN 'different' THEN 'critica
 UNION ALL
 SELECT 'validation_old', y.name, NULL, 'warning', coalesce(to_char(v.finished_at, 'YYYY-MM-DD HH24:MI'), 'never'), y.max_age::text, 'The sync was not validated for long.',
        format('SELECT bcmig_validate(%L);', y.name), 1
-  FROM y LEFT JOIN v USING (sync_id) WHERE y.state = 'streaming' AND coalesce(v.finished_at, y.since) < clock_timestamp() - y.max_age;
+  FROM y LEFT JOIN v USING (sync_id) WHERE y.state = 'streaming' AND coalesce(v.finished_at, y.since) < clock_timestamp() - y.max_age
+UNION ALL
+SELECT 'traffic_held', t.sync, NULL, 'critical', t.green_percent || ' %', NULL, t.held, format('SELECT bcmig_resume_traffic(%L);', t.sync), 1
+  FROM bcmig.traffic_status t WHERE t.held IS NOT NULL
+UNION ALL
+SELECT 'balancer', t.sync, NULL, 'critical', NULL, t.green_percent || ' %', t.balancer_problems, format('SELECT * FROM bcmig.traffic_status WHERE sync = %L;', t.sync), 3
+  FROM bcmig.traffic_status t WHERE t.balancer_problems IS NOT NULL;
 COMMENT ON VIEW bcmig.alert_condition IS 'What is wrong at this moment, for the manager, which raises and clears alerts by it; looks: how often in a row it must be so.';
 
 CREATE VIEW bcmig.alert AS
@@ -1332,7 +1465,7 @@ CREATE FUNCTION bcmig_status(sync text DEFAULT NULL)
     RETURNS TABLE (sync_name text, state text, lag interval, green_percent numeric, proof text, problems text, next_step text)
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
-SELECT s.sync, s.state, s.lag, 0::numeric,
+SELECT s.sync, s.state, s.lag, (SELECT t.green_percent FROM bcmig.traffic_status t WHERE t.sync = s.sync),
        coalesce((SELECT CASE WHEN r.state = 'running' THEN 'validation ' || r.run_id || ' is running' ELSE r.verdict || ' (' || r.mode || ', ' || to_char(r.finished_at, 'YYYY-MM-DD HH24:MI') || ')' END
                    FROM bcmig.validation_run r JOIN bcmig.sync y USING (sync_id)
                   WHERE y.name = s.sync AND r.table_id IS NULL AND r.state <> 'cancelled' ORDER BY r.run_id DESC LIMIT 1), 'not validated'),
@@ -1391,6 +1524,12 @@ SELECT pg_extension_config_dump('bcmig.sync', '');
 SELECT pg_extension_config_dump('bcmig.sync_table', '');
 SELECT pg_extension_config_dump('bcmig.companion', '');
 SELECT pg_extension_config_dump('bcmig.traffic', '');
+SELECT pg_extension_config_dump('bcmig.traffic_request', '');
+SELECT pg_extension_config_dump('bcmig.balancer', '');
+SELECT pg_extension_config_dump('bcmig.balancer_state', '');
+SELECT pg_extension_config_dump('bcmig.health', '');
+SELECT pg_extension_config_dump('bcmig.traffic_event', '');
+SELECT pg_extension_config_dump('bcmig.gate_result', '');
 SELECT pg_extension_config_dump('bcmig.column_map', '');
 SELECT pg_extension_config_dump('bcmig.enum_value', '');
 SELECT pg_extension_config_dump('bcmig.blue_position', '');
@@ -1421,6 +1560,9 @@ SELECT pg_extension_config_dump('bcmig.rule', '');
 SELECT pg_extension_config_dump('bcmig.rule_result', '');
 SELECT pg_extension_config_dump('bcmig.number_sequence', '');
 SELECT pg_extension_config_dump('bcmig.validation_sequence', '');
+SELECT pg_extension_config_dump('bcmig.balancer_balancer_id_seq', '');
+SELECT pg_extension_config_dump('bcmig.traffic_event_event_id_seq', '');
+SELECT pg_extension_config_dump('bcmig.traffic_request_request_id_seq', '');
 SELECT pg_extension_config_dump('bcmig.environment_environment_id_seq', '');
 SELECT pg_extension_config_dump('bcmig.sync_sync_id_seq', '');
 SELECT pg_extension_config_dump('bcmig.sync_table_table_id_seq', '');

@@ -51,6 +51,7 @@ typedef enum BcmigRole
 typedef enum BcmigJobKind
 {
 	BCMIG_JOB_NONE = 0,
+	BCMIG_JOB_TRAFFIC,			/* change a sync's weight, look after its balancers */
 	BCMIG_JOB_WINDOW,			/* read and apply one window */
 	BCMIG_JOB_SHARD,			/* help another worker to apply a big one */
 	BCMIG_JOB_RETRY,			/* re-read quarantined keys */

@@ -55,5 +55,7 @@
 #define ERRCODE_BM_JOURNAL				BCMIG_ERRCODE('0', '2', '3')
 /* a row of blue meets an outside write on green; never leaves a worker */
 #define ERRCODE_BM_CONFLICT				BCMIG_ERRCODE('0', '2', '4')
+/* a weight that cannot be set, or not now */
+#define ERRCODE_BM_TRAFFIC				BCMIG_ERRCODE('0', '3', '0')
 
 #endif							/* BCMIG_ERRORS_H */

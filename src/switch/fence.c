@@ -47,6 +47,7 @@
 #include "journal.h"
 #include "miscadmin.h"
 #include "own_write.h"
+#include "traffic.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -456,6 +457,8 @@ bcmig_switch_init(bool preloaded)
 	static const BcmigSwitchRoom room = {
 		.starting = bcmig_fence_at_start,
 		.changing = bcmig_require_disarmed,
+		.traffic = bcmig_run_traffic,
+		.traffic_failed = bcmig_traffic_failed,
 	};
 
 	bcmig_switch_room = &room;

@@ -368,6 +368,22 @@ bcmig_remove_tables_of(const BcmigSync *sync, const char *company)
 	return list_length(tables);
 }
 
+/* readers that are sent to green would go on reading what nobody keeps in step */
+static void
+require_no_traffic(const BcmigSync *sync)
+{
+	BcmigCatalogScope scope;
+
+	bcmig_catalog_begin(&scope);
+	if (bcmig_sql("SELECT green_percent FROM bcmig.traffic WHERE sync_id = $1 AND (green_percent > 0 OR intent IS NOT NULL) FOR UPDATE",
+				  "i", sync->sync_id) > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_WRONG_STATE),
+				 errmsg("%s %% of the readers of sync \"%s\" are on green", bcmig_get_text(0, 1), sync->name),
+				 errhint("SELECT bcmig_set_traffic(%s, 0);", quote_literal_cstr(sync->name))));
+	bcmig_catalog_end(&scope);
+}
+
 /*
  * bcmig_drop_sync(sync, drop_tables, dry_run)
  */
@@ -384,6 +400,7 @@ bcmig_drop_sync(PG_FUNCTION_ARGS)
 	char	   *unschedule;
 
 	require_stopped(sync);
+	require_no_traffic(sync);
 	tables = removals(sync->sync_id, 0, NULL, drop_tables);
 	foreach(lc, drop_tables ? bcmig_drop_views_statements(sync) : NIL)
 	{

@@ -112,12 +112,15 @@ extern void bcmig_make_table(int table_id);
 /*
  * What the room above does when it is there (src/switch).  starting: a sync is
  * about to be started, in the transaction that says so; changing: a table is
- * about to come or go.  ERROR when that cannot be.
+ * about to come or go: ERROR when that cannot be.  traffic: a worker looks after
+ * the weight of a sync and its balancers; failed: that raised an error.
  */
 typedef struct BcmigSwitchRoom
 {
 	void		(*starting) (const BcmigSync *sync);
 	void		(*changing) (const BcmigSync *sync);
+	void		(*traffic) (int sync_id);
+	void		(*traffic_failed) (const BcmigJob *job, const ErrorData *edata);
 } BcmigSwitchRoom;
 
 extern const BcmigSwitchRoom *bcmig_switch_room;

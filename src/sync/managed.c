@@ -42,7 +42,10 @@ load_syncs(Config *c)
 			  " EXISTS (SELECT FROM bcmig.schema_change c JOIN bcmig.table_state t USING (table_id) "
 			  "  WHERE c.sync_id = s.sync_id AND c.settled_at IS NULL AND c.action = 'stopped' AND t.state <> 'suspended'), "
 			  " EXISTS (SELECT FROM bcmig.validation_run r WHERE r.sync_id = s.sync_id AND r.state = 'running' "
-			  "  AND NOT EXISTS (SELECT FROM bcmig.validation_result v WHERE v.run_id = r.run_id AND NOT v.done)) "
+			  "  AND NOT EXISTS (SELECT FROM bcmig.validation_result v WHERE v.run_id = r.run_id AND NOT v.done)), "
+			  " EXISTS (SELECT FROM bcmig.traffic_request w WHERE w.sync_id = s.sync_id) "
+			  "  OR EXISTS (SELECT FROM bcmig.traffic t WHERE t.sync_id = s.sync_id AND t.intent IS NOT NULL), "
+			  " EXISTS (SELECT FROM bcmig.balancer b WHERE b.sync_id = s.sync_id) "
 			  "FROM bcmig.sync s JOIN bcmig.sync_state st USING (sync_id), LATERAL (SELECT s.sync_id, s.options) y "
 			  "ORDER BY s.sync_id", "");
 	c->nsyncs = SPI_processed;
@@ -50,6 +53,7 @@ load_syncs(Config *c)
 	for (int i = 0; i < c->nsyncs; i++)
 	{
 		Sync	   *s = &c->syncs[i];
+		Sync	   *before;
 
 		s->sync_id = bcmig_get_int64(i, 1, 0);
 		s->name = copy_text(c->context, i, 2);
@@ -65,6 +69,10 @@ load_syncs(Config *c)
 		s->schema_mark = (uint64) bcmig_get_int64(i, 12, 0);
 		s->look_again = bcmig_get_bool(i, 13);
 		s->rules_due = bcmig_get_bool(i, 14);
+		s->traffic_due = bcmig_get_bool(i, 15);
+		s->balancers = bcmig_get_bool(i, 16);
+		before = bcmig_managed ? bcmig_find_managed_sync(bcmig_managed, s->sync_id) : NULL;
+		s->traffic_next = before && !s->traffic_due ? before->traffic_next : 0;
 	}
 }
 

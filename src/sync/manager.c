@@ -280,7 +280,7 @@ sync_state(const Sync *sync)
 			BcmigSlot  *slot = &bcmig_shared->slots[i];
 
 			if (slot->in_use && slot->dboid == MyDatabaseId &&
-				((slot->job.kind != BCMIG_JOB_NONE && slot->job.sync_id == sync->sync_id) ||
+				((slot->job.kind != BCMIG_JOB_NONE && slot->job.kind != BCMIG_JOB_TRAFFIC && slot->job.sync_id == sync->sync_id) ||
 				 (slot->aside.kind != BCMIG_JOB_NONE && slot->aside.sync_id == sync->sync_id)))
 				return sync->state;
 		}
@@ -562,6 +562,13 @@ bcmig_manager_main(Datum arg)
 
 			if (live != NULL)
 				wait = until(wait, live->not_before, now);
+		}
+		for (int i = 0; i < bcmig_managed->nsyncs; i++)
+		{
+			Sync	   *sync = &bcmig_managed->syncs[i];
+
+			if (sync->traffic_due || sync->balancers)
+				wait = until(wait, sync->traffic_next, now);
 		}
 		for (int i = 0; i < BCMIG_MAX_BLUES; i++)
 		{

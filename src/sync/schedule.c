@@ -1,8 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * schedule.c
- *	  Who works on what: windows first, by priority and by how long the table
- *	  has been waiting, then what a person asked for, sweeps, copies.
+ *	  Who works on what: traffic, then windows, by priority and by how long the
+ *	  table has been waiting, then what a person asked for, sweeps, copies.
  *
  *-------------------------------------------------------------------------
  */
@@ -18,23 +18,29 @@
 
 #define IDLE_WORKER			1000	/* ms an idle worker is kept when another owner waits */
 #define COMPARE_LEAST		1000	/* ms between two compares of a snapshot table that moves */
+#define TRAFFIC_INTERVAL	3000	/* ms between two looks at the balancers of a sync */
 #define COMPARE_SHARE		20	/* a compare may take 1/20 of the time */
 
 /*
- * Give a job on n tables (0: on the sync of tables[0]) of one sync to an idle worker of its owner; launch one
- * when there is room.  Returns false when none can take it now.
+ * Give a job on n tables of one sync (0: on all of the sync; "blamed" is the one
+ * the worker names, NULL = none) to an idle worker of its owner; launch one when
+ * there is room.  Returns false when none can take it now.
+ *
+ * Traffic does not wait for copies and sweeps to end: for it there may be one
+ * worker more, which goes when something else wants it.
  */
 static bool
-give_job(Table **tables, int n, BcmigJobKind kind, int64 request_id, int *missing)
+give_sync_job(Sync *sync, Table *blamed, Table **tables, int n, BcmigJobKind kind, int64 request_id, int *missing)
 {
-	Table	   *t = tables[0];
+	bool		traffic = kind == BCMIG_JOB_TRAFFIC;
+	int			most = bcmig_max_workers + (traffic ? 1 : 0);
 	BcmigSlot  *idle = NULL;
 	BcmigSlot  *other = NULL;
 	int			workers = 0;
 	bool		starting = false;
 	TimestampTz now = GetCurrentTimestamp();
 
-	if (t->sync->workers > 0 && t->sync->busy >= t->sync->workers)
+	if (!traffic && sync->workers > 0 && sync->busy >= sync->workers)
 		return false;
 
 	LWLockAcquire(bcmig_shared->lock, LW_EXCLUSIVE);
@@ -47,17 +53,24 @@ give_job(Table **tables, int n, BcmigJobKind kind, int64 request_id, int *missin
 		workers++;
 		if (slot->stop || slot->job.kind != BCMIG_JOB_NONE)
 			continue;
-		if (slot->owner != t->sync->owner)
+		if (slot->owner != sync->owner)
 			other = slot;
 		else if (!slot->ready)
 			starting = true;
 		else if (idle == NULL)
 			idle = slot;
 	}
-	if (idle != NULL)
+	if (idle != NULL && !traffic && workers > bcmig_max_workers)
 	{
-		idle->job.sync_id = t->sync->sync_id;
-		idle->job.table_id = t->table_id;
+		idle->stop = true;
+		SetLatch(&idle->proc->procLatch);
+		idle = NULL;
+		starting = true;
+	}
+	else if (idle != NULL)
+	{
+		idle->job.sync_id = sync->sync_id;
+		idle->job.table_id = blamed ? blamed->table_id : 0;
 		idle->job.request_id = request_id;
 		idle->job.part = 0;
 		idle->job.shards = 0;
@@ -69,9 +82,10 @@ give_job(Table **tables, int n, BcmigJobKind kind, int64 request_id, int *missin
 		}
 		idle->job.kind = kind;
 		SetLatch(&idle->proc->procLatch);
-		t->sync->busy++;
+		if (!traffic)
+			sync->busy++;
 	}
-	else if (other != NULL && other->proc != NULL && workers >= bcmig_max_workers &&
+	else if (other != NULL && other->proc != NULL && workers >= most &&
 			 TimestampDifferenceMilliseconds(other->since, now) >= IDLE_WORKER)
 	{
 		/* make room for another owner */
@@ -82,10 +96,16 @@ give_job(Table **tables, int n, BcmigJobKind kind, int64 request_id, int *missin
 
 	if (idle != NULL)
 		bcmig_worker_works();
-	else if (!starting && workers < bcmig_max_workers && bcmig_may_launch_worker(now) &&
-			 !bcmig_launch_worker(t->sync->owner, now))
-		(*missing) += bcmig_max_workers - workers;
+	else if (!starting && workers < most && bcmig_may_launch_worker(now) &&
+			 !bcmig_launch_worker(sync->owner, now))
+		(*missing) += most - workers;
 	return idle != NULL;
+}
+
+static bool
+give_job(Table **tables, int n, BcmigJobKind kind, int64 request_id, int *missing)
+{
+	return give_sync_job(tables[0]->sync, tables[0], tables, n, kind, request_id, missing);
 }
 
 /* blue answers: its readings are worth working with */
@@ -278,7 +298,7 @@ give_windows(Table **due, int ndue, int workers, int *missing)
 
 	for (int i = 0; i < ndue && given < workers; i++)
 	{
-		Table	   *group[BCMIG_GROUP];
+		Table	   *group[BCMIG_GROUP] = {NULL};
 		int			n = 0;
 
 		if (due[i] == NULL)
@@ -363,15 +383,25 @@ bcmig_schedule(void)
 			slot->job.kind == BCMIG_JOB_NONE)
 			continue;
 		sync = bcmig_find_managed_sync(bcmig_managed, slot->job.sync_id);
-		if (sync != NULL)
+		if (sync != NULL && slot->job.kind != BCMIG_JOB_TRAFFIC)
 			sync->busy++;
 		if (slot->job.kind == BCMIG_JOB_WINDOW || slot->job.kind == BCMIG_JOB_SHARD)
 			windows++;
-		else
+		else if (slot->job.kind != BCMIG_JOB_TRAFFIC)
 			longs++;
 	}
 	if (bcmig_workers_short > 0)
 		pool = Max(1, pool - bcmig_workers_short);
+
+	/* whether a sync runs or not: a weight can be taken back at any time */
+	for (int i = 0; i < bcmig_managed->nsyncs; i++)
+	{
+		Sync	   *sync = &bcmig_managed->syncs[i];
+
+		if ((sync->traffic_due || sync->balancers) && sync->traffic_next <= now && !has_job(sync, BCMIG_JOB_TRAFFIC) &&
+			give_sync_job(sync, NULL, NULL, 0, BCMIG_JOB_TRAFFIC, 0, &missing))
+			sync->traffic_next = TimestampTzPlusMilliseconds(now, TRAFFIC_INTERVAL);
+	}
 
 	for (int i = 0; i < bcmig_managed->ntables; i++)
 	{

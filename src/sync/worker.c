@@ -23,6 +23,7 @@
 
 #include "access/xact.h"
 #include "applier_lock.h"
+#include "configure.h"
 #include "catalog/namespace.h"
 #include "foreign/foreign.h"
 #include "miscadmin.h"
@@ -347,6 +348,12 @@ run_job(BcmigJob *job)
 		bcmig_check_room->rules(job->sync_id);
 		return;
 	}
+	if (job->kind == BCMIG_JOB_TRAFFIC)
+	{
+		bcmig_slot_phase("traffic", NULL, 0);
+		bcmig_switch_room->traffic(job->sync_id);
+		return;
+	}
 	for (int i = 0; i < job->ntables; i++)
 	{
 		job->table_id = job->tables[i];
@@ -384,6 +391,7 @@ run_job(BcmigJob *job)
 					return;
 				break;
 			case BCMIG_JOB_RULES:
+			case BCMIG_JOB_TRAFFIC:
 			case BCMIG_JOB_LOOK:
 			case BCMIG_JOB_MAKE:
 			case BCMIG_JOB_NONE:
@@ -485,6 +493,13 @@ record_failure(const BcmigJob *job, const ErrorData *edata, bool from_blue)
 		LWLockAcquire(bcmig_shared->lock, LW_EXCLUSIVE);
 		bcmig_shard_fails(&bcmig_slot->job, edata->sqlerrcode, edata->message);
 		LWLockRelease(bcmig_shared->lock);
+		return;
+	}
+
+	/* weights have nothing to do with what streams */
+	if (job->kind == BCMIG_JOB_TRAFFIC)
+	{
+		bcmig_switch_room->traffic_failed(job, edata);
 		return;
 	}
 

@@ -1,0 +1,95 @@
+-- Balancers as they are configured, and where requests go.
+SET ROLE regress_bcmig_owner;
+SET search_path = regress_green, public;
+SELECT bcmig_add_environment('traffic_blue', 'blue', 'regress_blue');
+SELECT bcmig_create_sync('front', 'traffic_blue');
+SELECT bcmig_create_sync('other_front', 'traffic_blue');
+
+-- balancers
+SELECT bcmig_add_balancer('front', 'lb', 'nginx', 'http://127.0.0.1/');
+\echo :LAST_ERROR_SQLSTATE
+SELECT bcmig_add_balancer('front', 'lb', 'haproxy', 'http://127.0.0.1/', '{"backend": "bc", "blue": ["b1"], "green": ["g1"]}');
+SELECT bcmig_add_balancer('front', 'lb', 'haproxy', 'tcp://127.0.0.1:1', '{"backend": "bc", "blue": ["b1"]}');
+SELECT bcmig_add_balancer('front', 'lb', 'haproxy', 'tcp://127.0.0.1:1', '{"backend": "bc; shutdown", "blue": ["b1"], "green": ["g1"]}');
+\echo :LAST_ERROR_SQLSTATE
+SELECT bcmig_add_balancer('front', 'lb', 'haproxy', 'tcp://127.0.0.1:1', '[]');
+SELECT bcmig_add_balancer('front', NULL, 'haproxy', 'tcp://127.0.0.1:1');
+BEGIN;
+SELECT count(bcmig_add_balancer('front', 'lb', 'haproxy', 'tcp://127.0.0.1:1', '{"backend": "bc", "blue": ["b1"], "green": ["g1"]}'));
+SAVEPOINT s;
+SELECT bcmig_add_balancer('front', 'lb', 'haproxy', 'tcp://127.0.0.1:2', '{"backend": "bc", "blue": ["b1"], "green": ["g1"]}');
+\echo :LAST_ERROR_SQLSTATE
+ROLLBACK TO s;
+SELECT bcmig_add_balancer('other_front', 'lb', 'haproxy', 'tcp://127.0.0.1:1', '{"backend": "bc", "blue": ["b1"], "green": ["g1"]}');
+\echo :LAST_ERROR_SQLSTATE
+ROLLBACK TO s;
+SELECT sync, green_percent, writes, balancers, balancer_problems FROM bcmig.traffic_status WHERE sync LIKE '%front';
+SELECT bcmig_remove_balancer('front', 'lb');
+SELECT bcmig_remove_balancer('front', 'lb');
+ROLLBACK;
+SELECT target, event FROM bcmig.audit_log WHERE event LIKE '%balancer';
+SET ROLE regress_bcmig_other;
+SELECT bcmig_add_balancer('front', 'lb', 'haproxy', 'tcp://127.0.0.1:1', '{"backend": "bc", "blue": ["b1"], "green": ["g1"]}');
+SET ROLE regress_bcmig_owner;
+
+-- routes
+SELECT bcmig_route('no such sync', 'a');
+\echo :LAST_ERROR_SQLSTATE
+SELECT bcmig_route('front', NULL);
+\echo :LAST_ERROR_SQLSTATE
+SELECT bcmig_route(NULL, 'a');
+SELECT bcmig_route('front', 'a'), bcmig_route('front', 'a', true), bcmig_route('front', '', NULL);
+
+-- a share as it is asked for, keys that only ever move to green; as
+-- bcmig_set_traffic does it, but without gates: the sync does not run
+RESET ROLE;
+CREATE TABLE key_side (percent numeric, key text, side text);
+INSERT INTO bcmig.traffic (sync_id) SELECT sync_id FROM bcmig.sync WHERE name = 'front';
+CREATE FUNCTION weigh(percent numeric) RETURNS void LANGUAGE sql BEGIN ATOMIC
+    UPDATE bcmig.traffic SET green_percent = weigh.percent;
+    SELECT bcmig_alter_sync('front', '{}');
+END;
+SELECT weigh(0);
+INSERT INTO key_side SELECT 0, 'user' || i, bcmig_route('front', 'user' || i) FROM generate_series(1, 10000) i;
+SELECT weigh(5);
+INSERT INTO key_side SELECT 5, 'user' || i, bcmig_route('front', 'user' || i) FROM generate_series(1, 10000) i;
+SELECT weigh(10);
+INSERT INTO key_side SELECT 10, 'user' || i, bcmig_route('front', 'user' || i) FROM generate_series(1, 10000) i;
+SELECT weigh(25);
+INSERT INTO key_side SELECT 25, 'user' || i, bcmig_route('front', 'user' || i) FROM generate_series(1, 10000) i;
+SELECT weigh(50);
+INSERT INTO key_side SELECT 50, 'user' || i, bcmig_route('front', 'user' || i) FROM generate_series(1, 10000) i;
+SELECT weigh(75);
+INSERT INTO key_side SELECT 75, 'user' || i, bcmig_route('front', 'user' || i) FROM generate_series(1, 10000) i;
+SELECT weigh(100);
+INSERT INTO key_side SELECT 100, 'user' || i, bcmig_route('front', 'user' || i) FROM generate_series(1, 10000) i;
+SELECT percent, abs(avg((side = 'green')::int) * 100 - percent) < 1 AS within_one_percent FROM key_side GROUP BY 1 ORDER BY 1;
+SELECT count(*) AS moved_back FROM key_side a JOIN key_side b USING (key) WHERE a.percent < b.percent AND a.side = 'green' AND b.side = 'blue';
+
+-- writers: to one side, as readers, or nowhere
+SELECT weigh(50);
+SELECT bcmig_route('front', 'user1') AS reads, string_agg(DISTINCT bcmig_route('front', 'user' || i, true), ', ') AS writes FROM generate_series(1, 100) i;
+UPDATE bcmig.traffic SET writes = 'green';
+SELECT weigh(50);
+SELECT string_agg(DISTINCT bcmig_route('front', 'user' || i, true), ', ') AS writes FROM generate_series(1, 100) i;
+UPDATE bcmig.traffic SET writes = 'key';
+SELECT weigh(50);
+SELECT count(*) AS differ FROM generate_series(1, 100) i WHERE bcmig_route('front', 'user' || i, true) <> bcmig_route('front', 'user' || i);
+UPDATE bcmig.traffic SET writes = 'pause';
+SELECT weigh(50);
+SELECT bcmig_route('front', 'user1', true), string_agg(DISTINCT bcmig_route('front', 'user' || i), ', ' ORDER BY bcmig_route('front', 'user' || i)) AS reads
+  FROM generate_series(1, 100) i;
+DROP FUNCTION weigh(numeric);
+DROP TABLE key_side;
+
+-- a share on green is taken back before the sync goes; routes go with it
+SET ROLE regress_bcmig_owner;
+SELECT count(*) FROM bcmig_drop_sync('front');
+\echo :LAST_ERROR_SQLSTATE
+RESET ROLE;
+UPDATE bcmig.traffic SET green_percent = 0;
+SET ROLE regress_bcmig_owner;
+SELECT count(*) FROM bcmig_drop_sync('front');
+SELECT bcmig_route('front', 'user1');
+SELECT count(*) FROM bcmig_drop_sync('other_front');
+SELECT bcmig_remove_environment('traffic_blue');

@@ -1,0 +1,247 @@
+/*-------------------------------------------------------------------------
+ *
+ * balancer_haproxy.c
+ *	  HAProxy, through its runtime API.
+ *
+ * The url is where HAProxy's "stats socket ... level admin" listens:
+ * tcp://host:port or unix:///path.  Options: backend, and the names of its
+ * servers on either side, lists blue and green.
+ *
+ * Weights of servers are whole numbers up to 256 and only their proportion
+ * counts: of each side all servers get the same, so that the sides stand as
+ * (100 - p) : p as nearly as that allows.  All commands of a step go as one
+ * line, which HAProxy works off without letting another in between.  What was
+ * done is then read back ("show servers state"): an answer alone proves
+ * nothing.
+ *
+ * A server with weight 0 still gets those who have its cookie, and a drained
+ * one too; the way back therefore puts green's servers into maintenance and
+ * ends their sessions.  Any weight above 0 makes them ready again.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "balancer.h"
+#include "errors.h"
+#include "http.h"
+
+#include <math.h>
+
+#include "lib/stringinfo.h"
+#include "utils/builtins.h"
+
+#define MOST_WEIGHT		256
+#define MOST_ANSWER		(1024 * 1024)
+
+/* names go into a command of words */
+static bool
+is_word(const char *s)
+{
+	return *s != '\0' && strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:") == strlen(s);
+}
+
+static void
+check_names(const BcmigBalancer *b, const char *option, List *names)
+{
+	ListCell   *lc;
+
+	foreach(lc, names)
+	{
+		if (!is_word(lfirst(lc)))
+			ereport(ERROR,
+					(errcode(ERRCODE_BM_OPTION),
+					 errmsg("\"%s\" is not the name of a backend or server of HAProxy", (char *) lfirst(lc)),
+					 errdetail("Option %s of balancer \"%s\": letters, digits and - _ . : only.", option, b->name)));
+	}
+	if (names == NIL)
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_OPTION),
+				 errmsg("balancer \"%s\" needs option %s", b->name, option),
+				 errhint("SELECT bcmig_add_balancer(%s, %s, 'haproxy', %s, '{\"backend\": \"bc\", \"blue\": [\"blue1\"], \"green\": [\"green1\"]}');",
+						 quote_literal_cstr(b->sync_name), quote_literal_cstr(b->name), quote_literal_cstr(b->url))));
+}
+
+static void
+haproxy_check(const BcmigBalancer *b)
+{
+	char	   *backend = bcmig_balancer_text(b, "backend");
+	List	   *blue = bcmig_balancer_list(b, "blue");
+	List	   *green = bcmig_balancer_list(b, "green");
+
+	if (strncmp(b->url, "tcp://", 6) != 0 && strncmp(b->url, "unix:///", 8) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_OPTION),
+				 errmsg("\"%s\" is not the address of HAProxy's runtime API", b->url),
+				 errhint("Give what \"stats socket\" in haproxy.cfg says, as tcp://host:port or unix:///path; its level must be admin.")));
+	check_names(b, "backend", backend ? list_make1(backend) : NIL);
+	check_names(b, "blue", blue);
+	check_names(b, "green", green);
+	if (list_length(blue) > MOST_WEIGHT / 2 || list_length(green) > MOST_WEIGHT / 2)
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_OPTION),
+				 errmsg("balancer \"%s\" has more servers than weights of HAProxy can tell apart", b->name)));
+}
+
+/* the answer to a line of commands; *error is NULL when there is one */
+static char *
+ask(const BcmigBalancer *b, const char *line, char **error)
+{
+	BcmigHttpAnswer *answer = bcmig_socket_line(b->url, line, b->timeout, MOST_ANSWER);
+
+	*error = answer->error ? psprintf("HAProxy at %s: %s", b->url, answer->error) : NULL;
+	return answer->body;
+}
+
+/* commands that say nothing when they have done it; NULL, or what HAProxy says instead */
+static char *
+tell(const BcmigBalancer *b, const char *line)
+{
+	char	   *error;
+	char	   *answer = ask(b, line, &error);
+
+	if (error != NULL)
+		return error;
+	answer += strspn(answer, "\r\n ");
+	if (*answer == '\0')
+		return NULL;
+	return psprintf("HAProxy at %s refuses: %s", b->url, pnstrdup(answer, strcspn(answer, "\r\n")));
+}
+
+static void
+command(StringInfo line, const BcmigBalancer *b, const char *verb, const char *server, const char *rest)
+{
+	appendStringInfo(line, "%s%s %s/%s%s", line->len ? "; " : "", verb, bcmig_balancer_text(b, "backend"), server, rest);
+}
+
+/*
+ * Weights of one server of each side for a share of green.
+ */
+static void
+weights_of(double percent, int nblue, int ngreen, int *blue, int *green)
+{
+	double		of_blue = (100 - percent) * ngreen;
+	double		of_green = percent * nblue;
+	double		scale = Max(of_blue, of_green) > MOST_WEIGHT || percent != floor(percent) ? MOST_WEIGHT / Max(of_blue, of_green) : 1;
+
+	*blue = (int) rint(of_blue * scale);
+	*green = (int) rint(of_green * scale);
+
+	/* a side that is to have something gets something */
+	if (percent < 100)
+		*blue = Max(*blue, 1);
+	if (percent > 0)
+		*green = Max(*green, 1);
+}
+
+static char *
+haproxy_set(const BcmigBalancer *b, double green_percent)
+{
+	List	   *servers[] = {bcmig_balancer_list(b, "blue"), bcmig_balancer_list(b, "green")};
+	int			weights[2];
+	StringInfoData line;
+
+	weights_of(green_percent, list_length(servers[0]), list_length(servers[1]), &weights[0], &weights[1]);
+	initStringInfo(&line);
+	for (int side = 0; side < 2; side++)
+	{
+		ListCell   *lc;
+
+		foreach(lc, servers[side])
+		{
+			command(&line, b, "set weight", lfirst(lc), psprintf(" %d", weights[side]));
+			if (weights[side] > 0)
+				command(&line, b, "set server", lfirst(lc), " state ready");
+		}
+	}
+	return tell(b, line.data);
+}
+
+/* columns of "show servers state", version 1 */
+#define COLUMN_SERVER	3
+#define COLUMN_ADMIN	6
+#define COLUMN_WEIGHT	7
+#define NCOLUMNS		8
+
+#define ADMIN_MAINTENANCE	0x01	/* by a command; other bits: by configuration, inherited, drained */
+
+/*
+ * Weight of a server in the answer, 0 in maintenance; -1 = it is not there.
+ */
+static int
+weight_in(const char *state, const char *server)
+{
+	for (const char *line = state; *line; line += strcspn(line, "\n"), line += *line == '\n')
+	{
+		char	   *copy = pnstrdup(line, strcspn(line, "\n"));
+		char	   *rest = NULL;
+		char	   *words[NCOLUMNS];
+		int			n = 0;
+
+		if (*copy == '#')
+			continue;
+		for (char *word = strtok_r(copy, " ", &rest); word != NULL && n < NCOLUMNS; word = strtok_r(NULL, " ", &rest))
+			words[n++] = word;
+		if (n == NCOLUMNS && strcmp(words[COLUMN_SERVER], server) == 0)
+			return strtol(words[COLUMN_ADMIN], NULL, 10) & ADMIN_MAINTENANCE ? 0 : (int) strtol(words[COLUMN_WEIGHT], NULL, 10);
+	}
+	return -1;
+}
+
+static char *
+haproxy_get(const BcmigBalancer *b, double *green_percent)
+{
+	const char *backend = bcmig_balancer_text(b, "backend");
+	List	   *servers[] = {bcmig_balancer_list(b, "blue"), bcmig_balancer_list(b, "green")};
+	int			sums[2] = {0};
+	char	   *error;
+	char	   *state = ask(b, psprintf("show servers state %s", backend), &error);
+
+	if (error != NULL)
+		return error;
+	if (strncmp(state, "1\n", 2) != 0)
+		return psprintf("HAProxy at %s does not show the servers of backend %s: %s", b->url, backend, pnstrdup(state, strcspn(state, "\r\n")));
+	for (int side = 0; side < 2; side++)
+	{
+		ListCell   *lc;
+
+		foreach(lc, servers[side])
+		{
+			int			weight = weight_in(state, lfirst(lc));
+
+			if (weight < 0)
+				return psprintf("HAProxy at %s has no server %s in backend %s", b->url, (char *) lfirst(lc), backend);
+			sums[side] += weight;
+		}
+	}
+	if (sums[0] + sums[1] == 0)
+		return psprintf("no server of backend %s of HAProxy at %s gets anything", backend, b->url);
+	*green_percent = 100.0 * sums[1] / (sums[0] + sums[1]);
+	return NULL;
+}
+
+static char *
+haproxy_leave_green(const BcmigBalancer *b)
+{
+	char	   *error = haproxy_set(b, 0);
+	StringInfoData line;
+	ListCell   *lc;
+
+	if (error != NULL)
+		return error;
+	initStringInfo(&line);
+	foreach(lc, bcmig_balancer_list(b, "green"))
+	{
+		command(&line, b, "set server", lfirst(lc), " state maint");
+		command(&line, b, "shutdown sessions server", lfirst(lc), "");
+	}
+	return tell(b, line.data);
+}
+
+const BcmigBalancerDriver bcmig_haproxy = {
+	.name = "haproxy",
+	.check = haproxy_check,
+	.set = haproxy_set,
+	.get = haproxy_get,
+	.leave_green = haproxy_leave_green,
+};

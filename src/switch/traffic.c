@@ -1,0 +1,181 @@
+/*-------------------------------------------------------------------------
+ *
+ * traffic.c
+ *	  What is stored about the traffic of a sync, and what a DBA asks of it.
+ *
+ * A weight that is asked for is a row of bcmig.traffic_request; a worker does it
+ * (change.c).
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "traffic.h"
+
+#include "call.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+
+BCMIG_FUNCTION(bcmig_set_traffic);
+BCMIG_FUNCTION(bcmig_hold_traffic);
+BCMIG_FUNCTION(bcmig_resume_traffic);
+
+bool
+bcmig_traffic_load(int sync_id, bool lock, BcmigTraffic *traffic)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	BcmigCatalogScope scope;
+	bool		found;
+	bool		isnull;
+
+	memset(traffic, 0, sizeof(*traffic));
+	bcmig_catalog_begin(&scope);
+	if (lock)
+		bcmig_sql("SELECT FROM bcmig.traffic WHERE sync_id = $1 FOR UPDATE", "i", sync_id);
+	found = bcmig_sql("SELECT green_percent::float8, coalesce((intent->>'id')::int8, 0), coalesce((intent->>'green_percent')::float8, 0), "
+					  " intent->>'by', held FROM bcmig.traffic WHERE sync_id = $1", "i", sync_id) > 0;
+	if (found)
+	{
+		MemoryContextSwitchTo(caller);
+		traffic->green_percent = DatumGetFloat8(bcmig_get_datum(0, 1, &isnull));
+		traffic->intent = bcmig_get_int64(0, 2, 0);
+		traffic->intent_percent = DatumGetFloat8(bcmig_get_datum(0, 3, &isnull));
+		traffic->by = bcmig_get_text(0, 4);
+		traffic->held = bcmig_get_text(0, 5);
+	}
+	bcmig_catalog_end(&scope);
+	return found;
+}
+
+int64
+bcmig_traffic_event(const char *sync_name, const char *event, double from, double to,
+					int64 epoch, const char *by, const char *detail)
+{
+	int64		event_id;
+	char	   *share = to >= 0 ? psprintf("%g %% -> %g %%", from, to) : NULL;
+
+	bcmig_sql("INSERT INTO bcmig.traffic_event (sync_name, event, from_percent, to_percent, epoch, by, detail) "
+			  "VALUES ($1, $2, CASE WHEN $3 >= 0 THEN $3 END, CASE WHEN $4 >= 0 THEN $4 END, nullif($5, 0), $6, $7) RETURNING event_id",
+			  "ttffItt", sync_name, event, from, to, epoch, by, detail);
+	event_id = bcmig_get_int64(0, 1, 0);
+	bcmig_audit("traffic", sync_name, NULL, event,
+				share && detail ? psprintf("%s: %s", share, detail) : share ? share : detail);
+	return event_id;
+}
+
+void
+bcmig_traffic_hold(int sync_id, const char *sync_name, const char *by, const char *reason)
+{
+	bcmig_sql("UPDATE bcmig.traffic SET held = $2, updated_at = clock_timestamp() WHERE sync_id = $1", "it", sync_id, reason);
+	bcmig_sql("DELETE FROM bcmig.traffic_request WHERE sync_id = $1", "i", sync_id);
+	(void) bcmig_traffic_event(sync_name, "held", -1, -1, 0, by, reason);
+	bcmig_config_changed();
+}
+
+/* ---------------------------------------------------------------------
+ * SQL
+ * --------------------------------------------------------------------- */
+
+/* the row of bcmig.traffic comes with the first start: made before, the fence would not go up then */
+static void
+load_started(const BcmigSync *sync, bool lock, BcmigTraffic *traffic)
+{
+	if (!bcmig_traffic_load(sync->sync_id, lock, traffic))
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_WRONG_STATE),
+				 errmsg("sync \"%s\" was never started", sync->name),
+				 errhint("SELECT bcmig_start_sync(%s);", quote_literal_cstr(sync->name))));
+}
+
+/*
+ * bcmig_set_traffic(sync, green_percent): a row nobody waits for, so that an
+ * open transaction stops no worker.
+ */
+Datum
+bcmig_set_traffic(PG_FUNCTION_ARGS)
+{
+	BcmigSync  *sync;
+	BcmigTraffic traffic;
+	BcmigCatalogScope scope;
+	double		percent;
+
+	bcmig_require_loaded();
+	sync = bcmig_load_sync(bcmig_arg_text(fcinfo, 0, "sync"));
+	if (PG_ARGISNULL(1))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("argument \"green_percent\" must not be NULL")));
+	percent = DatumGetFloat8(DirectFunctionCall1(numeric_float8, PG_GETARG_DATUM(1)));
+	if (percent == 100)
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_TRAFFIC),
+				 errmsg("traffic of sync \"%s\" cannot be set to 100 %%", sync->name),
+				 errdetail("At 100 %% writers move too: that needs blue to be fenced and a rollback to be possible, which this version cannot do yet."),
+				 errhint("SELECT bcmig_set_traffic(%s, 75); -- any share below 100", quote_literal_cstr(sync->name))));
+	if (!(percent >= 0 && percent < 100))
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_TRAFFIC),
+				 errmsg("%s is no share of traffic", DatumGetCString(DirectFunctionCall1(numeric_out, PG_GETARG_DATUM(1)))),
+				 errhint("Give a percentage from 0 to below 100.")));
+	load_started(sync, false, &traffic);
+	if (traffic.held != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_TRAFFIC),
+				 errmsg("traffic of sync \"%s\" is held", sync->name),
+				 errdetail("%s", traffic.held),
+				 errhint("SELECT bcmig_resume_traffic(%s);", quote_literal_cstr(sync->name))));
+
+	bcmig_catalog_begin(&scope);
+	bcmig_sql("INSERT INTO bcmig.traffic_request (sync_id, green_percent) VALUES ($1, $2::numeric)", "if", sync->sync_id, percent);
+	bcmig_audit("command", sync->name, NULL, "bcmig_set_traffic", psprintf("%g", percent));
+	bcmig_config_changed();
+	bcmig_catalog_end(&scope);
+	PG_RETURN_VOID();
+}
+
+/*
+ * bcmig_hold_traffic(sync, reason)
+ */
+Datum
+bcmig_hold_traffic(PG_FUNCTION_ARGS)
+{
+	BcmigSync  *sync = bcmig_load_sync(bcmig_arg_text(fcinfo, 0, "sync"));
+	char	   *reason = bcmig_arg_text(fcinfo, 1, "reason");
+	BcmigTraffic traffic;
+	BcmigCatalogScope scope;
+
+	load_started(sync, true, &traffic);
+	bcmig_catalog_begin(&scope);
+	bcmig_audit("command", sync->name, NULL, "bcmig_hold_traffic", reason);
+	bcmig_traffic_hold(sync->sync_id, sync->name, GetUserNameFromId(GetSessionUserId(), false), reason);
+	bcmig_catalog_end(&scope);
+	PG_RETURN_VOID();
+}
+
+/*
+ * bcmig_resume_traffic(sync): what is stored is right, whatever the balancers do.
+ */
+Datum
+bcmig_resume_traffic(PG_FUNCTION_ARGS)
+{
+	BcmigSync  *sync = bcmig_load_sync(bcmig_arg_text(fcinfo, 0, "sync"));
+	BcmigTraffic traffic;
+	BcmigCatalogScope scope;
+
+	load_started(sync, true, &traffic);
+	if (traffic.held == NULL)
+		ereport(NOTICE,
+				(errmsg("traffic of sync \"%s\" is not held", sync->name)));
+	else
+	{
+		bcmig_catalog_begin(&scope);
+		bcmig_audit("command", sync->name, NULL, "bcmig_resume_traffic", NULL);
+		bcmig_sql("UPDATE bcmig.traffic SET held = NULL, updated_at = clock_timestamp() WHERE sync_id = $1", "i", sync->sync_id);
+		bcmig_sql("UPDATE bcmig.balancer_state SET server_start = NULL, green_percent = NULL "
+				  "WHERE balancer_id IN (SELECT balancer_id FROM bcmig.balancer WHERE sync_id = $1)", "i", sync->sync_id);
+		(void) bcmig_traffic_event(sync->name, "resumed", -1, -1, 0, GetUserNameFromId(GetSessionUserId(), false), NULL);
+		bcmig_config_changed();
+		bcmig_catalog_end(&scope);
+	}
+	PG_RETURN_VOID();
+}
