@@ -38,12 +38,6 @@ typedef struct BcmigBalancerDriver
 
 	/* the share it has now */
 	char	   *(*get) (const BcmigBalancer *balancer, double *green_percent);
-
-	/*
-	 * Green gets nothing any more, also not from those who were sent there
-	 * before: for the way back.
-	 */
-	char	   *(*leave_green) (const BcmigBalancer *balancer);
 } BcmigBalancerDriver;
 
 extern const BcmigBalancerDriver bcmig_haproxy;

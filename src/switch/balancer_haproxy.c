@@ -14,9 +14,8 @@
  * done is then read back ("show servers state"): an answer alone proves
  * nothing.
  *
- * A server with weight 0 still gets those who have its cookie, and a drained
- * one too; the way back therefore puts green's servers into maintenance and
- * ends their sessions.  Any weight above 0 makes them ready again.
+ * A server with weight 0 still gets those who have its cookie.  Servers in
+ * maintenance count as weight 0; any weight above 0 makes them ready.
  *
  *-------------------------------------------------------------------------
  */
@@ -220,28 +219,9 @@ haproxy_get(const BcmigBalancer *b, double *green_percent)
 	return NULL;
 }
 
-static char *
-haproxy_leave_green(const BcmigBalancer *b)
-{
-	char	   *error = haproxy_set(b, 0);
-	StringInfoData line;
-	ListCell   *lc;
-
-	if (error != NULL)
-		return error;
-	initStringInfo(&line);
-	foreach(lc, bcmig_balancer_list(b, "green"))
-	{
-		command(&line, b, "set server", lfirst(lc), " state maint");
-		command(&line, b, "shutdown sessions server", lfirst(lc), "");
-	}
-	return tell(b, line.data);
-}
-
 const BcmigBalancerDriver bcmig_haproxy = {
 	.name = "haproxy",
 	.check = haproxy_check,
 	.set = haproxy_set,
 	.get = haproxy_get,
-	.leave_green = haproxy_leave_green,
 };
