@@ -109,6 +109,10 @@ sub stop_at
 	my $hold = stop_at('shard_read', q{UPDATE busy SET v = 'third ' || id WHERE id % 5 = 0});
 	my $leader = leader();
 
+	# who comes now does not stop
+	on_green('ALTER SYSTEM RESET bcmig.debug_points');
+	$green->reload;
+
 	kill_pid('TERM', $leader);
 	ok($green->poll_query_until('postgres', "SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = $leader"), 'the leader is gone');
 	is(scalar(helpers()), 2, 'its helpers are not');
