@@ -79,6 +79,8 @@ typedef struct JournalRelation
 
 static MemoryContext journal_context = NULL;
 static HTAB *relations = NULL;
+static Oid	journal_relid = InvalidOid;
+static Oid	journal_sequence = InvalidOid;	/* of its ids */
 static bool stale = true;
 
 /* ---------------------------------------------------------------------
@@ -117,6 +119,8 @@ journal_relation(Relation rel, int table_id)
 		ctl.hcxt = journal_context;
 		relations = hash_create("bcmig journal", 64, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 		stale = false;
+		journal_relid = get_relname_relid("journal", get_namespace_oid("bcmig", false));
+		journal_sequence = getIdentitySequence(journal_relid, get_attnum(journal_relid, "journal_id"), false);
 	}
 	entry = hash_search(relations, &relid, HASH_FIND, NULL);
 	if (entry != NULL)
@@ -248,15 +252,14 @@ write_entry(const Entry *entry)
 {
 	static const char *const keys[] = {"old_key", "new_key"};
 	static const char *const images[] = {"old_image", "new_image"};
-	Oid			relid = get_relname_relid("journal", get_namespace_oid("bcmig", false));
-	Relation	rel = table_open(relid, RowExclusiveLock);
+	Relation	rel = table_open(journal_relid, RowExclusiveLock);
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsVirtual);
 	ResultRelInfo *rri;
 	EState	   *estate = bcmig_create_estate(rel, &rri);
 
 	ExecOpenIndices(rri, false);
 	memset(slot->tts_isnull, true, sizeof(bool) * RelationGetNumberOfAttributes(rel));
-	set_value(slot, "journal_id", Int64GetDatum(nextval_internal(getIdentitySequence(relid, get_attnum(relid, "journal_id"), false), false)));
+	set_value(slot, "journal_id", Int64GetDatum(nextval_internal(journal_sequence, false)));
 	set_value(slot, "sync_id", Int32GetDatum(entry->relation->table->sync_id));
 	set_value(slot, "table_id", Int32GetDatum(entry->relation->table->table_id));
 	set_value(slot, "operation", CStringGetTextDatum(entry->operation));
@@ -274,7 +277,7 @@ write_entry(const Entry *entry)
 	set_value(slot, "actor", CStringGetTextDatum(GetUserNameFromId(GetSessionUserId(), false)));
 	set_value(slot, "at", TimestampTzGetDatum(GetCurrentTimestamp()));
 	ExecStoreVirtualTuple(slot);
-	slot->tts_tableOid = relid;
+	slot->tts_tableOid = journal_relid;
 	table_tuple_insert(rel, slot, estate->es_output_cid, 0, NULL);
 	(void) BCMIG_INSERT_INDEX_TUPLES(rri, slot, estate, false, BCMIG_UPDATE_ALL);
 	ExecCloseIndices(rri);
