@@ -161,6 +161,7 @@ green_behind($green, q{CREATE FUNCTION broken() RETURNS trigger LANGUAGE plpgsql
 	CREATE TRIGGER broken BEFORE UPDATE ON a FOR EACH ROW EXECUTE FUNCTION broken(); ALTER TABLE a ENABLE ALWAYS TRIGGER broken});
 $blue->safe_psql('postgres', q{UPDATE a SET v = 'y' WHERE id = 3});
 ok(wait_state($green, 'public.a', 'suspended'), 'a job that fails max_retries times suspends its table');
+alert('table_suspended', 'public.a', 1, 'and the alert is there before it is resumed');
 is(green(q{SELECT count(*) FROM bcmig.sync_batch WHERE error ~ 'on fire'}), '4', 'after four attempts');
 is(green(q{SELECT count(*) FROM bcmig.timeline WHERE kind = 'error' AND detail ~ 'on fire'}), '1', 'which are one row of the audit log');
 green_behind($green, q{DROP FUNCTION broken CASCADE; SELECT bcmig_resume_table('s', 'a')});
