@@ -15,7 +15,7 @@ use Time::HiRes qw(time usleep);
 our @EXPORT = qw(
   new_blue new_green connect_blue green_behind start_sync wait_sync wait_streaming
   compare_table all_equal state_of wait_state hold_point point_reached release_point poll_through_restart pids kill_pid
-  track table_value run_validation);
+  track allow_switch table_value run_validation);
 
 # Where blue/postgres_tracking.sql is; set by test/run, else the source tree.
 my $tracking = ($ENV{BCMIG_SOURCE} // '.') . '/blue/postgres_tracking.sql';
@@ -80,6 +80,15 @@ sub track
 	my ($blue, $table, $capture) = @_;
 	$capture //= 'change_tracking';
 	$blue->safe_psql('postgres', "SELECT bcmig_blue.track('$table', '$capture')");
+}
+
+# Let bcmig fence a blue and write to it.
+sub allow_switch
+{
+	my ($blue) = @_;
+	$blue->command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-d', $blue->connstr('postgres'),
+		'-f', $tracking =~ s/tracking/switch/r, '-c', 'SELECT bcmig_blue.grant_switch(current_user::regrole)' ],
+		'switch script loads');
 }
 
 sub start_sync

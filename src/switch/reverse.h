@@ -1,0 +1,35 @@
+/*-------------------------------------------------------------------------
+ *
+ * reverse.h
+ *	  Bringing to blue what was written on green.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BCMIG_REVERSE_H
+#define BCMIG_REVERSE_H
+
+#include "configure.h"
+
+typedef struct BcmigReplayed
+{
+	int64		written;		/* keys blue has now as green has them */
+	int64		equal;			/* keys that were equal already */
+	int64		conflicts;		/* keys that wait for a person: blue has changed too */
+	int64		left;			/* keys not done: deadline, or blue refuses them */
+	char	   *problem;		/* why the first of those left was not; NULL = none is left */
+} BcmigReplayed;
+
+/*
+ * Bring all unsettled journal entries of a sync to blue, that no running
+ * transaction can add to any more; twice does no harm.  In a worker, outside of
+ * a transaction; errors of blue are raised, what had been done by then holds.
+ */
+extern void bcmig_replay(const BcmigSync *sync, TimestampTz deadline, BcmigReplayed *result);
+
+/* keys with unsettled entries, those of waiting conflicts included; in a transaction */
+extern int64 bcmig_unreplayed(int sync_id);
+
+/* why bcmig cannot write to this blue itself, or NULL.  As bcmig_replay. */
+extern char *bcmig_replay_problem(const BcmigSync *sync);
+
+#endif							/* BCMIG_REVERSE_H */
