@@ -26,7 +26,7 @@ CREATE TABLE bcmig.option (
 );
 COMMENT ON TABLE bcmig.option IS 'Every option of environments, syncs and tables: unit, default, bounds and meaning. Intervals are counted in ms, sizes in bytes.';
 COMMENT ON COLUMN bcmig.option.name IS 'key in the options jsonb';
-COMMENT ON COLUMN bcmig.option.scope IS 'where it may be set: environment, sync, table; a table''s value overrides its sync''s';
+COMMENT ON COLUMN bcmig.option.scope IS 'where it may be set: environment, sync, table, company, switch, rollback; a table''s value overrides its sync''s';
 COMMENT ON COLUMN bcmig.option.kind IS 'integer, boolean, interval (ms, or text like 100ms), bytes (or text like 64MB), percent, enum, text, list (array of text)';
 COMMENT ON COLUMN bcmig.option.default_value IS 'the value when nobody set one; auto = the engine decides';
 COMMENT ON COLUMN bcmig.option.meaning IS 'what it does, in one sentence';
@@ -52,7 +52,7 @@ INSERT INTO bcmig.option (name, scope, kind, unit, default_value, min_value, max
  ('key',                '{table}',      'list',     NULL,   'auto', NULL, NULL,   NULL, 'Columns, as blue spells them, that identify a row; auto = blue''s primary key.'),
  ('leave_out',          '{table}',      'list',     NULL,   'auto', NULL, NULL,   NULL, 'Columns of blue, as blue spells them, that are not copied; auto = none.'),
  ('companions',         '{table}',      'list',     NULL,   'auto', NULL, NULL,   NULL, 'Tables of blue that hold more columns of the same rows (BC''s $ext and per-app companions), joined by their key; auto = none.'),
- ('conflict',           '{sync,table}', 'enum',     NULL,   'source_wins', NULL, NULL, '{source_wins,target_wins,latest_wins,manual,function}', 'Which side keeps a row that was changed on blue and, by an outside write, on green: blue, green, the one with the later $systemModifiedAt, a person, or the row conflict_function returns. At weight 100 the default is manual.'),
+ ('conflict',           '{sync,table}', 'enum',     NULL,   'source_wins', NULL, NULL, '{source_wins,target_wins,latest_wins,manual,function}', 'Which side keeps a row that was changed on blue and, by an outside write, on green: blue, green, the one with the later $systemModifiedAt, a person, or the row conflict_function returns. From the first switch of writers on the default is manual.'),
  ('conflict_function',  '{table}',      'text',     NULL,   NULL,   NULL, NULL,   NULL, 'Function of the policy function, as in ''bc.merge(bc.item,bc.item,bc.item)'': takes the old row, blue''s and green''s (NULL = none), returns the row to keep.'),
  ('row_filter',         '{table}',      'text',     NULL,   NULL,   NULL, NULL,   NULL, 'SQL expression over the source row, columns as blue spells them: rows for which it is not true are not on green.'),
  ('priority',           '{table}',      'integer',  NULL,   '5',      1, 9,       NULL, 'Order in which tables get workers: 1 first.'),
@@ -71,6 +71,17 @@ INSERT INTO bcmig.option (name, scope, kind, unit, default_value, min_value, max
  ('rule_timeout',       '{sync}',       'interval', 'ms',   '60s', 1, 86400000, NULL,      'How long one look at a rule of a validation may take.'),
  ('maintenance_role',   '{sync}',       'text',     NULL,   NULL,   NULL, NULL,   NULL, 'Role that may write to fenced green tables by hand, as current role (SET ROLE): nobody else may, superusers neither. Not the owner of the sync.'),
  ('traffic_timeout',    '{sync}',       'interval', 'ms',   '5s', 100, 600000, NULL,      'How long a balancer or a health URL may take to answer when traffic is moved.'),
+ ('stabilization',      '{switch}',     'interval', 'ms',   '5min', 0, 604800000, NULL,    'How long a weight stands, gates ok, before the next step of a switch; after 100 %, before the switch is done.'),
+ ('failure_limit',      '{switch}',     'integer',  'looks', '3', 1, 1000, NULL,         'How many looks at the gates in a row, or attempts at a step, may fail before on_failure.'),
+ ('step_timeout',       '{switch}',     'interval', 'ms',   '15min', 1000, 604800000, NULL, 'How long gates may be inconclusive before on_failure.'),
+ ('on_failure',         '{switch}',     'enum',     NULL,   'roll_back', NULL, NULL, '{hold,step_back,roll_back}', 'What a switch does when a step fails: stay until a person resumes it, go to the weight before and stay there, or bring everything back to blue.'),
+ ('write_pause',        '{switch}',     'interval', 'ms',   '30s', 100, 3600000, NULL,     'Most time writes may be stopped by the step to 100 %; what is not done then is undone.'),
+ ('fence_timeout',      '{switch}',     'interval', 'ms',   '15min', 1000, 86400000, NULL, 'How long the step to 100 % waits for a person to fence blue; writes go on meanwhile.'),
+ ('replay',             '{rollback}',   'enum',     NULL,   'before', NULL, NULL, '{before,after}', 'When what was written on green is brought to blue: before blue is opened, or after it, which opens blue sooner and makes conflicts of rows that are changed there meanwhile.'),
+ ('replay_timeout',     '{rollback}',   'interval', 'ms',   '5min', 1000, 86400000, NULL,  'How long bringing writes to blue may take before the rollback is given up and traffic stays on green (replay before).'),
+ ('drain_timeout',      '{rollback}',   'interval', 'ms',   '10s', 0, 3600000, NULL,       'How long who is writing on green may take to end; the fence stays up, and it is tried again.'),
+ ('terminate_blockers', '{rollback}',   'boolean',  NULL,   'false', NULL, NULL, NULL,     'true ends the sessions of who is still writing on green after drain_timeout.'),
+ ('preserve',           '{rollback}',   'enum',     NULL,   'journal', NULL, NULL, '{journal,tables}', 'What is kept of green as it stood: the journal, or copies of all tables in a schema of their own besides.'),
  ('health_url',         '{environment}', 'text',    NULL,   NULL,   NULL, NULL,   NULL, 'Must answer with a status of 200 to 299 for a weight to be raised; overrides what bcmig_add_environment was given.'),
  ('connect_timeout',    '{environment}', 'interval', 'ms',  '10s', 1000, 600000,  NULL, 'How long a one-off question to blue (check, discovery, preflight) may take to be answered.');
 
@@ -207,6 +218,8 @@ CREATE TABLE bcmig.traffic (
     writes        text NOT NULL DEFAULT 'blue' CHECK (writes IN ('blue', 'green', 'key', 'pause')),
     intent        jsonb,
     held          text,
+    switched_at   timestamptz,
+    completed_at  timestamptz,
     updated_at    timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 COMMENT ON TABLE bcmig.traffic IS 'Who serves a sync and who may write to its green tables; a row from the first start on. Not to be changed by hand: what is written here without bcmig is not noticed by sessions that are open.';
@@ -215,8 +228,10 @@ COMMENT ON COLUMN bcmig.traffic.epoch IS 'grows with every change of the weight'
 COMMENT ON COLUMN bcmig.traffic.fence IS 'outside writes to the green tables are refused (error BM021)';
 COMMENT ON COLUMN bcmig.traffic.journal_armed IS 'outside writes to the green tables are recorded in bcmig.journal';
 COMMENT ON COLUMN bcmig.traffic.writes IS 'where bcmig_route sends writers: one side, by key as readers, or pause: nowhere for the moment';
-COMMENT ON COLUMN bcmig.traffic.intent IS 'a change that has been begun and is not over: id (traffic_event.event_id of its begin), green_percent, by; NULL = none';
+COMMENT ON COLUMN bcmig.traffic.intent IS 'a change that has been begun and is not over: id (traffic_event.event_id of its begin), green_percent, by, kind (change: of readers; final: to 100; rollback: from 100), no_return (it can only be carried through); NULL = none';
 COMMENT ON COLUMN bcmig.traffic.held IS 'why bcmig leaves weights and balancers alone until bcmig_resume_traffic; NULL = it does not';
+COMMENT ON COLUMN bcmig.traffic.switched_at IS 'when writers last moved to green; stays after a rollback';
+COMMENT ON COLUMN bcmig.traffic.completed_at IS 'when bcmig_complete_sync gave up the way back';
 
 CREATE TABLE bcmig.balancer (
     balancer_id   integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -257,6 +272,37 @@ CREATE TABLE bcmig.traffic_request (
 );
 COMMENT ON TABLE bcmig.traffic_request IS 'Weights asked for that no worker has taken yet; the last one of a sync counts.';
 
+CREATE TABLE bcmig.switch (
+    switch_id     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    sync_id       integer NOT NULL REFERENCES bcmig.sync ON DELETE CASCADE,
+    kind          text NOT NULL CHECK (kind IN ('switch', 'rollback')),
+    state         text NOT NULL DEFAULT 'running' CHECK (state IN ('running', 'done', 'failed', 'cancelled')),
+    steps         numeric[],
+    step          integer NOT NULL DEFAULT 1,
+    options       jsonb NOT NULL,
+    reason        text,
+    by            text NOT NULL DEFAULT session_user,
+    asked_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
+    phase         text NOT NULL DEFAULT 'asked',
+    phase_since   timestamptz NOT NULL DEFAULT clock_timestamp(),
+    problem       text,
+    reached_at    timestamptz,
+    failures      integer NOT NULL DEFAULT 0,
+    writes_stopped_at timestamptz,
+    write_pause   interval,
+    result        jsonb NOT NULL DEFAULT '{}',
+    ended_at      timestamptz
+);
+CREATE UNIQUE INDEX switch_running ON bcmig.switch (sync_id, kind) WHERE state = 'running';
+COMMENT ON TABLE bcmig.switch IS 'Each bcmig_switch_traffic and bcmig_rollback: what was asked, where it is, how it ended. Written by the worker that carries it out.';
+COMMENT ON COLUMN bcmig.switch.step IS 'the present one of steps, from 1';
+COMMENT ON COLUMN bcmig.switch.phase IS 'what is being done, or waited for, within the step';
+COMMENT ON COLUMN bcmig.switch.problem IS 'what is in the way; of one that has ended, why it ended so';
+COMMENT ON COLUMN bcmig.switch.reached_at IS 'since when the weight of the step stands; NULL = it does not yet';
+COMMENT ON COLUMN bcmig.switch.failures IS 'looks at the gates, or attempts, that failed, in a row';
+COMMENT ON COLUMN bcmig.switch.write_pause IS 'how long writes were stopped, once they can go on';
+COMMENT ON COLUMN bcmig.switch.result IS 'of a rollback: readers_back_at, replayed_keys, conflicts, balancers_missing, preserved_in';
+
 CREATE TABLE bcmig.balancer_state (
     balancer_id   integer PRIMARY KEY REFERENCES bcmig.balancer ON DELETE CASCADE,
     green_percent numeric,
@@ -281,7 +327,8 @@ CREATE TABLE bcmig.traffic_event (
     event_id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     at            timestamptz NOT NULL DEFAULT clock_timestamp(),
     sync_name     text NOT NULL,
-    event         text NOT NULL CHECK (event IN ('begun', 'changed', 'refused', 'undone', 'drift', 'balancer', 'held', 'resumed')),
+    event         text NOT NULL CHECK (event IN ('begun', 'changed', 'refused', 'undone', 'drift', 'balancer', 'held', 'resumed', 'waiting', 'completed',
+                  'switch done', 'switch failed', 'switch cancelled', 'rollback done', 'rollback failed')),
     from_percent  numeric,
     to_percent    numeric,
     epoch         bigint,
@@ -290,7 +337,7 @@ CREATE TABLE bcmig.traffic_event (
 );
 CREATE INDEX traffic_event_sync ON bcmig.traffic_event (sync_name, event_id);
 COMMENT ON TABLE bcmig.traffic_event IS 'What became of each change of a weight, and of balancers that did not do what they were told; stays when the sync goes.';
-COMMENT ON COLUMN bcmig.traffic_event.event IS 'begun: gates were ok, balancers are being set; changed: it holds; refused: a gate was not ok; undone: all is as it was before; drift: a balancer had another weight and was set again; balancer: one cannot be reached or can again; held, resumed';
+COMMENT ON COLUMN bcmig.traffic_event.event IS 'begun: gates were ok, balancers are being set; changed: it holds; refused: a gate was not ok; undone: all is as it was before; drift: a balancer had another weight and was set again; balancer: one cannot be reached or can again; held, resumed; waiting: what is undone waits for blue to be opened; switch, rollback: how it ended; completed';
 COMMENT ON COLUMN bcmig.traffic_event.by IS 'who asked for it';
 
 CREATE TABLE bcmig.gate_result (
@@ -1158,6 +1205,18 @@ COMMENT ON FUNCTION bcmig_check_gates(text) IS 'report: what must be ok or skipp
 CREATE FUNCTION bcmig_set_traffic(sync text, green_percent numeric) RETURNS void
     AS 'MODULE_PATHNAME' LANGUAGE C;
 COMMENT ON FUNCTION bcmig_set_traffic(text, numeric) IS 'request: send this share of the readers to green, from 0 to below 100. Raised only while all gates are ok (bcmig_check_gates); balancers are set and read back first, and set back when one does not follow. bcmig.traffic_status says what became of it; the last of two requests counts.';
+CREATE FUNCTION bcmig_switch_traffic(sync text, steps numeric[] DEFAULT '{5,10,25,50,75,100}', options jsonb DEFAULT '{}', dry_run boolean DEFAULT false)
+    RETURNS TABLE (step integer, "where" text, statement text, reversible boolean, expected text, on_failure text)
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_switch_traffic(text, numeric[], jsonb, boolean) IS 'request: move traffic to green from step to step, each standing for option stabilization while the gates are ok; at 100 writers too: blue is fenced, what is left is brought over and validated, within option write_pause. on_failure: hold, step_back or roll_back. Returns the plan, with dry_run nothing else; bcmig.switch_status tells where it is, CALL bcmig_wait_sync(sync, ''switched'') waits for it.';
+CREATE FUNCTION bcmig_rollback(sync text, reason text, options jsonb DEFAULT '{}', dry_run boolean DEFAULT false)
+    RETURNS TABLE (step integer, "where" text, statement text, reversible boolean, expected text, on_failure text)
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_rollback(text, text, jsonb, boolean) IS 'request: bring all traffic back to blue, from any weight: readers at once; from 100 green is fenced, what was written there is brought to blue (option replay: before or after blue is opened), blue is opened, writers go there. Options terminate_blockers, drain_timeout, replay_timeout, preserve. Returns the plan with the writes that are not on blue yet, with dry_run nothing else; CALL bcmig_wait_sync(sync, ''rolled_back'') waits for it.';
+CREATE FUNCTION bcmig_complete_sync(sync text, confirm text, dry_run boolean DEFAULT false)
+    RETURNS TABLE (step integer, "where" text, statement text, reversible boolean, expected text, on_failure text)
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_complete_sync(text, text, boolean) IS 'configuration: the point of no return of a sync at 100 %: feeds, journal, balancers and schedules go, tables, views and what is on record stay. confirm is the name of the sync, or, when writes are not on blue, what the error''s hint says. dry_run only says what would be done.';
 CREATE FUNCTION bcmig_hold_traffic(sync text, reason text) RETURNS void
     AS 'MODULE_PATHNAME' LANGUAGE C;
 COMMENT ON FUNCTION bcmig_hold_traffic(text, text) IS 'request: leave weight and balancers of a sync alone until bcmig_resume_traffic; a change under way is undone.';
@@ -1169,6 +1228,7 @@ CREATE FUNCTION bcmig_route(sync text, key text, write boolean DEFAULT false) RE
 COMMENT ON FUNCTION bcmig_route(text, text, boolean) IS 'report: blue, green or pause: the side that serves this key (a user, a customer, a session). A key stays on its side, and as the weight rises keys only move to green. Writers: write => true.';
 
 REVOKE ALL ON FUNCTION bcmig_add_balancer(text, text, text, text, jsonb), bcmig_remove_balancer(text, text),
+    bcmig_switch_traffic(text, numeric[], jsonb, boolean), bcmig_rollback(text, text, jsonb, boolean), bcmig_complete_sync(text, text, boolean),
     bcmig_check_gates(text), bcmig_set_traffic(text, numeric), bcmig_hold_traffic(text, text), bcmig_resume_traffic(text), bcmig_route(text, text, boolean) FROM PUBLIC;
 
 -- ---------------------------------------------------------------------------
@@ -1222,7 +1282,7 @@ COMMENT ON FUNCTION bcmig.journal_pending(text) IS 'engine: keys with entries in
 
 CREATE PROCEDURE bcmig_wait_sync(sync text, until text DEFAULT 'caught_up', timeout interval DEFAULT '5 min')
     AS 'MODULE_PATHNAME' LANGUAGE C;
-COMMENT ON PROCEDURE bcmig_wait_sync(text, text, interval) IS 'wait: until streaming, caught_up (all that blue had committed when it was called is on green) or validated (the newest validation of all tables is over; error BM017 when it did not find both sides equal); holds no snapshot; error BM011 when time is up or it cannot get there.';
+COMMENT ON PROCEDURE bcmig_wait_sync(text, text, interval) IS 'wait: until streaming, caught_up (all that blue had committed when it was called is on green) or validated (the newest validation of all tables is over; error BM017 when it did not find both sides equal), switched or rolled_back (what was asked for last is done; error BM011 when it failed); holds no snapshot; error BM011 when time is up or it cannot get there.';
 
 CREATE VIEW bcmig.table_status AS
 SELECT y.name AS sync, format('%I.%I', t.target_schema, t.target_table) AS target,
@@ -1245,8 +1305,30 @@ SELECT y.name AS sync, format('%I.%I', t.target_schema, t.target_table) AS targe
   LEFT JOIN (SELECT table_id, count(*) AS conflicts FROM bcmig.conflict WHERE decision IS NULL GROUP BY table_id) c USING (table_id);
 COMMENT ON VIEW bcmig.table_status IS 'One line a table: state and why, rows copied and applied, position, quarantine, conflicts that wait, last error.';
 
+CREATE VIEW bcmig.switch_status AS
+SELECT y.name AS sync, w.kind, w.state, w.step || ' of ' || array_length(w.steps, 1) AS step, w.steps[w.step] AS target_percent,
+       coalesce(t.green_percent, 0) AS green_percent, w.phase, date_trunc('second', clock_timestamp() - w.phase_since) AS phase_for, w.problem,
+       CASE WHEN w.state = 'running' AND w.write_pause IS NULL THEN round(extract(epoch FROM clock_timestamp() - w.writes_stopped_at) * 1000) END AS writes_stopped_ms,
+       round(extract(epoch FROM w.write_pause) * 1000) AS write_pause_ms, w.failures, t.held, w.reason, w.result, w.by, w.asked_at, w.ended_at, w.switch_id
+  FROM bcmig.switch w
+  JOIN bcmig.sync y USING (sync_id)
+  LEFT JOIN bcmig.traffic t USING (sync_id)
+ ORDER BY w.switch_id DESC;
+COMMENT ON VIEW bcmig.switch_status IS 'One line a switch or rollback, the newest first: where it is, what is in its way, and for how many milliseconds writes have been stopped (now, or in all).';
+
+CREATE VIEW bcmig.traffic_stage AS
+SELECT t.sync_id,
+       CASE WHEN t.completed_at IS NOT NULL THEN 'completed'
+            WHEN t.intent ->> 'kind' = 'rollback' OR EXISTS (SELECT FROM bcmig.switch w WHERE w.sync_id = t.sync_id AND w.kind = 'rollback' AND w.state = 'running') THEN 'rolling_back'
+            WHEN EXISTS (SELECT FROM bcmig.switch w WHERE w.sync_id = t.sync_id AND w.kind = 'switch' AND w.state = 'running') AND t.green_percent < 100 THEN 'switching'
+            WHEN t.green_percent = 100 THEN 'switched'
+            WHEN (SELECT w.kind FROM bcmig.switch w WHERE w.sync_id = t.sync_id ORDER BY w.switch_id DESC LIMIT 1) = 'rollback' AND t.green_percent = 0 THEN 'rolled_back'
+       END AS stage
+  FROM bcmig.traffic t;
+COMMENT ON VIEW bcmig.traffic_stage IS 'How far the traffic of a sync that streams has got: switching, switched, rolling_back, rolled_back, completed; NULL = nothing of the kind.';
+
 CREATE VIEW bcmig.sync_status AS
-SELECT y.name AS sync, s.state, coalesce(t.tables, 0) AS tables, coalesce(t.tables_streaming, 0) AS tables_streaming,
+SELECT y.name AS sync, CASE WHEN s.state = 'streaming' OR g.stage = 'completed' THEN coalesce(g.stage, s.state) ELSE s.state END AS state, coalesce(t.tables, 0) AS tables, coalesce(t.tables_streaming, 0) AS tables_streaming,
        coalesce(t.rows_copied, 0) AS rows_copied, coalesce(t.rows_applied, 0) AS rows_applied,
        l.lag, l.synced_through, l.blocked_by,
        coalesce(t.quarantined, 0) AS quarantined, coalesce(t.conflicts, 0) AS conflicts,
@@ -1259,6 +1341,7 @@ SELECT y.name AS sync, s.state, coalesce(t.tables, 0) AS tables, coalesce(t.tabl
                     (array_agg(last_error ORDER BY last_error_at DESC) FILTER (WHERE last_error IS NOT NULL))[1] AS last_error
                FROM bcmig.table_status GROUP BY sync_id) t USING (sync_id)
   LEFT JOIN bcmig.live_syncs() l USING (sync_id)
+  LEFT JOIN bcmig.traffic_stage g USING (sync_id)
   LEFT JOIN bcmig.live_blues() b ON b.environment_id = y.environment_id AND b.owner = y.owner::oid;
 COMMENT ON VIEW bcmig.sync_status IS 'One line a sync. synced_through: all that blue had committed at that time of its clock is on green; lag: how long ago that was; NULL is unknown. blocked_by: the open transaction of blue that holds it back.';
 
@@ -1525,6 +1608,7 @@ SELECT pg_extension_config_dump('bcmig.sync_table', '');
 SELECT pg_extension_config_dump('bcmig.companion', '');
 SELECT pg_extension_config_dump('bcmig.traffic', '');
 SELECT pg_extension_config_dump('bcmig.traffic_request', '');
+SELECT pg_extension_config_dump('bcmig.switch', '');
 SELECT pg_extension_config_dump('bcmig.balancer', '');
 SELECT pg_extension_config_dump('bcmig.balancer_state', '');
 SELECT pg_extension_config_dump('bcmig.health', '');

@@ -133,6 +133,20 @@ bcmig_return_checks(FunctionCallInfo fcinfo, List *checks)
 	return (Datum) 0;
 }
 
+List *
+bcmig_add_step(List *steps, const char *where, char *statement, bool reversible,
+			   char *expected, const char *on_failure)
+{
+	BcmigStep  *s = palloc(sizeof(BcmigStep));
+
+	s->where = where;
+	s->statement = statement;
+	s->reversible = reversible;
+	s->expected = expected;
+	s->on_failure = on_failure;
+	return lappend(steps, s);
+}
+
 Datum
 bcmig_return_steps(FunctionCallInfo fcinfo, List *steps)
 {

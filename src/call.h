@@ -53,6 +53,8 @@ extern List *bcmig_add_check(List *checks, const char *name, const char *status,
 							 const char *value, const char *bound,
 							 const char *detail, const char *fix);
 extern Datum bcmig_return_checks(FunctionCallInfo fcinfo, List *checks);
+extern List *bcmig_add_step(List *steps, const char *where, char *statement, bool reversible,
+							char *expected, const char *on_failure);
 extern Datum bcmig_return_steps(FunctionCallInfo fcinfo, List *steps);
 
 #endif							/* BCMIG_CALL_H */

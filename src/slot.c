@@ -397,3 +397,19 @@ bcmig_backoff(int failures, long first, long most)
 	delay = Min(delay, most);
 	return delay / 2 + (long) (pg_prng_double(&pg_global_prng_state) * (delay / 2));
 }
+
+/* pollers of this database poll at once */
+void
+bcmig_wake_pollers(void)
+{
+	LWLockAcquire(bcmig_shared->lock, LW_SHARED);
+	for (int i = 0; i < BCMIG_MAX_SLOTS; i++)
+	{
+		BcmigSlot  *slot = &bcmig_shared->slots[i];
+
+		if (slot->in_use && slot->role == BCMIG_POLLER && slot->dboid == MyDatabaseId &&
+			slot->proc != NULL)
+			SetLatch(&slot->proc->procLatch);
+	}
+	LWLockRelease(bcmig_shared->lock);
+}

@@ -48,6 +48,9 @@ extern int	bcmig_live_blue(Oid dboid, int environment_id, Oid owner);
 /* hash of a source table's names, equal in poller and manager */
 extern uint64 bcmig_source_hash(const char *schema, const char *table);
 
+/* pollers of this database poll at once */
+extern void bcmig_wake_pollers(void);
+
 /* milliseconds to wait after "failures" failures in a row: doubling, jittered, capped */
 extern long bcmig_backoff(int failures, long first, long most);
 

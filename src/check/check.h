@@ -40,6 +40,9 @@ extern void bcmig_check_mode(const char *mode);
 /* begin a run of a table, or (NULL) of all; returns its id */
 extern int64 bcmig_run_begin(const BcmigSync *sync, const char *target, const char *mode);
 
+/* end a run before its time; false when it is over.  In a transaction. */
+extern bool bcmig_run_cancel(int64 run_id);
+
 /* sync and owner of a run; ERROR when there is none */
 extern void bcmig_run_sync(int64 run_id, char **sync_name, Oid *owner);
 

@@ -107,18 +107,31 @@ bcmig_cancel_validation(PG_FUNCTION_ARGS)
 	bcmig_run_sync(run_id, &sync_name, &owner);
 	bcmig_check_member(owner, "sync", sync_name);
 
-	bcmig_catalog_begin(&scope);
-	if (bcmig_sql("UPDATE bcmig.validation_run SET state = 'cancelled', verdict = 'inconclusive', finished_at = clock_timestamp() "
-				  "WHERE run_id = $1 AND state = 'running'", "I", run_id) == 0)
+	if (!bcmig_run_cancel(run_id))
 		ereport(NOTICE,
 				(errmsg("validation " INT64_FORMAT " is over already", run_id)));
 	else
 	{
+		bcmig_catalog_begin(&scope);
 		bcmig_audit("command", sync_name, NULL, "bcmig_cancel_validation", psprintf("run " INT64_FORMAT, run_id));
-		bcmig_config_changed();
+		bcmig_catalog_end(&scope);
 	}
-	bcmig_catalog_end(&scope);
 	PG_RETURN_VOID();
+}
+
+bool
+bcmig_run_cancel(int64 run_id)
+{
+	BcmigCatalogScope scope;
+	bool		running;
+
+	bcmig_catalog_begin(&scope);
+	running = bcmig_sql("UPDATE bcmig.validation_run SET state = 'cancelled', verdict = 'inconclusive', finished_at = clock_timestamp() "
+						"WHERE run_id = $1 AND state = 'running'", "I", run_id) > 0;
+	if (running)
+		bcmig_config_changed();
+	bcmig_catalog_end(&scope);
+	return running;
 }
 
 void

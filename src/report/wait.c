@@ -11,6 +11,7 @@
 #include "postgres.h"
 
 #include "catalog.h"
+#include "configure.h"
 #include "slot.h"
 #include "through.h"
 
@@ -47,10 +48,21 @@ typedef struct Look
 	char	   *verdict;
 	char	   *worst;			/* the worst of what it judged, and why */
 	char	   *wanted;
+	char	   *switch_state;	/* of the newest switch or rollback, whichever is waited for; NULL = none */
+	char	   *switch_phase;
+	char	   *switch_problem;
+	int64		writes_stopped; /* ms, -1 = they are not */
 } Look;
 
+/* the state that is waited for -> what has to be done for it; NULL = nothing of the kind */
+static const char *
+switch_kind(const char *until)
+{
+	return strcmp(until, "switched") == 0 ? "switch" : strcmp(until, "rolled_back") == 0 ? "rollback" : NULL;
+}
+
 static void
-look(const char *name, Look *seen)
+look(const char *name, const char *until, Look *seen)
 {
 	BcmigCatalogScope scope;
 	MemoryContext caller = CurrentMemoryContext;
@@ -70,10 +82,14 @@ look(const char *name, Look *seen)
 				  " CASE WHEN r.verdict <> 'ok' THEN (SELECT concat_ws(' ', CASE WHEN t.table_id IS NOT NULL THEN format('%I.%I', t.target_schema, t.target_table) END, CASE WHEN p.part <> 'data' THEN p.part END, p.name) "
 				  "  || ': ' || p.verdict || coalesce(', ' || p.detail, '') "
 				  "  FROM bcmig.validation_verdict p LEFT JOIN bcmig.sync_table t USING (table_id) WHERE p.run_id = r.run_id AND p.rank <= 2 "
-				  "  ORDER BY p.rank, p.part = 'data' DESC, t.target_schema, t.target_table, p.name LIMIT 1) END "
+				  "  ORDER BY p.rank, p.part = 'data' DESC, t.target_schema, t.target_table, p.name LIMIT 1) END, "
+				  " w.state, w.phase, w.problem, CASE WHEN w.state = 'running' AND w.write_pause IS NULL "
+				  "  THEN (extract(epoch FROM clock_timestamp() - w.writes_stopped_at) * 1000)::int8 END "
 				  "FROM bcmig.sync s JOIN bcmig.sync_state st USING (sync_id) "
 				  "LEFT JOIN LATERAL (SELECT * FROM bcmig.validation_run r WHERE r.sync_id = s.sync_id AND r.table_id IS NULL "
-				  " AND r.state <> 'cancelled' ORDER BY r.run_id DESC LIMIT 1) r ON true WHERE s.name = $1", "t", name) == 0)
+				  " AND r.state <> 'cancelled' ORDER BY r.run_id DESC LIMIT 1) r ON true "
+				  "LEFT JOIN LATERAL (SELECT * FROM bcmig.switch w WHERE w.sync_id = s.sync_id AND w.kind = $2 "
+				  " ORDER BY w.switch_id DESC LIMIT 1) w ON true WHERE s.name = $1", "tt", name, switch_kind(until)) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_BM_UNKNOWN_OBJECT),
 				 errmsg("sync \"%s\" does not exist", name),
@@ -91,44 +107,12 @@ look(const char *name, Look *seen)
 	seen->run_state = bcmig_get_text(0, 10);
 	seen->verdict = bcmig_get_text(0, 11);
 	seen->worst = bcmig_get_text(0, 12);
+	seen->switch_state = bcmig_get_text(0, 13);
+	seen->switch_phase = bcmig_get_text(0, 14);
+	seen->switch_problem = bcmig_get_text(0, 15);
+	seen->writes_stopped = bcmig_get_int64(0, 16, -1);
 	MemoryContextSwitchTo(oldcontext);
 	bcmig_catalog_end(&scope);
-}
-
-/*
- * Tables whose deletes come by sweep prove nothing newer than their last one:
- * ask for one.
- */
-static void
-ask_for_sweeps(int sync_id)
-{
-	BcmigCatalogScope scope;
-
-	bcmig_catalog_begin(&scope);
-	bcmig_sql("INSERT INTO bcmig.request (sync_id, table_id, kind) "
-			  "SELECT t.sync_id, t.table_id, 'sweep' FROM bcmig.sync_table t JOIN bcmig.table_state s USING (table_id) "
-			  "WHERE t.sync_id = $1 AND t.capture <> 'change_tracking' AND s.state = 'streaming' "
-			  "AND NOT EXISTS (SELECT FROM bcmig.request r WHERE r.table_id = t.table_id AND r.kind = 'sweep')",
-			  "i", sync_id);
-	if (SPI_processed > 0)
-		bcmig_config_changed();
-	bcmig_catalog_end(&scope);
-}
-
-/* pollers of this database poll at once */
-static void
-wake_pollers(void)
-{
-	LWLockAcquire(bcmig_shared->lock, LW_SHARED);
-	for (int i = 0; i < BCMIG_MAX_SLOTS; i++)
-	{
-		BcmigSlot  *slot = &bcmig_shared->slots[i];
-
-		if (slot->in_use && slot->role == BCMIG_POLLER && slot->dboid == MyDatabaseId &&
-			slot->proc != NULL)
-			SetLatch(&slot->proc->procLatch);
-	}
-	LWLockRelease(bcmig_shared->lock);
 }
 
 static void
@@ -154,6 +138,13 @@ tell(const Look *seen, const char *name, const char *until, TimestampTz started,
 						name, (int) Min(100, seen->rows_done * 100 / seen->rows_total),
 						seen->rows_total, rate,
 						rate > 0 ? Max(0, seen->rows_total - seen->rows_done) / rate : 0.0)));
+	else if (seen->writes_stopped >= 0)
+		ereport(NOTICE,
+				(errmsg("%s: %s, writes stopped for " INT64_FORMAT " ms", name, seen->switch_phase, seen->writes_stopped)));
+	else if (seen->switch_phase != NULL)
+		ereport(NOTICE,
+				(errmsg("%s: %s, waiting for %s%s%s", name, seen->switch_phase, until,
+						seen->switch_problem ? ", " : "", seen->switch_problem ? seen->switch_problem : "")));
 	else if (known)
 		ereport(NOTICE,
 				(errmsg("%s: %s, waiting for %s, lag " INT64_FORMAT " ms", name, seen->state, until, lag / 1000)));
@@ -195,11 +186,12 @@ bcmig_wait_sync(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
 				 errmsg("bcmig_wait_sync cannot run inside a transaction block"),
 				 errhint("COMMIT first: what it waits for happens after your transaction.")));
-	if (strcmp(until, "streaming") != 0 && strcmp(until, "caught_up") != 0 && strcmp(until, "validated") != 0)
+	if (strcmp(until, "streaming") != 0 && strcmp(until, "caught_up") != 0 && strcmp(until, "validated") != 0 &&
+		switch_kind(until) == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_BM_OPTION),
 				 errmsg("bcmig_wait_sync cannot wait until \"%s\"", until),
-				 errhint("This version knows: streaming, caught_up, validated.")));
+				 errhint("Known are: streaming, caught_up, validated, switched, rolled_back.")));
 	bcmig_require_loaded();
 
 	SPI_connect_ext(SPI_OPT_NONATOMIC);
@@ -217,7 +209,7 @@ bcmig_wait_sync(PG_FUNCTION_ARGS)
 		oldcontext = MemoryContextSwitchTo(work);
 		MemoryContextReset(work);
 		EnsurePortalSnapshotExists();
-		look(name, &seen);
+		look(name, until, &seen);
 		if (rows_at_start < 0)
 			rows_at_start = seen.rows_done;
 
@@ -257,6 +249,24 @@ bcmig_wait_sync(PG_FUNCTION_ARGS)
 								 INT64_FORMAT "; SELECT * FROM bcmig_repair(" INT64_FORMAT ");", seen.run_id, seen.run_id, seen.run_id)));
 		}
 
+		if (switch_kind(until) != NULL)
+		{
+			if (seen.switch_state == NULL)
+				ereport(ERROR,
+						(errcode(ERRCODE_BM_WRONG_STATE),
+						 errmsg("sync \"%s\" has no %s to wait for", name, switch_kind(until)),
+						 errhint("SELECT * FROM bcmig.switch_status WHERE sync = %s;", quote_literal_cstr(name))));
+			if (strcmp(seen.switch_state, "done") == 0)
+				break;
+			if (strcmp(seen.switch_state, "running") != 0)
+				ereport(ERROR,
+						(errcode(ERRCODE_BM_WAIT),
+						 errmsg("the %s of sync \"%s\" has %s", switch_kind(until), name,
+								strcmp(seen.switch_state, "failed") == 0 ? "failed" : "been cancelled"),
+						 seen.switch_problem ? errdetail("%s", seen.switch_problem) : 0,
+						 errhint("SELECT * FROM bcmig.switch_status WHERE sync = %s;", quote_literal_cstr(name))));
+		}
+
 		now = GetCurrentTimestamp();
 		/* the stored state may lag behind a table just resumed */
 		if (seen.suspended != NULL &&
@@ -267,7 +277,7 @@ bcmig_wait_sync(PG_FUNCTION_ARGS)
 					 errdetail("%s", seen.suspended),
 					 errhint("SELECT * FROM bcmig.table_status WHERE sync = %s AND state = 'suspended';",
 							 quote_literal_cstr(name))));
-		if (strcmp(seen.wanted, "running") != 0)
+		if (strcmp(seen.wanted, "running") != 0 && switch_kind(until) == NULL)
 			ereport(ERROR,
 					(errcode(ERRCODE_BM_WAIT),
 					 errmsg("sync \"%s\" is not running", name),
@@ -279,15 +289,15 @@ bcmig_wait_sync(PG_FUNCTION_ARGS)
 					 errdetail("It is %s%s%s.", seen.state, seen.last_error ? "; last error: " : "",
 							   seen.last_error ? seen.last_error : ""),
 					 errhint("SELECT * FROM bcmig.sync_status WHERE sync = %s;", quote_literal_cstr(name))));
-		if (TimestampDifferenceMilliseconds(last_notice, now) >= NOTICE_INTERVAL)
+		if (TimestampDifferenceMilliseconds(last_notice, now) >= (seen.writes_stopped >= 0 ? NOTICE_INTERVAL / 10 : NOTICE_INTERVAL))
 		{
 			tell(&seen, name, until, started, rows_at_start, known, lag);
 			last_notice = now;
 		}
 		if (strcmp(until, "caught_up") == 0 && strcmp(seen.state, "streaming") == 0)
 		{
-			ask_for_sweeps(seen.sync_id);
-			wake_pollers();
+			bcmig_ask_for_sweeps(seen.sync_id);
+			bcmig_wake_pollers();
 		}
 		MemoryContextSwitchTo(oldcontext);
 		commit_and_wait();

@@ -38,6 +38,12 @@ typedef struct BcmigBalancerDriver
 
 	/* the share it has now */
 	char	   *(*get) (const BcmigBalancer *balancer, double *green_percent);
+
+	/*
+	 * Green out at once: nothing new goes there, sessions that are there are
+	 * closed.  The share read is 0 then, until one is set again.  May be NULL.
+	 */
+	char	   *(*leave) (const BcmigBalancer *balancer);
 } BcmigBalancerDriver;
 
 extern const BcmigBalancerDriver bcmig_haproxy;

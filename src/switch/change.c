@@ -35,161 +35,9 @@
 #include "utils/json.h"
 #include "utils/timestamp.h"
 
-#include <math.h>
-
-#define TOLERANCE		0.5		/* percent: weights of balancers are whole numbers */
 #define SAME_ERROR_AGAIN 300000	/* ms until the same error is audited again */
-#define STORE_INTERVAL	60000	/* ms between two stored readings that are the same */
 
-/* a balancer, and what is known of it */
-typedef struct Front
-{
-	const BcmigBalancer *balancer;
-	const BcmigBalancerDriver *driver;
-	double		percent;		/* as read; below 0 = not */
-	char	   *error;			/* NULL = none */
-
-	/* as stored */
-	bool		never_read;
-	bool		first;			/* not read since the server started */
-	char	   *stored_error;
-} Front;
-
-typedef struct Job
-{
-	BcmigSync  *sync;
-	BcmigTraffic traffic;
-	int			nfronts;
-	Front	   *fronts;
-} Job;
-
-static bool
-follows(double percent, double wanted)
-{
-	return fabs(percent - wanted) <= TOLERANCE && (percent > 0) == (wanted > 0);
-}
-
-/* false: there is nothing to do */
-static bool
-load(Job *job, int sync_id)
-{
-	List	   *balancers;
-	ListCell   *lc;
-	BcmigCatalogScope scope;
-
-	memset(job, 0, sizeof(*job));
-	bcmig_start_transaction();
-	job->sync = bcmig_read_sync(sync_id);
-	if (job->sync == NULL || !bcmig_traffic_load(sync_id, false, &job->traffic))
-	{
-		bcmig_end_transaction();
-		return false;
-	}
-	balancers = bcmig_load_balancers(job->sync);
-	job->fronts = palloc0(sizeof(Front) * Max(list_length(balancers), 1));
-	foreach(lc, balancers)
-	{
-		Front	   *f = &job->fronts[job->nfronts++];
-		MemoryContext caller = CurrentMemoryContext;
-
-		f->balancer = lfirst(lc);
-		f->driver = bcmig_balancer_driver(f->balancer->driver);
-		f->percent = -1;
-		if (f->driver == NULL)
-			ereport(ERROR,
-					(errcode(ERRCODE_BM_OPTION),
-					 errmsg("there is no driver \"%s\" for balancer \"%s\"", f->balancer->driver, f->balancer->name)));
-		bcmig_catalog_begin(&scope);
-		bcmig_sql("SELECT server_start IS NULL, server_start IS DISTINCT FROM $2, error FROM bcmig.balancer_state WHERE balancer_id = $1",
-				  "iz", f->balancer->balancer_id, PgStartTime);
-		MemoryContextSwitchTo(caller);
-		if (SPI_processed > 0)
-		{
-			f->never_read = bcmig_get_bool(0, 1);
-			f->first = bcmig_get_bool(0, 2);
-			f->stored_error = bcmig_get_text(0, 3);
-		}
-		bcmig_catalog_end(&scope);
-		MemoryContextSwitchTo(caller);
-	}
-	bcmig_end_transaction();
-	return true;
-}
-
-/* ---- balancers; in no transaction ---- */
-
-static void
-read_front(Front *f)
-{
-	f->percent = -1;
-	f->error = f->driver->get(f->balancer, &f->percent);
-	if (f->error != NULL)
-		f->percent = -1;
-}
-
-/* set and read back; false: it does not follow, f->error says why */
-static bool
-set_front(Front *f, double percent)
-{
-	f->percent = -1;
-	f->error = f->driver->set(f->balancer, percent);
-	if (f->error == NULL)
-		read_front(f);
-	if (f->error == NULL && !follows(f->percent, percent))
-		f->error = psprintf("it was set to %g %% and shows %g %%", percent, f->percent);
-	return f->error == NULL;
-}
-
-/*
- * All to the weight that is stored, also those that may have been set by a job
- * that died.  Those that do not follow, in words; NULL = none.
- */
-static char *
-set_back(Job *job)
-{
-	StringInfoData failed;
-
-	initStringInfo(&failed);
-	for (int i = 0; i < job->nfronts; i++)
-	{
-		Front	   *f = &job->fronts[i];
-
-		if (!set_front(f, job->traffic.green_percent))
-			appendStringInfo(&failed, "%s%s: %s", failed.len > 0 ? "; " : "", f->balancer->name, f->error);
-	}
-	return failed.len > 0 ? failed.data : NULL;
-}
-
-/* ---- storing; in a transaction ---- */
-
-/*
- * What was read last.  Events tell when a balancer begins and ends to fail.
- */
-static void
-store_fronts(Job *job)
-{
-	BcmigCatalogScope scope;
-
-	bcmig_catalog_begin(&scope);
-	for (int i = 0; i < job->nfronts; i++)
-	{
-		Front	   *f = &job->fronts[i];
-
-		bcmig_sql("UPDATE bcmig.balancer_state SET green_percent = CASE WHEN $2 >= 0 THEN $2 ELSE green_percent END, error = $3, "
-				  " read_at = CASE WHEN $2 >= 0 THEN clock_timestamp() ELSE read_at END, "
-				  " server_start = CASE WHEN $2 >= 0 THEN $4 ELSE server_start END "
-				  "WHERE balancer_id = $1 AND (error IS DISTINCT FROM $3 OR $2 >= 0 AND (green_percent IS DISTINCT FROM $2::numeric "
-				  " OR server_start IS DISTINCT FROM $4 OR read_at < clock_timestamp() - $5 * interval '1 ms'))",
-				  "iftzi", f->balancer->balancer_id, f->percent, f->error, PgStartTime, STORE_INTERVAL);
-		if ((f->error == NULL) != (f->stored_error == NULL))
-			(void) bcmig_traffic_event(job->sync->name, "balancer", -1, -1, 0, NULL,
-									   f->error ? psprintf("%s: %s", f->balancer->name, f->error) :
-									   psprintf("%s does again what it is told", f->balancer->name));
-		f->stored_error = f->error;
-	}
-	bcmig_catalog_end(&scope);
-}
-
+/* what gates said; inside a scope */
 static void
 store_gates(int64 event_id, const char *moment, List *checks)
 {
@@ -205,116 +53,129 @@ store_gates(int64 event_id, const char *moment, List *checks)
 	}
 }
 
-/*
- * The way back of a change: balancers, then the intent.
- */
-static void
-undo(Job *job, const char *why)
-{
-	int64		intent = job->traffic.intent;
-	double		percent = job->traffic.intent_percent;
-	char	   *by = job->traffic.by;
-	char	   *failed = set_back(job);
-	BcmigCatalogScope scope;
-
-	bcmig_start_transaction();
-	store_fronts(job);
-	bcmig_catalog_begin(&scope);
-	if (bcmig_sql("UPDATE bcmig.traffic SET intent = NULL, updated_at = clock_timestamp() WHERE sync_id = $1 AND intent->>'id' = $2::text",
-				  "iI", job->sync->sync_id, intent) > 0)
-	{
-		(void) bcmig_traffic_event(job->sync->name, "undone", percent, job->traffic.green_percent, 0, by,
-								   failed == NULL ? why :
-								   psprintf("%s; not set back yet, tried again until they follow: %s", why, failed));
-		bcmig_config_changed();
-	}
-	bcmig_catalog_end(&scope);
-	bcmig_end_transaction();
-	job->traffic.intent = 0;
-}
-
 /* ---- a change ---- */
 
-/*
- * The first transaction.  Takes all requests, of which the last counts; true:
- * there is an intent.
- */
-static bool
-begin_change(Job *job, int64 request)
+char *
+bcmig_begin_change(BcmigTrafficJob *job, const BcmigChange *change)
 {
 	BcmigTraffic *t = &job->traffic;
 	MemoryContext caller = CurrentMemoryContext;
 	BcmigCatalogScope scope;
 	List	   *checks = NIL;
 	char	   *failing = NULL;
-	char	   *by;
-	double		percent;
-	bool		isnull;
-	bool		begun = false;
+	bool		nothing = false;
 	int64		event_id;
 
 	bcmig_start_transaction();
-	if (!bcmig_traffic_load(job->sync->sync_id, true, t) || t->held != NULL || t->intent != 0)
+	if (!bcmig_traffic_load(job->sync->sync_id, true, t) || t->intent != 0)
+		failing = "another change has been begun";
+	else if (t->green_percent == 100 && change->kind != BCMIG_ROLLBACK)
+		failing = "writers are on green, only a rollback leads back";
+	else if (t->held != NULL && change->kind != BCMIG_ROLLBACK)
+		failing = psprintf("held: %s", t->held);
+	if (failing != NULL)
 	{
 		bcmig_end_transaction();
-		return false;
+		return failing;
 	}
 	bcmig_catalog_begin(&scope);
-	if (bcmig_sql("WITH d AS (DELETE FROM bcmig.traffic_request WHERE sync_id = $1 AND request_id <= $2 RETURNING *) "
-				  "SELECT green_percent::float8, by FROM d ORDER BY request_id DESC LIMIT 1", "iI", job->sync->sync_id, request) > 0)
+	if (change->request != 0 &&
+		bcmig_sql("DELETE FROM bcmig.traffic_request WHERE sync_id = $1 AND request_id <= $2", "iI", job->sync->sync_id, change->request) == 0)
+		failing = "the request has been taken back";
+	else if (change->percent > t->green_percent)
 	{
 		MemoryContextSwitchTo(caller);
-		percent = DatumGetFloat8(bcmig_get_datum(0, 1, &isnull));
-		by = bcmig_get_text(0, 2);
-		if (percent > t->green_percent)
-		{
-			checks = bcmig_gates(job->sync, false);
-			failing = bcmig_gates_text(checks);
-		}
-		if (failing != NULL || percent != t->green_percent)
-		{
-			event_id = bcmig_traffic_event(job->sync->name, failing ? "refused" : "begun", t->green_percent, percent, 0, by, failing);
-			store_gates(event_id, "before", checks);
-			begun = failing == NULL;
-		}
-		if (begun)
+		checks = bcmig_gates(job->sync, false);
+		failing = bcmig_gates_text(checks);
+	}
+	nothing = failing == NULL && change->percent == t->green_percent && change->kind != BCMIG_ROLLBACK;
+	if (!nothing)
+	{
+		event_id = bcmig_traffic_event(job->sync->name, failing ? "refused" : "begun", t->green_percent, change->percent, 0,
+									   change->by, failing ? failing : change->reason);
+		store_gates(event_id, "before", checks);
+		if (failing == NULL)
 		{
 			t->intent = event_id;
-			t->intent_percent = percent;
-			t->by = by;
-			bcmig_sql("UPDATE bcmig.traffic SET intent = jsonb_build_object('id', $2, 'green_percent', $3::numeric, 'by', $4, 'at', clock_timestamp()), "
-					  " updated_at = clock_timestamp() WHERE sync_id = $1", "iIft", job->sync->sync_id, event_id, percent, by);
+			t->intent_percent = change->percent;
+			t->intent_kind = change->kind;
+			t->by = change->by;
+			bcmig_sql("UPDATE bcmig.traffic SET intent = jsonb_build_object('id', $2, 'green_percent', $3::numeric, 'by', $4, "
+					  " 'at', clock_timestamp(), 'kind', $5), writes = CASE WHEN $6 THEN 'pause' ELSE writes END, "
+					  " updated_at = clock_timestamp() WHERE sync_id = $1",
+					  "iIfttb", job->sync->sync_id, event_id, change->percent, change->by, bcmig_change_kind(change->kind),
+					  (int) change->pause);
+			if (change->pause)
+				bcmig_fence_changed();
 		}
-		bcmig_config_changed();
 	}
+	bcmig_config_changed();
 	bcmig_catalog_end(&scope);
 	bcmig_end_transaction();
 	MemoryContextSwitchTo(caller);
-	return begun;
+	return nothing ? "" : failing;
 }
 
 /*
- * The second transaction.  NULL: it holds; else why not.
+ * Whoever wants a change to end: a person who holds it, or a way back that is
+ * asked for.  In a transaction; NULL = nobody.
  */
-static char *
-end_change(Job *job, bool raising)
+char *
+bcmig_change_stopped(const BcmigTrafficJob *job, const BcmigTraffic *now)
+{
+	if (now->intent != job->traffic.intent)
+		return "the intent is gone";
+	if (job->traffic.intent_kind == BCMIG_ROLLBACK)
+		return NULL;
+	if (now->held != NULL)
+		return psprintf("held: %s", now->held);
+	if (bcmig_rollback_asked(job->sync->sync_id))
+		return "a rollback is asked for";
+	return NULL;
+}
+
+typedef struct Within
+{
+	BcmigWithChange with;
+	BcmigTrafficJob *job;
+	void	   *arg;
+} Within;
+
+static void
+call_within(void *arg)
+{
+	Within	   *w = arg;
+
+	w->with(w->job, w->arg);
+}
+
+char *
+bcmig_end_change(BcmigTrafficJob *job, BcmigWithChange with, void *arg)
 {
 	MemoryContext caller = CurrentMemoryContext;
+	bool		raising = job->traffic.intent_percent > job->traffic.green_percent;
 	BcmigTraffic now;
 	BcmigCatalogScope scope;
 	List	   *checks = NIL;
-	char	   *failing = NULL;
+	char	   *failing;
 	int64		epoch;
 
 	bcmig_start_transaction();
-	if (!bcmig_traffic_load(job->sync->sync_id, true, &now) || now.intent != job->traffic.intent)
-		failing = "the intent is gone";
-	else if (now.held != NULL)
-		failing = psprintf("held: %s", now.held);
-	else if (raising)
+	(void) bcmig_traffic_load(job->sync->sync_id, true, &now);
+	MemoryContextSwitchTo(caller);
+	failing = bcmig_change_stopped(job, &now);
+	if (failing == NULL && raising)
 	{
 		checks = bcmig_gates(job->sync, false);
 		failing = bcmig_gates_text(checks);
+	}
+	if (failing == NULL && with != NULL)
+	{
+		Within		within = {with, job, arg};
+		ErrorData  *error = bcmig_try(call_within, &within);
+
+		if (error != NULL)
+			failing = bcmig_error_text(error, true);
 	}
 	bcmig_catalog_begin(&scope);
 	store_gates(job->traffic.intent, "after", checks);
@@ -336,38 +197,97 @@ end_change(Job *job, bool raising)
 	}
 	bcmig_catalog_end(&scope);
 	if (failing == NULL)
-		store_fronts(job);
+		bcmig_store_fronts(job);
 	bcmig_end_transaction();
 	MemoryContextSwitchTo(caller);
+	if (failing == NULL)
+	{
+		job->traffic.green_percent = job->traffic.intent_percent;
+		job->traffic.intent = 0;
+	}
 	return failing;
 }
 
-static void
-change(Job *job, int64 request, double percent)
+char *
+bcmig_set_fronts(BcmigTrafficJob *job)
 {
-	bool		raising = percent > job->traffic.green_percent;
-	char	   *why = NULL;
+	for (int i = 0; i < job->nfronts; i++)
+	{
+		BcmigFront *f = &job->fronts[i];
+
+		if (!bcmig_set_front(f, job->traffic.intent_percent))
+			return psprintf("balancer %s: %s", f->balancer->name, f->error);
+	}
+	return NULL;
+}
+
+/*
+ * The way back of a change: blue is opened where it was to be fenced, balancers
+ * are set, then the intent goes.  While blue is not known to be open the intent
+ * stays, and the next job tries again.
+ */
+void
+bcmig_undo_change(BcmigTrafficJob *job, const char *why)
+{
+	int64		intent = job->traffic.intent;
+	double		percent = job->traffic.intent_percent;
+	char	   *by = job->traffic.by;
+	char	   *closed = NULL;
+	char	   *failed;
+	BcmigCatalogScope scope;
+
+	if (job->traffic.intent_kind == BCMIG_FINAL)
+		closed = bcmig_open_blue(job);
+	failed = bcmig_set_back(job);
+
+	bcmig_start_transaction();
+	bcmig_store_fronts(job);
+	bcmig_catalog_begin(&scope);
+	if (closed != NULL)
+	{
+		/* said once, until it is so */
+		if (bcmig_sql("UPDATE bcmig.traffic SET intent = intent || jsonb_build_object('undoing', $3), updated_at = clock_timestamp() "
+					  "WHERE sync_id = $1 AND intent->>'id' = $2::text AND intent->>'undoing' IS DISTINCT FROM $3",
+					  "iIt", job->sync->sync_id, intent, psprintf("%s; blue is not open yet: %s", why, closed)) > 0)
+			(void) bcmig_traffic_event(job->sync->name, "waiting", -1, -1, 0, by, psprintf("%s; blue is not open yet: %s", why, closed));
+	}
+	else if (bcmig_sql("UPDATE bcmig.traffic SET intent = NULL, updated_at = clock_timestamp(), "
+					   " writes = CASE WHEN $3 THEN CASE WHEN green_percent = 100 THEN 'green' ELSE 'blue' END ELSE writes END "
+					   "WHERE sync_id = $1 AND intent->>'id' = $2::text",
+					   "iIb", job->sync->sync_id, intent, (int) (job->traffic.intent_kind != BCMIG_CHANGE)) > 0)
+	{
+		(void) bcmig_traffic_event(job->sync->name, "undone", percent, job->traffic.green_percent, 0, by,
+								   failed == NULL ? why :
+								   psprintf("%s; not set back yet, tried again until they follow: %s", why, failed));
+		bcmig_fence_changed();
+		bcmig_config_changed();
+	}
+	bcmig_catalog_end(&scope);
+	bcmig_end_transaction();
+	job->traffic.intent = closed ? intent : 0;
+}
+
+char *
+bcmig_change_weight(BcmigTrafficJob *job, const BcmigChange *change)
+{
+	char	   *why;
+	bool		raising = change->percent > job->traffic.green_percent;
 
 	if (raising)
 		bcmig_ask_health(job->sync);
-	if (!begin_change(job, request))
-		return;
+	why = bcmig_begin_change(job, change);
+	if (why != NULL)
+		return *why ? why : NULL;
 	bcmig_debug_point("traffic_intent");
-	for (int i = 0; i < job->nfronts && why == NULL; i++)
-	{
-		Front	   *f = &job->fronts[i];
-
-		if (!set_front(f, job->traffic.intent_percent))
-			why = psprintf("balancer %s: %s", f->balancer->name, f->error);
-	}
+	why = bcmig_set_fronts(job);
 	bcmig_debug_point("traffic_set");
-	raising = job->traffic.intent_percent > job->traffic.green_percent;
 	if (why == NULL && raising)
 		bcmig_ask_health(job->sync);
 	if (why == NULL)
-		why = end_change(job, raising);
+		why = bcmig_end_change(job, NULL, NULL);
 	if (why != NULL)
-		undo(job, why);
+		bcmig_undo_change(job, why);
+	return why;
 }
 
 /* ---- between changes ---- */
@@ -376,7 +296,7 @@ change(Job *job, int64 request, double percent)
  * Read all; put back what has another weight.  False: traffic is held.
  */
 static bool
-look_after(Job *job)
+look_after(BcmigTrafficJob *job)
 {
 	BcmigTraffic *t = &job->traffic;
 	StringInfoData strange;
@@ -387,12 +307,12 @@ look_after(Job *job)
 	initStringInfo(&drift);
 	for (int i = 0; i < job->nfronts; i++)
 	{
-		Front	   *f = &job->fronts[i];
+		BcmigFront *f = &job->fronts[i];
 
-		read_front(f);
-		if (f->percent < 0 || follows(f->percent, t->green_percent))
+		bcmig_read_front(f);
+		if (f->percent < 0 || bcmig_follows(f->percent, t->green_percent))
 			continue;
-		if (f->first && !f->never_read && !(t->intent != 0 && follows(f->percent, t->intent_percent)))
+		if (f->first && !f->never_read && !(t->intent != 0 && bcmig_follows(f->percent, t->intent_percent)))
 			appendStringInfo(&strange, "%s%s has %g %%", strange.len > 0 ? ", " : "", f->balancer->name, f->percent);
 	}
 	if (strange.len > 0 && t->held == NULL)
@@ -412,13 +332,13 @@ look_after(Job *job)
 	}
 	for (int i = 0; i < job->nfronts && t->held == NULL && t->intent == 0; i++)
 	{
-		Front	   *f = &job->fronts[i];
+		BcmigFront *f = &job->fronts[i];
 		double		found = f->percent;
 		bool		followed;
 
-		if (f->percent < 0 || follows(f->percent, t->green_percent))
+		if (f->percent < 0 || bcmig_follows(f->percent, t->green_percent))
 			continue;
-		followed = set_front(f, t->green_percent);
+		followed = bcmig_set_front(f, t->green_percent);
 		if (followed || f->stored_error == NULL)
 			appendStringInfo(&drift, "%s%s had %g %%%s%s", drift.len > 0 ? "; " : "", f->balancer->name, found,
 							 followed ? ", set again" : ": ", followed ? "" : f->error);
@@ -433,46 +353,80 @@ look_after(Job *job)
 
 	/* while it is held the first reading has not been explained */
 	if (t->held == NULL)
-		store_fronts(job);
+		bcmig_store_fronts(job);
 	bcmig_end_transaction();
 	return t->held == NULL;
 }
 
-/* the newest request; 0 = none */
-static int64
-newest_request(int sync_id, double *percent)
+/* the newest request; false = none */
+static bool
+newest_request(int sync_id, BcmigChange *change)
 {
+	MemoryContext caller = CurrentMemoryContext;
 	BcmigCatalogScope scope;
-	int64		request = 0;
 	bool		isnull;
 
+	memset(change, 0, sizeof(*change));
 	bcmig_start_transaction();
 	bcmig_catalog_begin(&scope);
-	if (bcmig_sql("SELECT request_id, green_percent::float8 FROM bcmig.traffic_request WHERE sync_id = $1 ORDER BY request_id DESC LIMIT 1",
+	if (bcmig_sql("SELECT request_id, green_percent::float8, by FROM bcmig.traffic_request WHERE sync_id = $1 ORDER BY request_id DESC LIMIT 1",
 				  "i", sync_id) > 0)
 	{
-		request = bcmig_get_int64(0, 1, 0);
-		*percent = DatumGetFloat8(bcmig_get_datum(0, 2, &isnull));
+		MemoryContextSwitchTo(caller);
+		change->request = bcmig_get_int64(0, 1, 0);
+		change->percent = DatumGetFloat8(bcmig_get_datum(0, 2, &isnull));
+		change->by = bcmig_get_text(0, 3);
 	}
 	bcmig_catalog_end(&scope);
 	bcmig_end_transaction();
-	return request;
+	MemoryContextSwitchTo(caller);
+	return change->request != 0;
+}
+
+/*
+ * A way back is asked for, and what the balancers showed after the start of the
+ * server has been looked at: readers do not wait for one that does not answer.
+ */
+static bool
+in_a_hurry(const BcmigTrafficJob *job)
+{
+	bool		asked;
+
+	for (int i = 0; i < job->nfronts; i++)
+	{
+		if (job->fronts[i].first && !job->fronts[i].never_read)
+			return false;
+	}
+	bcmig_start_transaction();
+	asked = job->traffic.held == NULL && bcmig_rollback_asked(job->sync->sync_id);
+	bcmig_end_transaction();
+	return asked;
 }
 
 void
 bcmig_run_traffic(int sync_id)
 {
-	Job			job;
-	int64		request;
-	double		percent = 0;
+	BcmigTrafficJob job;
+	BcmigChange change;
 
-	if (!load(&job, sync_id) || !look_after(&job))
+	if (!bcmig_load_fronts(&job, sync_id) || (!in_a_hurry(&job) && !look_after(&job)))
 		return;
-	if (job.traffic.intent != 0)
-		undo(&job, "found open: its worker has ended before its time");
-	request = newest_request(sync_id, &percent);
-	if (request != 0)
-		change(&job, request, percent);
+
+	/* a way back that was begun goes on where it was */
+	if (job.traffic.intent != 0 && job.traffic.intent_kind != BCMIG_ROLLBACK)
+	{
+		bcmig_undo_change(&job, "found open: its worker has ended before its time");
+		if (job.traffic.intent != 0)
+			return;
+	}
+	if (bcmig_run_rollback(&job))
+		return;
+	if (newest_request(sync_id, &change))
+	{
+		bcmig_cancel_switch(sync_id, psprintf("%s has set %g %% by hand", change.by, change.percent));
+		(void) bcmig_change_weight(&job, &change);
+	}
+	bcmig_run_switch(&job);
 }
 
 /*

@@ -61,6 +61,9 @@ extern void bcmig_fence_changed(void);
 /* up with the first start of a sync, from the commit of this transaction on */
 extern void bcmig_fence_at_start(const BcmigSync *sync);
 
+/* write the flag, what it was before is returned; in the caller's transaction, who waits for writers is not it */
+extern bool bcmig_set_fence(const BcmigSync *sync, bool up, const char *event);
+
 /* the relations a fence of this sync is about; in a transaction */
 extern List *bcmig_fenced_relations(const BcmigSync *sync);
 

@@ -443,22 +443,16 @@ bcmig_require_disarmed(const BcmigSync *sync)
 						 quote_literal_cstr(sync->name))));
 }
 
-/*
- * bcmig.arm_journal(sync): in the caller's transaction.  Entries are written
- * from its commit on; while the fence is up nobody is there to cause one.
- */
-Datum
-bcmig_arm_journal(PG_FUNCTION_ARGS)
+void
+bcmig_journal_arm(const BcmigSync *sync)
 {
-	BcmigSync  *sync = bcmig_load_sync(bcmig_arg_text(fcinfo, 0, "sync"));
 	ListCell   *lc;
 
-	bcmig_require_loaded();
 	if (is_armed(sync))
 	{
 		ereport(NOTICE,
 				(errmsg("the journal of sync \"%s\" is already armed", sync->name)));
-		PG_RETURN_VOID();
+		return;
 	}
 	foreach(lc, tables_of(sync))
 	{
@@ -475,23 +469,30 @@ bcmig_arm_journal(PG_FUNCTION_ARGS)
 		bcmig_catalog_end(&scope);
 	}
 	set_armed(sync, true);
-	PG_RETURN_VOID();
 }
 
 /*
- * bcmig.disarm_journal(sync): in the caller's transaction.  Entries stay.
+ * bcmig.arm_journal(sync): in the caller's transaction.  Entries are written
+ * from its commit on; while the fence is up nobody is there to cause one.
  */
 Datum
-bcmig_disarm_journal(PG_FUNCTION_ARGS)
+bcmig_arm_journal(PG_FUNCTION_ARGS)
 {
-	BcmigSync  *sync = bcmig_load_sync(bcmig_arg_text(fcinfo, 0, "sync"));
+	bcmig_require_loaded();
+	bcmig_journal_arm(bcmig_load_sync(bcmig_arg_text(fcinfo, 0, "sync")));
+	PG_RETURN_VOID();
+}
+
+void
+bcmig_journal_disarm(const BcmigSync *sync)
+{
 	ListCell   *lc;
 
 	if (!is_armed(sync))
 	{
 		ereport(NOTICE,
 				(errmsg("the journal of sync \"%s\" is not armed", sync->name)));
-		PG_RETURN_VOID();
+		return;
 	}
 	foreach(lc, tables_of(sync))
 	{
@@ -507,6 +508,15 @@ bcmig_disarm_journal(PG_FUNCTION_ARGS)
 		bcmig_catalog_end(&scope);
 	}
 	set_armed(sync, false);
+}
+
+/*
+ * bcmig.disarm_journal(sync): in the caller's transaction.  Entries stay.
+ */
+Datum
+bcmig_disarm_journal(PG_FUNCTION_ARGS)
+{
+	bcmig_journal_disarm(bcmig_load_sync(bcmig_arg_text(fcinfo, 0, "sync")));
 	PG_RETURN_VOID();
 }
 

@@ -34,11 +34,8 @@
 BCMIG_FUNCTION(bcmig_raise_fence);
 BCMIG_FUNCTION(bcmig_lift_fence);
 
-/*
- * Write the flag; what it was before.  In the caller's transaction.
- */
-static bool
-set_fence(const BcmigSync *sync, bool up, const char *event)
+bool
+bcmig_set_fence(const BcmigSync *sync, bool up, const char *event)
 {
 	BcmigCatalogScope scope;
 	bool		before;
@@ -117,12 +114,18 @@ bcmig_fence_at_start(const BcmigSync *sync)
 
 	/* what was said later, by a switch or a person, stays */
 	bcmig_catalog_begin(&scope);
+	if (bcmig_sql("SELECT FROM bcmig.traffic WHERE sync_id = $1 AND completed_at IS NOT NULL", "i", sync->sync_id) > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_WRONG_STATE),
+				 errmsg("sync \"%s\" is completed", sync->name),
+				 errdetail("Its feeds are gone, green is the one side there is."),
+				 errhint("SELECT * FROM bcmig_drop_sync(%s); -- forgets it; the tables stay", quote_literal_cstr(sync->name))));
 	first = bcmig_sql("SELECT 1 FROM bcmig.traffic WHERE sync_id = $1", "i", sync->sync_id) == 0;
 	bcmig_catalog_end(&scope);
 	if (!first)
 		return;
 	refuse_subscriptions(sync, bcmig_fenced_relations(sync));
-	(void) set_fence(sync, true, "the sync is started");
+	(void) bcmig_set_fence(sync, true, "the sync is started");
 }
 
 /* ---------------------------------------------------------------------
@@ -163,7 +166,7 @@ bcmig_raise_fence(PG_FUNCTION_ARGS)
 	MemoryContextSwitchTo(work);
 	sync = bcmig_load_sync(name);
 	refuse_subscriptions(sync, bcmig_fenced_relations(sync));
-	before = set_fence(sync, true, NULL);
+	before = bcmig_set_fence(sync, true, NULL);
 	SPI_commit();
 
 	EnsurePortalSnapshotExists();
@@ -181,7 +184,7 @@ bcmig_raise_fence(PG_FUNCTION_ARGS)
 
 		if (!keep && !before)
 		{
-			(void) set_fence(sync, false, "somebody was writing for too long");
+			(void) bcmig_set_fence(sync, false, "somebody was writing for too long");
 			SPI_commit();
 		}
 		ereport(ERROR,
@@ -204,7 +207,7 @@ bcmig_lift_fence(PG_FUNCTION_ARGS)
 {
 	BcmigSync  *sync = bcmig_load_sync(bcmig_arg_text(fcinfo, 0, "sync"));
 
-	if (!set_fence(sync, false, NULL))
+	if (!bcmig_set_fence(sync, false, NULL))
 		ereport(NOTICE,
 				(errmsg("sync \"%s\" is not fenced", sync->name)));
 	PG_RETURN_VOID();

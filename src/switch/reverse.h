@@ -20,11 +20,13 @@ typedef struct BcmigReplayed
 } BcmigReplayed;
 
 /*
- * Bring all unsettled journal entries of a sync to blue, that no running
- * transaction can add to any more; twice does no harm.  In a worker, outside of
- * a transaction; errors of blue are raised, what had been done by then holds.
+ * Bring all unsettled journal entries of a sync to blue; twice does no harm.
+ * fenced: green has been fenced and who was writing has ended, so what a new
+ * snapshot sees is all; else only what no running transaction can add to any
+ * more.  In a worker, outside of a transaction; errors of blue are raised, what
+ * had been done by then holds.
  */
-extern void bcmig_replay(const BcmigSync *sync, TimestampTz deadline, BcmigReplayed *result);
+extern void bcmig_replay(const BcmigSync *sync, bool fenced, TimestampTz deadline, BcmigReplayed *result);
 
 /* keys with unsettled entries, those of waiting conflicts included; in a transaction */
 extern int64 bcmig_unreplayed(int sync_id);

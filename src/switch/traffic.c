@@ -20,6 +20,25 @@ BCMIG_FUNCTION(bcmig_set_traffic);
 BCMIG_FUNCTION(bcmig_hold_traffic);
 BCMIG_FUNCTION(bcmig_resume_traffic);
 
+static const char *const change_kinds[] = {"change", "final", "rollback"};
+
+const char *
+bcmig_change_kind(BcmigChangeKind kind)
+{
+	return change_kinds[kind];
+}
+
+static BcmigChangeKind
+change_kind_of(const char *name)
+{
+	for (int i = 0; name != NULL && i < lengthof(change_kinds); i++)
+	{
+		if (strcmp(change_kinds[i], name) == 0)
+			return (BcmigChangeKind) i;
+	}
+	return BCMIG_CHANGE;
+}
+
 bool
 bcmig_traffic_load(int sync_id, bool lock, BcmigTraffic *traffic)
 {
@@ -33,7 +52,7 @@ bcmig_traffic_load(int sync_id, bool lock, BcmigTraffic *traffic)
 	if (lock)
 		bcmig_sql("SELECT FROM bcmig.traffic WHERE sync_id = $1 FOR UPDATE", "i", sync_id);
 	found = bcmig_sql("SELECT green_percent::float8, coalesce((intent->>'id')::int8, 0), coalesce((intent->>'green_percent')::float8, 0), "
-					  " intent->>'by', held FROM bcmig.traffic WHERE sync_id = $1", "i", sync_id) > 0;
+					  " intent->>'by', held, intent->>'kind', coalesce((intent->>'no_return')::bool, false) FROM bcmig.traffic WHERE sync_id = $1", "i", sync_id) > 0;
 	if (found)
 	{
 		MemoryContextSwitchTo(caller);
@@ -42,6 +61,8 @@ bcmig_traffic_load(int sync_id, bool lock, BcmigTraffic *traffic)
 		traffic->intent_percent = DatumGetFloat8(bcmig_get_datum(0, 3, &isnull));
 		traffic->by = bcmig_get_text(0, 4);
 		traffic->held = bcmig_get_text(0, 5);
+		traffic->intent_kind = change_kind_of(bcmig_get_text(0, 6));
+		traffic->no_return = bcmig_get_bool(0, 7);
 	}
 	bcmig_catalog_end(&scope);
 	return found;
@@ -77,14 +98,25 @@ bcmig_traffic_hold(int sync_id, const char *sync_name, const char *by, const cha
  * --------------------------------------------------------------------- */
 
 /* the row of bcmig.traffic comes with the first start: made before, the fence would not go up then */
-static void
-load_started(const BcmigSync *sync, bool lock, BcmigTraffic *traffic)
+void
+bcmig_require_started(const BcmigSync *sync, bool lock, BcmigTraffic *traffic)
 {
 	if (!bcmig_traffic_load(sync->sync_id, lock, traffic))
 		ereport(ERROR,
 				(errcode(ERRCODE_BM_WRONG_STATE),
 				 errmsg("sync \"%s\" was never started", sync->name),
 				 errhint("SELECT bcmig_start_sync(%s);", quote_literal_cstr(sync->name))));
+}
+
+void
+bcmig_refuse_held(const BcmigSync *sync, const BcmigTraffic *traffic)
+{
+	if (traffic->held != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_TRAFFIC),
+				 errmsg("traffic of sync \"%s\" is held", sync->name),
+				 errdetail("%s", traffic->held),
+				 errhint("SELECT bcmig_resume_traffic(%s);", quote_literal_cstr(sync->name))));
 }
 
 /*
@@ -110,20 +142,21 @@ bcmig_set_traffic(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_BM_TRAFFIC),
 				 errmsg("traffic of sync \"%s\" cannot be set to 100 %%", sync->name),
-				 errdetail("At 100 %% writers move too: that needs blue to be fenced and a rollback to be possible, which this version cannot do yet."),
-				 errhint("SELECT bcmig_set_traffic(%s, 75); -- any share below 100", quote_literal_cstr(sync->name))));
+				 errdetail("At 100 %% writers move too, which takes more than a weight."),
+				 errhint("SELECT * FROM bcmig_switch_traffic(%s, '{100}', dry_run => true);", quote_literal_cstr(sync->name))));
 	if (!(percent >= 0 && percent < 100))
 		ereport(ERROR,
 				(errcode(ERRCODE_BM_TRAFFIC),
 				 errmsg("%s is no share of traffic", DatumGetCString(DirectFunctionCall1(numeric_out, PG_GETARG_DATUM(1)))),
 				 errhint("Give a percentage from 0 to below 100.")));
-	load_started(sync, false, &traffic);
-	if (traffic.held != NULL)
+	bcmig_require_started(sync, false, &traffic);
+	bcmig_refuse_held(sync, &traffic);
+	if (traffic.green_percent == 100)
 		ereport(ERROR,
 				(errcode(ERRCODE_BM_TRAFFIC),
-				 errmsg("traffic of sync \"%s\" is held", sync->name),
-				 errdetail("%s", traffic.held),
-				 errhint("SELECT bcmig_resume_traffic(%s);", quote_literal_cstr(sync->name))));
+				 errmsg("writers of sync \"%s\" are on green", sync->name),
+				 errdetail("A lower weight would leave them without a side to write to."),
+				 errhint("SELECT * FROM bcmig_rollback(%s, 'why', dry_run => true);", quote_literal_cstr(sync->name))));
 
 	bcmig_catalog_begin(&scope);
 	bcmig_sql("INSERT INTO bcmig.traffic_request (sync_id, green_percent) VALUES ($1, $2::numeric)", "if", sync->sync_id, percent);
@@ -144,7 +177,7 @@ bcmig_hold_traffic(PG_FUNCTION_ARGS)
 	BcmigTraffic traffic;
 	BcmigCatalogScope scope;
 
-	load_started(sync, true, &traffic);
+	bcmig_require_started(sync, true, &traffic);
 	bcmig_catalog_begin(&scope);
 	bcmig_audit("command", sync->name, NULL, "bcmig_hold_traffic", reason);
 	bcmig_traffic_hold(sync->sync_id, sync->name, GetUserNameFromId(GetSessionUserId(), false), reason);
@@ -162,7 +195,7 @@ bcmig_resume_traffic(PG_FUNCTION_ARGS)
 	BcmigTraffic traffic;
 	BcmigCatalogScope scope;
 
-	load_started(sync, true, &traffic);
+	bcmig_require_started(sync, true, &traffic);
 	if (traffic.held == NULL)
 		ereport(NOTICE,
 				(errmsg("traffic of sync \"%s\" is not held", sync->name)));

@@ -11,21 +11,72 @@
 #include "balancer.h"
 #include "configure.h"
 
+/* what an intent is about */
+typedef enum BcmigChangeKind
+{
+	BCMIG_CHANGE,				/* readers only */
+	BCMIG_FINAL,				/* to 100: writers move to green */
+	BCMIG_ROLLBACK				/* from 100: writers move back */
+} BcmigChangeKind;
+
 /* a row of bcmig.traffic */
 typedef struct BcmigTraffic
 {
 	double		green_percent;
 	int64		intent;			/* its id; 0 = none */
 	double		intent_percent;
+	BcmigChangeKind intent_kind;
+	bool		no_return;		/* the intent can only be carried through */
 	char	   *by;				/* who wanted the intent */
 	char	   *held;			/* NULL = not */
 } BcmigTraffic;
+
+/* a balancer, and what is known of it */
+typedef struct BcmigFront
+{
+	const BcmigBalancer *balancer;
+	const BcmigBalancerDriver *driver;
+	double		percent;		/* as read; below 0 = not */
+	char	   *error;			/* NULL = none */
+
+	/* as stored */
+	bool		never_read;
+	bool		first;			/* not read since the server started */
+	char	   *stored_error;
+} BcmigFront;
+
+/* what a worker needs to move the traffic of a sync; in the context of the job */
+typedef struct BcmigTrafficJob
+{
+	BcmigSync  *sync;
+	BcmigTraffic traffic;
+	int			nfronts;
+	BcmigFront *fronts;
+} BcmigTrafficJob;
+
+/* a change that is wanted */
+typedef struct BcmigChange
+{
+	BcmigChangeKind kind;
+	double		percent;
+	char	   *by;
+	const char *reason;			/* for the event; may be NULL */
+	int64		request;		/* of bcmig.traffic_request, which it settles with all older ones; 0 = none */
+	bool		pause;			/* writers are told to wait */
+} BcmigChange;
 
 /*
  * traffic.c: in a transaction, memory in the caller's context.  A row that is
  * not there yet counts as all 0, and false is returned.
  */
 extern bool bcmig_traffic_load(int sync_id, bool lock, BcmigTraffic *traffic);
+
+/* as the intent has it */
+extern const char *bcmig_change_kind(BcmigChangeKind kind);
+
+/* the same for what a person asks: ERROR before the first start, or while it is held */
+extern void bcmig_require_started(const BcmigSync *sync, bool lock, BcmigTraffic *traffic);
+extern void bcmig_refuse_held(const BcmigSync *sync, const BcmigTraffic *traffic);
 
 /* a row in bcmig.traffic_event and the audit log; inside a scope.  A percent below 0 is not known. */
 extern int64 bcmig_traffic_event(const char *sync_name, const char *event, double from, double to,
@@ -47,8 +98,111 @@ extern char *bcmig_gates_text(List *checks);
 /* ask the health URLs and store the answers; in no transaction */
 extern void bcmig_ask_health(const BcmigSync *sync);
 
-/* change.c: the worker's job */
+/* ---- front.c: the balancers of a sync; in a worker ---- */
+
+/* the sync, its traffic and balancers; false: there is nothing to do */
+extern bool bcmig_load_fronts(BcmigTrafficJob *job, int sync_id);
+
+/* is what a balancer shows what it was set to? */
+extern bool bcmig_follows(double percent, double wanted);
+
+/* outside of a transaction.  set: and read back; false: it does not follow, error says why */
+extern void bcmig_read_front(BcmigFront *front);
+extern bool bcmig_set_front(BcmigFront *front, double percent);
+
+/*
+ * All to the weight that is stored, or (leave) away from green with their
+ * sessions; those that do not follow, in words, NULL = none.  None that fails
+ * holds up the others.
+ */
+extern char *bcmig_set_back(BcmigTrafficJob *job);
+extern char *bcmig_leave_green(BcmigTrafficJob *job);
+
+/* what was read last; in a transaction */
+extern void bcmig_store_fronts(BcmigTrafficJob *job);
+
+/* ---- change.c: the worker's job, and a change of the weight in its parts ---- */
 extern void bcmig_run_traffic(int sync_id);
 extern void bcmig_traffic_failed(const BcmigJob *job, const ErrorData *edata);
+
+
+/* a whole change of readers; NULL: done, or nothing was to do; else why not, and all is as before */
+extern char *bcmig_change_weight(BcmigTrafficJob *job, const BcmigChange *change);
+
+/*
+ * The first transaction: gates, if more goes to green, and the intent.  NULL: it
+ * is begun; "": nothing is to do; else why not.
+ */
+extern char *bcmig_begin_change(BcmigTrafficJob *job, const BcmigChange *change);
+
+/* balancers to the weight of the intent, one after the other, until one does not follow: why; NULL = all do */
+extern char *bcmig_set_fronts(BcmigTrafficJob *job);
+
+/*
+ * The second transaction: gates again, weight and epoch; "with" does its part in
+ * it, what it raises is why not.  NULL: it holds; else why not.
+ */
+typedef void (*BcmigWithChange) (BcmigTrafficJob *job, void *arg);
+extern char *bcmig_end_change(BcmigTrafficJob *job, BcmigWithChange with, void *arg);
+
+/* why a change that is under way shall not go on, NULL = it may; "now" as just loaded, in a transaction */
+extern char *bcmig_change_stopped(const BcmigTrafficJob *job, const BcmigTraffic *now);
+
+/* back to what is stored */
+extern void bcmig_undo_change(BcmigTrafficJob *job, const char *why);
+
+/* ---- switch.c: from weight to weight ---- */
+
+/* a row of bcmig.switch */
+typedef struct BcmigSwitch
+{
+	int64		switch_id;		/* 0 = none */
+	int			nsteps;
+	double	   *steps;
+	int			step;			/* the present one, from 1 */
+	Jsonb	   *options;
+	char	   *reason;
+	char	   *by;
+	char	   *phase;
+	int64		phase_ms;		/* for how long it has been in it */
+	int64		reached_ms;		/* for how long the weight of the step has been there; -1 = it is not */
+	int			failures;
+} BcmigSwitch;
+
+/* carry on with the switch that is asked for, if there is one */
+extern void bcmig_run_switch(BcmigTrafficJob *job);
+
+/* the running row of this kind, switch or rollback; in a transaction, memory in the caller's context */
+extern bool bcmig_load_switch(int sync_id, const char *kind, BcmigSwitch *sw);
+
+/* its options; outside of a transaction */
+extern int64 bcmig_switch_ms(const BcmigSwitch *sw, const char *name);
+extern bool bcmig_switch_is(const BcmigSwitch *sw, const char *name, const char *value);
+
+/* where it is, or how it has ended (state done, failed, cancelled); in a transaction of its own */
+extern void bcmig_switch_phase(const BcmigSwitch *sw, const char *phase, const char *problem);
+extern void bcmig_end_switch(int64 switch_id, const char *state, const char *problem);
+
+/* a person, or a rollback, has taken over; outside of a transaction */
+extern void bcmig_cancel_switch(int sync_id, const char *why);
+
+/* in the caller's scope: a way back */
+extern void bcmig_ask_rollback(int sync_id, const char *by, const char *reason, const char *options);
+
+/* ---- final.c: to 100 ---- */
+
+/* NULL: done; else why not, and all is as before (or, blue being away, will be) */
+extern char *bcmig_final_step(BcmigTrafficJob *job, const BcmigSwitch *sw);
+
+/* blue's fence is lifted and seen to be; else why not */
+extern char *bcmig_open_blue(BcmigTrafficJob *job);
+
+/* ---- rollback.c ---- */
+
+/* carry on with the way back that is asked for; false = there is none */
+extern bool bcmig_run_rollback(BcmigTrafficJob *job);
+
+/* in a transaction */
+extern bool bcmig_rollback_asked(int sync_id);
 
 #endif							/* BCMIG_TRAFFIC_H */

@@ -279,14 +279,7 @@ require_stopped(const BcmigSync *sync)
 static List *
 add_step(List *steps, char *statement, bool reversible, char *expected)
 {
-	BcmigStep  *step = palloc(sizeof(BcmigStep));
-
-	step->where = "green";
-	step->statement = statement;
-	step->reversible = reversible;
-	step->expected = expected;
-	step->on_failure = "nothing has changed: all is one transaction";
-	return lappend(steps, step);
+	return bcmig_add_step(steps, "green", statement, reversible, expected, "nothing has changed: all is one transaction");
 }
 
 /* the statements that take one table out, in the caller's memory context */
@@ -375,7 +368,7 @@ require_no_traffic(const BcmigSync *sync)
 	BcmigCatalogScope scope;
 
 	bcmig_catalog_begin(&scope);
-	if (bcmig_sql("SELECT green_percent FROM bcmig.traffic WHERE sync_id = $1 AND (green_percent > 0 OR intent IS NOT NULL) FOR UPDATE",
+	if (bcmig_sql("SELECT green_percent FROM bcmig.traffic WHERE sync_id = $1 AND (green_percent > 0 OR intent IS NOT NULL) AND completed_at IS NULL FOR UPDATE",
 				  "i", sync->sync_id) > 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_BM_WRONG_STATE),

@@ -110,6 +110,16 @@ extern char *bcmig_filter_of(Jsonb *options);
 extern void bcmig_make_table(int table_id);
 
 /*
+ * sequences.c: those of green go on where blue's stand; a row for each in
+ * rsinfo, unless that is NULL.  Asks blue, which has Business Central.
+ */
+struct ReturnSetInfo;
+extern void bcmig_move_sequences(const BcmigSync *sync, const BcmigEnvironment *env, struct ReturnSetInfo *rsinfo);
+
+/* request.c: sweeps for the tables whose deletes come by them; in a transaction */
+extern void bcmig_ask_for_sweeps(int sync_id);
+
+/*
  * What the room above does when it is there (src/switch).  starting: a sync is
  * about to be started, in the transaction that says so; changing: a table is
  * about to come or go: ERROR when that cannot be.  traffic: a worker looks after

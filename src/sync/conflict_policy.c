@@ -91,7 +91,7 @@ bcmig_conflict_policy(const BcmigTableInfo *table)
 
 	/* once writes have moved, what green has is no longer what blue knows better */
 	bcmig_catalog_begin(&scope);
-	if (bcmig_sql("SELECT CASE WHEN e.source = 'default' AND t.green_percent = 100 THEN 'manual' ELSE e.value END "
+	if (bcmig_sql("SELECT CASE WHEN e.source = 'default' AND t.switched_at IS NOT NULL THEN 'manual' ELSE e.value END "
 				  "FROM bcmig.effective_option e LEFT JOIN bcmig.traffic t USING (sync_id) WHERE e.table_id = $1 AND e.name = 'conflict'",
 				  "i", table->table_id) > 0)
 		policy = MemoryContextStrdup(caller, bcmig_get_text(0, 1));

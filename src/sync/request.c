@@ -343,3 +343,23 @@ bcmig_discard_quarantine(PG_FUNCTION_ARGS)
 	bcmig_catalog_end(&scope);
 	PG_RETURN_INT64(n);
 }
+
+/*
+ * Tables whose deletes come by sweep prove nothing newer than their last one:
+ * ask for one.
+ */
+void
+bcmig_ask_for_sweeps(int sync_id)
+{
+	BcmigCatalogScope scope;
+
+	bcmig_catalog_begin(&scope);
+	bcmig_sql("INSERT INTO bcmig.request (sync_id, table_id, kind) "
+			  "SELECT t.sync_id, t.table_id, 'sweep' FROM bcmig.sync_table t JOIN bcmig.table_state s USING (table_id) "
+			  "WHERE t.sync_id = $1 AND t.capture <> 'change_tracking' AND s.state = 'streaming' "
+			  "AND NOT EXISTS (SELECT FROM bcmig.request r WHERE r.table_id = t.table_id AND r.kind = 'sweep')",
+			  "i", sync_id);
+	if (SPI_processed > 0)
+		bcmig_config_changed();
+	bcmig_catalog_end(&scope);
+}

@@ -125,13 +125,15 @@ move_sequence(const BcmigSync *sync, const Numbers *n)
 	return value;
 }
 
+/* rsinfo NULL: nobody wants to know */
 static void
 put(ReturnSetInfo *rsinfo, const char *source, const char *target, int64 value)
 {
 	Datum		values[3] = {CStringGetTextDatum(source), CStringGetTextDatum(target), Int64GetDatum(value)};
 	bool		nulls[3] = {0};
 
-	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	if (rsinfo != NULL)
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 }
 
 /* the company a sequence's name begins with, the longest as for tables; NULL = none.  *rest: what follows it */
@@ -215,24 +217,14 @@ set_identity(const BcmigSync *sync, char **row, ReturnSetInfo *rsinfo)
 								quote_literal_cstr(n.target)));
 }
 
-/*
- * bcmig_set_sequences(sync)
- */
-Datum
-bcmig_set_sequences(PG_FUNCTION_ARGS)
+void
+bcmig_move_sequences(const BcmigSync *sync, const BcmigEnvironment *env, ReturnSetInfo *rsinfo)
 {
-	BcmigSync  *sync = bcmig_load_sync(bcmig_arg_text(fcinfo, 0, "sync"));
-	BcmigEnvironment *env = bcmig_load_environment(NULL, sync->environment_id);
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	BcmigInventory *inventory;
+	List	   *places = load_places(sync);
+	BcmigInventory *inventory = bcmig_inventory(env, sync->owner);
 	BcmigCatalogScope scope;
-	List	   *places;
 	ListCell   *lc;
 
-	bcmig_require_bc(env);
-	InitMaterializedSRF(fcinfo, 0);
-	places = load_places(sync);
-	inventory = bcmig_inventory(env, sync->owner);
 	foreach(lc, bcmig_ask(env->serverid, sync->owner, list_make1(bcmig_dialect_of_server(env->serverid)->bc->sequences()),
 						  bcmig_ask_timeout(env, 1)))
 	{
@@ -247,5 +239,19 @@ bcmig_set_sequences(PG_FUNCTION_ARGS)
 	bcmig_catalog_begin(&scope);
 	bcmig_audit("command", sync->name, NULL, "bcmig_set_sequences", NULL);
 	bcmig_catalog_end(&scope);
+}
+
+/*
+ * bcmig_set_sequences(sync)
+ */
+Datum
+bcmig_set_sequences(PG_FUNCTION_ARGS)
+{
+	BcmigSync  *sync = bcmig_load_sync(bcmig_arg_text(fcinfo, 0, "sync"));
+	BcmigEnvironment *env = bcmig_load_environment(NULL, sync->environment_id);
+
+	bcmig_require_bc(env);
+	InitMaterializedSRF(fcinfo, 0);
+	bcmig_move_sequences(sync, env, (ReturnSetInfo *) fcinfo->resultinfo);
 	return (Datum) 0;
 }
