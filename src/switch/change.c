@@ -28,6 +28,7 @@
 
 #include "traffic.h"
 
+#include "blue_fence.h"
 #include "call.h"
 #include "fence.h"
 #include "miscadmin.h"
@@ -466,7 +467,10 @@ bcmig_run_traffic(int sync_id)
 	int64		request;
 	double		percent = 0;
 
-	if (!load(&job, sync_id) || !look_after(&job))
+	if (!load(&job, sync_id))
+		return;
+	bcmig_run_blue_fence_trial(job.sync);
+	if (!look_after(&job))
 		return;
 	if (job.traffic.intent != 0)
 		undo(&job, "found open: its worker has ended before its time");
