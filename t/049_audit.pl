@@ -113,9 +113,10 @@ foreach my $write (q{DELETE FROM bcmig.audit_log}, q{UPDATE bcmig.audit_log SET 
 	my ($ret, $out, $err) = $green->psql('postgres', "SET ROLE boss; $write", extra_params => [ '-U', 'clerk' ]);
 	like($err, qr/permission denied/, "refused: $write");
 }
-my $before = green('SELECT count(*) FROM bcmig.audit_log');
+# the manager may still be clearing alerts of the sync
+my $before = green(q{SELECT count(*) FROM bcmig.audit_log WHERE kind = 'command'});
 green(q{BEGIN; SELECT bcmig_add_environment('e', 'blue', 'blue'); ROLLBACK});
-is(green('SELECT count(*) FROM bcmig.audit_log'), $before, 'a command that is rolled back leaves nothing');
+is(green(q{SELECT count(*) FROM bcmig.audit_log WHERE kind = 'command'}), $before, 'a command that is rolled back leaves nothing');
 
 # ---------------------------------------------------------------------------
 # The chain, computed from the page
