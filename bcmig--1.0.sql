@@ -83,6 +83,9 @@ INSERT INTO bcmig.option (name, scope, kind, unit, default_value, min_value, max
  ('terminate_blockers', '{rollback}',   'boolean',  NULL,   'false', NULL, NULL, NULL,     'true ends the sessions of who is still writing on green after drain_timeout.'),
  ('preserve',           '{rollback}',   'enum',     NULL,   'journal', NULL, NULL, '{journal,tables}', 'What is kept of green as it stood: the journal, or copies of all tables in a schema of their own besides.'),
  ('health_url',         '{environment}', 'text',    NULL,   NULL,   NULL, NULL,   NULL, 'Must answer with a status of 200 to 299 for a weight to be raised; overrides what bcmig_add_environment was given.'),
+ ('fence_by',           '{environment}', 'enum',    NULL,   'confirm', NULL, NULL, '{confirm,call,hook}', 'How outside writes to blue''s tables are refused at the last step of a switch: by a person with bcmig_blue_script(''fence''), by functions of blue/postgres_switch.sql, or by a POST to fence_hook. Whether it is so is then read from blue.'),
+ ('fence_hook',         '{environment}', 'text',    NULL,   NULL,   NULL, NULL,   NULL, 'URL that is told to fence and unfence blue, as JSON: sync, environment, action, tables, epoch; a status of 200 to 299 accepts it.'),
+ ('bc_login',           '{environment}', 'text',    NULL,   NULL,   NULL, NULL,   NULL, 'Business Central''s own user in the database of blue (role on PostgreSQL): blue is fenced when it has no right to write.'),
  ('connect_timeout',    '{environment}', 'interval', 'ms',  '10s', 1000, 600000,  NULL, 'How long a one-off question to blue (check, discovery, preflight) may take to be answered.');
 
 -- ---------------------------------------------------------------------------
@@ -220,6 +223,9 @@ CREATE TABLE bcmig.traffic (
     held          text,
     switched_at   timestamptz,
     completed_at  timestamptz,
+    blue_fence    text,
+    blue_fence_at timestamptz,
+    blue_fence_asked jsonb,
     updated_at    timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 COMMENT ON TABLE bcmig.traffic IS 'Who serves a sync and who may write to its green tables; a row from the first start on. Not to be changed by hand: what is written here without bcmig is not noticed by sessions that are open.';
@@ -232,6 +238,9 @@ COMMENT ON COLUMN bcmig.traffic.intent IS 'a change that has been begun and is n
 COMMENT ON COLUMN bcmig.traffic.held IS 'why bcmig leaves weights and balancers alone until bcmig_resume_traffic; NULL = it does not';
 COMMENT ON COLUMN bcmig.traffic.switched_at IS 'when writers last moved to green; stays after a rollback';
 COMMENT ON COLUMN bcmig.traffic.completed_at IS 'when bcmig_complete_sync gave up the way back';
+COMMENT ON COLUMN bcmig.traffic.blue_fence IS 'outside writes to blue''s tables as last read from blue: open, partly, fenced or unknown, and why; NULL = never read';
+COMMENT ON COLUMN bcmig.traffic.blue_fence_at IS 'when that was read, to the minute';
+COMMENT ON COLUMN bcmig.traffic.blue_fence_asked IS 'what was asked of blue last: up, at, and the intent it was asked for; NULL = nothing yet';
 
 CREATE TABLE bcmig.balancer (
     balancer_id   integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -302,6 +311,24 @@ COMMENT ON COLUMN bcmig.switch.reached_at IS 'since when the weight of the step 
 COMMENT ON COLUMN bcmig.switch.failures IS 'looks at the gates, or attempts, that failed, in a row';
 COMMENT ON COLUMN bcmig.switch.write_pause IS 'how long writes were stopped, once they can go on';
 COMMENT ON COLUMN bcmig.switch.result IS 'of a rollback: readers_back_at, replayed_keys, conflicts, balancers_missing, preserved_in';
+CREATE TABLE bcmig.confirmation (
+    confirmation_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    sync_id       integer NOT NULL REFERENCES bcmig.sync ON DELETE CASCADE,
+    what          text NOT NULL CHECK (what IN ('fence', 'unfence')),
+    note          text NOT NULL CHECK (note <> ''),
+    by            text NOT NULL DEFAULT session_user,
+    at            timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+COMMENT ON TABLE bcmig.confirmation IS 'What persons said by bcmig_confirm. It counts where blue cannot tell, and only when it is newer than what was asked for.';
+
+CREATE TABLE bcmig.blue_fence_trial (
+    trial_id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    sync_id       integer NOT NULL REFERENCES bcmig.sync ON DELETE CASCADE,
+    action        text NOT NULL CHECK (action IN ('fence', 'unfence', 'read')),
+    by            text NOT NULL DEFAULT session_user,
+    at            timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+COMMENT ON TABLE bcmig.blue_fence_trial IS 'Trials of blue''s fence asked for by bcmig.try_blue_fence that no worker has taken yet; the last one of a sync counts.';
 
 CREATE TABLE bcmig.balancer_state (
     balancer_id   integer PRIMARY KEY REFERENCES bcmig.balancer ON DELETE CASCADE,
@@ -950,7 +977,7 @@ COMMENT ON FUNCTION bcmig_check_environment(text) IS 'report: can this environme
 
 CREATE FUNCTION bcmig_blue_script(kind text, sync text DEFAULT NULL)
     RETURNS text AS 'MODULE_PATHNAME' LANGUAGE C;
-COMMENT ON FUNCTION bcmig_blue_script(text, text) IS 'report: a script to review and run on blue: login, tracking or cleanup. What tracking asks for is remembered; cleanup takes away nothing else.';
+COMMENT ON FUNCTION bcmig_blue_script(text, text) IS 'report: a script to review and run on blue: login, tracking, fence, unfence or cleanup. What tracking asks for is remembered; cleanup takes away nothing else.';
 
 -- syncs
 CREATE FUNCTION bcmig_create_sync(sync text, blue text, options jsonb DEFAULT '{}')
@@ -1227,6 +1254,15 @@ CREATE FUNCTION bcmig_route(sync text, key text, write boolean DEFAULT false) RE
     AS 'MODULE_PATHNAME' LANGUAGE C;
 COMMENT ON FUNCTION bcmig_route(text, text, boolean) IS 'report: blue, green or pause: the side that serves this key (a user, a customer, a session). A key stays on its side, and as the weight rises keys only move to green. Writers: write => true.';
 
+CREATE FUNCTION bcmig_confirm(sync text, what text, note text) RETURNS void
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_confirm(text, text, text) IS 'request: a person''s word, with a note, for what bcmig cannot see: fence (nobody but bcmig can write to blue''s tables of the sync, such as when the service is stopped), unfence (everybody can again). It counts where blue itself cannot tell, until the next time it is asked for.';
+
+CREATE FUNCTION bcmig.try_blue_fence(sync text, action text) RETURNS void
+    AS 'MODULE_PATHNAME', 'bcmig_try_blue_fence' LANGUAGE C;
+COMMENT ON FUNCTION bcmig.try_blue_fence(text, text) IS 'request: try the fence of blue before a switch does: fence, unfence (both as option fence_by says), read. Real: who writes to blue is refused in between. bcmig.traffic_status.blue_fence and the audit log say what became of it. Not at 100 % nor while traffic is being changed or held.';
+
+REVOKE ALL ON FUNCTION bcmig_confirm(text, text, text), bcmig.try_blue_fence(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION bcmig_add_balancer(text, text, text, text, jsonb), bcmig_remove_balancer(text, text),
     bcmig_switch_traffic(text, numeric[], jsonb, boolean), bcmig_rollback(text, text, jsonb, boolean), bcmig_complete_sync(text, text, boolean),
     bcmig_check_gates(text), bcmig_set_traffic(text, numeric), bcmig_hold_traffic(text, text), bcmig_resume_traffic(text), bcmig_route(text, text, boolean) FROM PUBLIC;
@@ -1450,7 +1486,8 @@ CREATE VIEW bcmig.traffic_status AS
 SELECT y.name AS sync, coalesce(t.green_percent, 0) AS green_percent, coalesce(t.writes, 'blue') AS writes, coalesce(t.epoch, 0) AS epoch,
        coalesce(t.fence, false) AS fence, coalesce(t.journal_armed, false) AS journal_armed,
        w.green_percent AS wanted_percent, (t.intent ->> 'green_percent')::numeric AS changing_to, t.held,
-       b.balancers, b.problems AS balancer_problems, e.event AS last_event, e.at AS last_event_at, e.detail AS last_detail
+       b.balancers, b.problems AS balancer_problems, e.event AS last_event, e.at AS last_event_at, e.detail AS last_detail,
+       t.blue_fence, t.blue_fence_at
   FROM bcmig.sync y
   LEFT JOIN bcmig.traffic t USING (sync_id)
   LEFT JOIN LATERAL (SELECT w.green_percent FROM bcmig.traffic_request w WHERE w.sync_id = y.sync_id ORDER BY w.request_id DESC LIMIT 1) w ON true
@@ -1609,6 +1646,8 @@ SELECT pg_extension_config_dump('bcmig.companion', '');
 SELECT pg_extension_config_dump('bcmig.traffic', '');
 SELECT pg_extension_config_dump('bcmig.traffic_request', '');
 SELECT pg_extension_config_dump('bcmig.switch', '');
+SELECT pg_extension_config_dump('bcmig.confirmation', '');
+SELECT pg_extension_config_dump('bcmig.blue_fence_trial', '');
 SELECT pg_extension_config_dump('bcmig.balancer', '');
 SELECT pg_extension_config_dump('bcmig.balancer_state', '');
 SELECT pg_extension_config_dump('bcmig.health', '');
@@ -1644,6 +1683,8 @@ SELECT pg_extension_config_dump('bcmig.rule', '');
 SELECT pg_extension_config_dump('bcmig.rule_result', '');
 SELECT pg_extension_config_dump('bcmig.number_sequence', '');
 SELECT pg_extension_config_dump('bcmig.validation_sequence', '');
+SELECT pg_extension_config_dump('bcmig.confirmation_confirmation_id_seq', '');
+SELECT pg_extension_config_dump('bcmig.blue_fence_trial_trial_id_seq', '');
 SELECT pg_extension_config_dump('bcmig.balancer_balancer_id_seq', '');
 SELECT pg_extension_config_dump('bcmig.traffic_event_event_id_seq', '');
 SELECT pg_extension_config_dump('bcmig.traffic_request_request_id_seq', '');

@@ -293,7 +293,8 @@ AS $$
 $$;
 COMMENT ON FUNCTION bcmig_blue.change_name(regclass) IS 'Name of the change table of a table: c_ and the md5 of its quoted, qualified name';
 
--- Triggers of ours on a table, also those a restored dump brought along.
+-- Triggers of ours on a table, also those a restored dump brought along.  Not
+-- those of a fence (postgres_switch.sql): who tracks a table again opens nothing.
 CREATE OR REPLACE FUNCTION bcmig_blue.drop_triggers(relation regclass) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
@@ -302,12 +303,12 @@ DECLARE
 BEGIN
 	FOR t IN SELECT g.tgname FROM pg_trigger g JOIN pg_proc p ON p.oid = g.tgfoid
 			  WHERE g.tgrelid = relation AND NOT g.tgisinternal
-				AND p.pronamespace = 'bcmig_blue'::regnamespace
+				AND p.pronamespace = 'bcmig_blue'::regnamespace AND p.proname <> 'fenced'
 	LOOP
 		EXECUTE format('DROP TRIGGER %I ON %s', t.tgname, relation);
 	END LOOP;
 END $$;
-COMMENT ON FUNCTION bcmig_blue.drop_triggers(regclass) IS 'Drops the triggers of bcmig_blue on a table';
+COMMENT ON FUNCTION bcmig_blue.drop_triggers(regclass) IS 'Drops the triggers of bcmig_blue on a table, but those of a fence';
 
 -- What is left of tables that were dropped.
 CREATE OR REPLACE FUNCTION bcmig_blue.forget_dropped() RETURNS void

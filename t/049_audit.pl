@@ -76,6 +76,7 @@ clerk(q{SELECT bcmig_add_environment('blue', 'blue', 'blue');
 	SELECT bcmig_suspend_table('s', 'b'); SELECT bcmig_resume_table('s', 'b'); CALL bcmig_wait_sync('s');
 	SELECT bcmig_add_balancer('s', 'front', 'haproxy', 'tcp://127.0.0.1:1', '{"backend": "bc", "blue": ["b"], "green": ["g"]}');
 	SELECT bcmig_hold_traffic('s', 'try'); SELECT bcmig_resume_traffic('s'); SELECT bcmig_set_traffic('s', 0); SELECT bcmig_remove_balancer('s', 'front');
+	SELECT bcmig_confirm('s', 'fence', 'by hand'); SELECT bcmig.try_blue_fence('s', 'read');
 	SELECT bcmig_validate('s'); CALL bcmig_wait_sync('s', 'validated');});
 green_behind($green, q{ALTER TABLE a ADD CONSTRAINT c CHECK (v <> 'bad')});
 $blue->safe_psql('postgres', q{UPDATE a SET v = 'bad' WHERE id IN (1, 2)});
@@ -112,9 +113,10 @@ foreach my $write (q{DELETE FROM bcmig.audit_log}, q{UPDATE bcmig.audit_log SET 
 	my ($ret, $out, $err) = $green->psql('postgres', "SET ROLE boss; $write", extra_params => [ '-U', 'clerk' ]);
 	like($err, qr/permission denied/, "refused: $write");
 }
-my $before = green('SELECT count(*) FROM bcmig.audit_log');
+# the manager may still be clearing alerts of the sync
+my $before = green(q{SELECT count(*) FROM bcmig.audit_log WHERE kind = 'command'});
 green(q{BEGIN; SELECT bcmig_add_environment('e', 'blue', 'blue'); ROLLBACK});
-is(green('SELECT count(*) FROM bcmig.audit_log'), $before, 'a command that is rolled back leaves nothing');
+is(green(q{SELECT count(*) FROM bcmig.audit_log WHERE kind = 'command'}), $before, 'a command that is rolled back leaves nothing');
 
 # ---------------------------------------------------------------------------
 # The chain, computed from the page

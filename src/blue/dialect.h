@@ -176,6 +176,26 @@ typedef struct BcmigBcDialect
 	char	   *(*sums) (const BcmigSum *sum);
 } BcmigBcDialect;
 
+/*
+ * The refusal of outside writes on blue.  tables: List of BcmigName; login:
+ * that of Business Central on blue, NULL = not known.
+ */
+typedef struct BcmigFenceDialect
+{
+	/*
+	 * Statements (text feed) that tell of each table, in a row: schema, name,
+	 * "fenced", "open" or "unknown", why.
+	 */
+	List	   *(*state) (List *tables, const char *login);
+
+	/* for a person to review and run on blue */
+	char	   *(*script) (List *tables, const char *login, bool up);
+
+	/* text feed: raise or lift it; and can that be done?  A row of preflight.  NULL: not by bcmig */
+	char	   *(*call) (List *tables, bool up, int timeout);
+	char	   *(*preflight) (void);
+} BcmigFenceDialect;
+
 typedef struct BcmigDialect
 {
 	const char *name;			/* for messages: "PostgreSQL" */
@@ -327,6 +347,9 @@ typedef struct BcmigDialect
 
 	/* the same: an index on the version column of a table, which has one */
 	char	   *(*version_index) (const BcmigTableInfo *table);
+
+	/* refusal of outside writes on blue */
+	const BcmigFenceDialect *fence;
 } BcmigDialect;
 
 extern const BcmigDialect bcmig_dialect_postgres;
@@ -349,6 +372,9 @@ extern BcmigName *bcmig_name(char *schema, char *name);
 
 /* own_query.c */
 extern List *bcmig_postgres_own_query(const char *query, int64 most);
+
+/* fence_postgres.c */
+extern const BcmigFenceDialect bcmig_postgres_fence;
 
 /* hash_postgres.c */
 extern const BcmigHashDialect bcmig_postgres_hash;

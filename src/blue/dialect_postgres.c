@@ -561,4 +561,5 @@ const BcmigDialect bcmig_dialect_postgres = {
 	.own_query_hint = "One SELECT; tables of blue are named with their schema there, as in public.item.",
 	.script = bcmig_postgres_script,
 	.version_index = bcmig_postgres_version_index,
+	.fence = &bcmig_postgres_fence,
 };

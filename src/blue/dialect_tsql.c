@@ -783,4 +783,5 @@ const BcmigDialect bcmig_dialect_tsql = {
 	.own_query_hint = "On SQL Server a query may have one column, no WITH in front and no ORDER BY; put columns together with CONCAT(..., N'|', ...), on green with concat(..., '|', ...).",
 	.script = bcmig_tsql_script,
 	.version_index = bcmig_tsql_version_index,
+	.fence = &bcmig_tsql_fence,
 };

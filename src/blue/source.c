@@ -519,6 +519,39 @@ script_tables(const char *sync, bool asks, const BcmigDialect **dialect, char **
 	return tables;
 }
 
+static char *
+fence_script(const char *kind, const char *sync)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	BcmigCatalogScope scope;
+	const BcmigDialect *dialect;
+	char	   *reader;
+	char	   *login = NULL;
+	char	   *text;
+	List	   *names = NIL;
+	ListCell   *lc;
+
+	if (sync == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_OPTION),
+				 errmsg("script \"%s\" is about the tables of a sync", kind),
+				 errhint("SELECT bcmig_blue_script(%s, 'sync');", quote_literal_cstr(kind))));
+	foreach(lc, script_tables(sync, false, &dialect, &reader))
+	{
+		BcmigScriptTable *t = (BcmigScriptTable *) lfirst(lc);
+
+		names = lappend(names, bcmig_name(t->schema, t->table));
+	}
+	bcmig_catalog_begin(&scope);
+	bcmig_sql("SELECT e.options->>'bc_login' FROM bcmig.sync s JOIN bcmig.environment e USING (environment_id) WHERE s.name = $1", "t", sync);
+	text = bcmig_get_text(0, 1);
+	if (text != NULL)
+		login = MemoryContextStrdup(caller, text);
+	bcmig_catalog_end(&scope);
+	MemoryContextSwitchTo(caller);
+	return dialect->fence->script(names, login, strcmp(kind, "fence") == 0);
+}
+
 /*
  * bcmig_blue_script(kind, sync)
  */
@@ -531,16 +564,18 @@ bcmig_blue_script(PG_FUNCTION_ARGS)
 	char	   *login = "bcmig_reader";
 	List	   *tables = NIL;
 
-	if (strcmp(kind, "fence") == 0 || strcmp(kind, "unfence") == 0 || strcmp(kind, "reverse") == 0)
+	if (strcmp(kind, "fence") == 0 || strcmp(kind, "unfence") == 0)
+		PG_RETURN_TEXT_P(cstring_to_text(fence_script(kind, sync)));
+	if (strcmp(kind, "reverse") == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("the script \"%s\" is not in this version", kind),
-				 errhint("Scripts: login, tracking, cleanup.")));
+				 errhint("Scripts: login, tracking, fence, unfence, cleanup.")));
 	if (strcmp(kind, "login") != 0 && strcmp(kind, "tracking") != 0 && strcmp(kind, "cleanup") != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_BM_OPTION),
 				 errmsg("there is no script \"%s\"", kind),
-				 errhint("Scripts: login, tracking, cleanup.")));
+				 errhint("Scripts: login, tracking, fence, unfence, cleanup.")));
 	if (sync != NULL)
 		tables = script_tables(sync, strcmp(kind, "tracking") == 0, &dialect, &login);
 	PG_RETURN_TEXT_P(cstring_to_text(dialect->script(kind, login, tables)));

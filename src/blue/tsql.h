@@ -32,6 +32,9 @@ extern bool bcmig_tsql_type_is(const char *native, const char *name);
 /* own_query.c */
 extern List *bcmig_tsql_own_query(const char *query, int64 most);
 
+/* fence_tsql.c */
+extern const BcmigFenceDialect bcmig_tsql_fence;
+
 /* hash_tsql.c */
 extern const BcmigHashDialect bcmig_tsql_hash;
 

@@ -32,4 +32,7 @@ extern BcmigBlueFence bcmig_blue_fence_state(const BcmigSync *sync, char **detai
 /* does a person have to do it?  In a transaction. */
 extern bool bcmig_blue_fence_by_hand(const BcmigSync *sync);
 
+/* what bcmig.try_blue_fence() has asked for; in a worker, outside of a transaction */
+extern void bcmig_run_blue_fence_trial(const BcmigSync *sync);
+
 #endif							/* BCMIG_BLUE_FENCE_H */

@@ -28,6 +28,7 @@
 
 #include "traffic.h"
 
+#include "blue_fence.h"
 #include "call.h"
 #include "fence.h"
 #include "miscadmin.h"
@@ -409,7 +410,10 @@ bcmig_run_traffic(int sync_id)
 	BcmigTrafficJob job;
 	BcmigChange change;
 
-	if (!bcmig_load_fronts(&job, sync_id) || (!in_a_hurry(&job) && !look_after(&job)))
+	if (!bcmig_load_fronts(&job, sync_id))
+		return;
+	bcmig_run_blue_fence_trial(job.sync);
+	if (!in_a_hurry(&job) && !look_after(&job))
 		return;
 
 	/* a way back that was begun goes on where it was */

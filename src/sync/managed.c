@@ -44,6 +44,7 @@ load_syncs(Config *c)
 			  " EXISTS (SELECT FROM bcmig.validation_run r WHERE r.sync_id = s.sync_id AND r.state = 'running' "
 			  "  AND NOT EXISTS (SELECT FROM bcmig.validation_result v WHERE v.run_id = r.run_id AND NOT v.done)), "
 			  " EXISTS (SELECT FROM bcmig.traffic_request w WHERE w.sync_id = s.sync_id) "
+			  "  OR EXISTS (SELECT FROM bcmig.blue_fence_trial w WHERE w.sync_id = s.sync_id) "
 			  "  OR EXISTS (SELECT FROM bcmig.traffic t WHERE t.sync_id = s.sync_id AND t.intent IS NOT NULL) "
 			  "  OR EXISTS (SELECT FROM bcmig.switch w WHERE w.sync_id = s.sync_id AND w.state = 'running'), "
 			  " EXISTS (SELECT FROM bcmig.balancer b WHERE b.sync_id = s.sync_id) "
