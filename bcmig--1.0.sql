@@ -229,8 +229,8 @@ CREATE TABLE bcmig.balancer (
     UNIQUE (sync_id, name)
 );
 COMMENT ON TABLE bcmig.balancer IS 'Load balancers in front of the consumers of a sync. A backend of a balancer belongs to one sync only.';
-COMMENT ON COLUMN bcmig.balancer.url IS 'where it takes commands';
-COMMENT ON COLUMN bcmig.balancer.options IS 'of haproxy: backend, and the names of its servers on either side, lists blue and green';
+COMMENT ON COLUMN bcmig.balancer.url IS 'where it takes commands; empty for driver function';
+COMMENT ON COLUMN bcmig.balancer.options IS 'of haproxy: backend, and the names of its servers on either side, lists blue and green; of function: set and get, names of SQL functions';
 
 -- ---------------------------------------------------------------------------
 -- Progress: written by the engine only
@@ -1147,10 +1147,13 @@ REVOKE ALL ON FUNCTION bcmig_compare_query(text, text, text), bcmig_add_rule(tex
 -- ---------------------------------------------------------------------------
 CREATE FUNCTION bcmig_add_balancer(sync text, name text, driver text, url text, options jsonb DEFAULT '{}') RETURNS integer
     AS 'MODULE_PATHNAME' LANGUAGE C;
-COMMENT ON FUNCTION bcmig_add_balancer(text, text, text, text, jsonb) IS 'configuration: a load balancer that gives green its share. Driver haproxy: url of its runtime API (tcp://host:port or unix:///path), options backend, blue and green (names of servers). It is brought to the weight of the sync within seconds; nothing is sent before COMMIT. Returns its id.';
+COMMENT ON FUNCTION bcmig_add_balancer(text, text, text, text, jsonb) IS 'configuration: a load balancer that gives green its share. Driver haproxy: url of its runtime API (tcp://host:port or unix:///path), options backend, blue and green (names of servers). Driver function: url NULL, options set (a function (sync text, percent numeric) that returns void or boolean) and get (a function (sync text) that returns numeric). It is brought to the weight of the sync within seconds; nothing is sent before COMMIT. Returns its id.';
 CREATE FUNCTION bcmig_remove_balancer(sync text, name text) RETURNS void
     AS 'MODULE_PATHNAME' LANGUAGE C;
 COMMENT ON FUNCTION bcmig_remove_balancer(text, text) IS 'configuration: forget a load balancer, which goes on as it is.';
+CREATE FUNCTION bcmig.leave_green(sync text) RETURNS text
+    AS 'MODULE_PATHNAME', 'bcmig_leave_green' LANGUAGE C;
+COMMENT ON FUNCTION bcmig.leave_green(text) IS 'engine: take green out of the balancers of a sync at once, those who stick to it too, whatever weight is stored; what went wrong, NULL = nothing. HAProxy only: other balancers are set to 0.';
 CREATE FUNCTION bcmig_check_gates(sync text)
     RETURNS TABLE (check_name text, status text, value text, bound text, detail text, fix text)
     AS 'MODULE_PATHNAME' LANGUAGE C;
@@ -1168,7 +1171,7 @@ CREATE FUNCTION bcmig_route(sync text, key text, write boolean DEFAULT false) RE
     AS 'MODULE_PATHNAME' LANGUAGE C;
 COMMENT ON FUNCTION bcmig_route(text, text, boolean) IS 'report: blue, green or pause: the side that serves this key (a user, a customer, a session). A key stays on its side, and as the weight rises keys only move to green. Writers: write => true.';
 
-REVOKE ALL ON FUNCTION bcmig_add_balancer(text, text, text, text, jsonb), bcmig_remove_balancer(text, text),
+REVOKE ALL ON FUNCTION bcmig_add_balancer(text, text, text, text, jsonb), bcmig_remove_balancer(text, text), bcmig.leave_green(text),
     bcmig_check_gates(text), bcmig_set_traffic(text, numeric), bcmig_hold_traffic(text, text), bcmig_resume_traffic(text), bcmig_route(text, text, boolean) FROM PUBLIC;
 
 -- ---------------------------------------------------------------------------
