@@ -253,8 +253,8 @@ CREATE TABLE bcmig.balancer (
     UNIQUE (sync_id, name)
 );
 COMMENT ON TABLE bcmig.balancer IS 'Load balancers in front of the consumers of a sync. A backend of a balancer belongs to one sync only.';
-COMMENT ON COLUMN bcmig.balancer.url IS 'where it takes commands';
-COMMENT ON COLUMN bcmig.balancer.options IS 'of haproxy: backend, and the names of its servers on either side, lists blue and green';
+COMMENT ON COLUMN bcmig.balancer.url IS 'where it takes commands; empty for driver function';
+COMMENT ON COLUMN bcmig.balancer.options IS 'of haproxy: backend, and the names of its servers on either side, lists blue and green; of function: set and get, names of SQL functions';
 
 -- ---------------------------------------------------------------------------
 -- Progress: written by the engine only
@@ -1221,7 +1221,7 @@ REVOKE ALL ON FUNCTION bcmig_compare_query(text, text, text), bcmig_add_rule(tex
 -- ---------------------------------------------------------------------------
 CREATE FUNCTION bcmig_add_balancer(sync text, name text, driver text, url text, options jsonb DEFAULT '{}') RETURNS integer
     AS 'MODULE_PATHNAME' LANGUAGE C;
-COMMENT ON FUNCTION bcmig_add_balancer(text, text, text, text, jsonb) IS 'configuration: a load balancer that gives green its share. Driver haproxy: url of its runtime API (tcp://host:port or unix:///path), options backend, blue and green (names of servers). It is brought to the weight of the sync within seconds; nothing is sent before COMMIT. Returns its id.';
+COMMENT ON FUNCTION bcmig_add_balancer(text, text, text, text, jsonb) IS 'configuration: a load balancer that gives green its share. Driver haproxy: url of its runtime API (tcp://host:port or unix:///path), options backend, blue and green (names of servers). Driver function: url NULL, options set (a function (sync text, percent numeric) that returns void or boolean) and get (a function (sync text) that returns numeric). It is brought to the weight of the sync within seconds; nothing is sent before COMMIT. Returns its id.';
 CREATE FUNCTION bcmig_remove_balancer(sync text, name text) RETURNS void
     AS 'MODULE_PATHNAME' LANGUAGE C;
 COMMENT ON FUNCTION bcmig_remove_balancer(text, text) IS 'configuration: forget a load balancer, which goes on as it is.';

@@ -28,6 +28,34 @@ SELECT bcmig_remove_balancer('front', 'lb');
 SELECT bcmig_remove_balancer('front', 'lb');
 ROLLBACK;
 SELECT target, event FROM bcmig.audit_log WHERE event LIKE '%balancer';
+SELECT bcmig_add_balancer('front', 'lb', 'haproxy', 'tcp://127.0.0.1:1', '{"backend": "bc", "blue": ["b1"], "gren": ["g1"]}');
+SELECT bcmig_add_balancer('front', 'lb', 'haproxy', NULL, '{"backend": "bc", "blue": ["b1"], "green": ["g1"]}');
+
+-- balancers that are SQL functions
+CREATE FUNCTION regress_green.set_share(sync text, percent numeric) RETURNS void LANGUAGE sql AS 'SELECT';
+CREATE FUNCTION regress_green.get_share(sync text) RETURNS numeric LANGUAGE sql AS 'SELECT 0.0';
+CREATE FUNCTION regress_green.set_share(sync text, percent float8) RETURNS void LANGUAGE sql AS 'SELECT';
+SELECT bcmig_add_balancer('front', 'f', 'function', 'http://127.0.0.1/', '{"set": "regress_green.set_share(text,numeric)", "get": "regress_green.get_share(text)"}');
+SELECT bcmig_add_balancer('front', 'f', 'function', NULL);
+SELECT bcmig_add_balancer('front', 'f', 'function', NULL, '{"set": "regress_green.set_share(text,numeric)"}');
+SELECT bcmig_add_balancer('front', 'f', 'function', NULL, '{"set": "regress_green.set_share", "get": "regress_green.get_share(text)"}');
+\echo :LAST_ERROR_SQLSTATE
+SELECT bcmig_add_balancer('front', 'f', 'function', NULL, '{"set": "set_share(text,numeric)", "get": "regress_green.get_share(text)"}');
+SELECT bcmig_add_balancer('front', 'f', 'function', NULL, '{"set": "regress_green.set_share(text,float8)", "get": "regress_green.get_share(text)"}');
+\echo :LAST_ERROR_SQLSTATE
+SELECT bcmig_add_balancer('front', 'f', 'function', NULL, '{"set": "regress_green.set_share(text,numeric)", "get": "pg_catalog.upper(text)"}');
+SELECT bcmig_add_balancer('front', 'f', 'function', NULL, '{"set": "regress_green.set_share(text,numeric); DROP TABLE x", "get": "regress_green.get_share(text)"}');
+SELECT bcmig_add_balancer('front', 'f', 'function', NULL, '{"set": "regress_green.set_share(text,numeric)", "get": "regress_green.get_share(text)", "url": 1}');
+REVOKE EXECUTE ON FUNCTION regress_green.set_share(text, numeric) FROM PUBLIC, regress_bcmig_owner;
+SELECT bcmig_add_balancer('front', 'f', 'function', NULL, '{"set": "regress_green.set_share(text,numeric)", "get": "regress_green.get_share(text)"}');
+\echo :LAST_ERROR_SQLSTATE
+GRANT EXECUTE ON FUNCTION regress_green.set_share(text, numeric) TO regress_bcmig_owner;
+BEGIN;
+SELECT count(bcmig_add_balancer('front', 'f', 'function', NULL, '{"set": "regress_green.set_share(text,numeric)", "get": "regress_green.get_share(text)"}'));
+SELECT bcmig_add_balancer('other_front', 'f', 'function', '', '{"set": "\"regress_green\".set_share(pg_catalog.text, decimal)", "get": "regress_green.get_share(text)"}');
+\echo :LAST_ERROR_SQLSTATE
+ROLLBACK;
+DROP FUNCTION regress_green.set_share(text, numeric), regress_green.set_share(text, float8), regress_green.get_share(text);
 SET ROLE regress_bcmig_other;
 SELECT bcmig_add_balancer('front', 'lb', 'haproxy', 'tcp://127.0.0.1:1', '{"backend": "bc", "blue": ["b1"], "green": ["g1"]}');
 SET ROLE regress_bcmig_owner;

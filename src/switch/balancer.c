@@ -9,14 +9,17 @@
 
 #include "traffic.h"
 
+#include "access/xact.h"
 #include "call.h"
+#include "miscadmin.h"
 #include "options.h"
 #include "utils/builtins.h"
+#include "utils/timeout.h"
 
 BCMIG_FUNCTION(bcmig_add_balancer);
 BCMIG_FUNCTION(bcmig_remove_balancer);
 
-static const BcmigBalancerDriver *const drivers[] = {&bcmig_haproxy};
+static const BcmigBalancerDriver *const drivers[] = {&bcmig_haproxy, &bcmig_function_balancer};
 
 /* NULL when there is none */
 const BcmigBalancerDriver *
@@ -65,6 +68,85 @@ bcmig_balancer_list(const BcmigBalancer *balancer, const char *name)
 	return result;
 }
 
+void
+bcmig_balancer_keys(const BcmigBalancer *balancer, JsonbContainer *object, const char *where, List *known)
+{
+	JsonbIterator *it = JsonbIteratorInit(object);
+	JsonbIteratorToken token;
+	JsonbValue	v;
+	ListCell   *lc;
+
+	while ((token = JsonbIteratorNext(&it, &v, true)) != WJB_DONE)
+	{
+		char	   *key = token == WJB_KEY ? text_of(&v) : NULL;
+		bool		found = key == NULL;
+		StringInfoData all;
+
+		initStringInfo(&all);
+		foreach(lc, known)
+		{
+			found = found || strcmp(key, lfirst(lc)) == 0;
+			appendStringInfo(&all, "%s%s", all.len > 0 ? ", " : "", (char *) lfirst(lc));
+		}
+		if (!found)
+			ereport(ERROR,
+					(errcode(ERRCODE_BM_OPTION),
+					 errmsg("%s of balancer \"%s\" have no \"%s\"", where, balancer->name, key),
+					 errhint("Known: %s.", all.data)));
+	}
+}
+
+/*
+ * All of the transaction is undone, not a part of it: its commit may fail too.
+ */
+char *
+bcmig_balancer_try(void (*what) (void *arg), void *arg, int timeout)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	ErrorData  *volatile edata = NULL;
+
+	PG_TRY();
+	{
+		bcmig_start_transaction();
+		enable_timeout_after(STATEMENT_TIMEOUT, timeout);
+		what(arg);
+		bcmig_end_transaction();
+	}
+	PG_CATCH();
+	{
+		HOLD_INTERRUPTS();
+		MemoryContextSwitchTo(caller);
+		edata = CopyErrorData();
+		FlushErrorState();
+		AbortOutOfAnyTransaction();
+		RESUME_INTERRUPTS();
+	}
+	PG_END_TRY();
+
+	/* it may have been cancelled by its timeout the moment it came to its end */
+	disable_timeout(STATEMENT_TIMEOUT, false);
+	QueryCancelPending = false;
+	MemoryContextSwitchTo(caller);
+	return edata ? bcmig_error_text(edata, true) : NULL;
+}
+
+/* row of a result with balancer_id, name, driver, url, options; in the current context */
+static BcmigBalancer *
+read_balancer(uint64 row, MemoryContext context)
+{
+	MemoryContext old = MemoryContextSwitchTo(context);
+	BcmigBalancer *b = palloc0(sizeof(BcmigBalancer));
+	bool		isnull;
+
+	b->balancer_id = bcmig_get_int64(row, 1, 0);
+	b->name = bcmig_get_text(row, 2);
+	b->driver = bcmig_get_text(row, 3);
+	b->url = bcmig_get_text(row, 4);
+	b->options = DatumGetJsonbPCopy(bcmig_get_datum(row, 5, &isnull));
+	MemoryContextSwitchTo(old);
+	return b;
+}
+
 List *
 bcmig_load_balancers(const BcmigSync *sync)
 {
@@ -81,15 +163,10 @@ bcmig_load_balancers(const BcmigSync *sync)
 	MemoryContextSwitchTo(caller);
 	for (uint64 i = 0; i < n; i++)
 	{
-		BcmigBalancer *b = palloc0(sizeof(BcmigBalancer));
-		bool		isnull;
+		BcmigBalancer *b = read_balancer(i, caller);
 
-		b->balancer_id = bcmig_get_int64(i, 1, 0);
 		b->sync_name = sync->name;
-		b->name = bcmig_get_text(i, 2);
-		b->driver = bcmig_get_text(i, 3);
-		b->url = bcmig_get_text(i, 4);
-		b->options = DatumGetJsonbPCopy(bcmig_get_datum(i, 5, &isnull));
+		b->owner = sync->owner;
 		b->timeout = timeout;
 		result = lappend(result, b);
 	}
@@ -109,24 +186,44 @@ driver_names(void)
 }
 
 /*
- * Two syncs on one backend would each put it back to their own weight.
+ * Two syncs on one backend would each put it back to their own weight.  Others
+ * who add a balancer wait for the end of this transaction.
  */
 static void
-refuse_shared(const BcmigBalancer *b)
+refuse_shared(const BcmigBalancer *b, const BcmigBalancerDriver *driver)
 {
-	char	   *text = JsonbToCString(NULL, &b->options->root, VARSIZE(b->options));
+	MemoryContext caller = CurrentMemoryContext;
+	char	   *backend = driver->backend(b);
 	BcmigCatalogScope scope;
+	List	   *others = NIL;
+	ListCell   *lc;
+	uint64		n;
 
 	bcmig_catalog_begin(&scope);
-	if (bcmig_sql("SELECT y.name, b.name FROM bcmig.balancer b JOIN bcmig.sync y USING (sync_id) "
-				  "WHERE b.driver = $1 AND b.url = $2 AND b.options->>'backend' IS NOT DISTINCT FROM $3::jsonb->>'backend' LIMIT 1",
-				  "ttj", b->driver, b->url, text) > 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_BM_DUPLICATE),
-				 errmsg("this backend at %s is balancer \"%s\" of sync \"%s\" already", b->url,
-						bcmig_get_text(0, 2), bcmig_get_text(0, 1)),
-				 errhint("A sync needs a backend of its own, since it has a weight of its own.")));
+	bcmig_sql("LOCK TABLE bcmig.balancer IN SHARE ROW EXCLUSIVE MODE", "");
+	n = bcmig_sql("SELECT b.balancer_id, b.name, b.driver, b.url, b.options, y.name, y.owner::oid::int8 "
+				  "FROM bcmig.balancer b JOIN bcmig.sync y USING (sync_id) WHERE b.driver = $1", "t", b->driver);
+	MemoryContextSwitchTo(caller);
+	for (uint64 i = 0; i < n; i++)
+	{
+		BcmigBalancer *other = read_balancer(i, caller);
+
+		other->sync_name = bcmig_get_text(i, 6);
+		other->owner = bcmig_get_int64(i, 7, InvalidOid);
+		others = lappend(others, other);
+	}
 	bcmig_catalog_end(&scope);
+
+	foreach(lc, others)
+	{
+		const BcmigBalancer *other = lfirst(lc);
+
+		if (strcmp(driver->backend(other), backend) == 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_BM_DUPLICATE),
+					 errmsg("%s is balancer \"%s\" of sync \"%s\" already", backend, other->name, other->sync_name),
+					 errhint("A sync needs a backend of its own, since it has a weight of its own.")));
+	}
 }
 
 /*
@@ -144,9 +241,12 @@ bcmig_add_balancer(PG_FUNCTION_ARGS)
 	int			balancer_id;
 
 	b.sync_name = sync->name;
+	b.owner = sync->owner;
 	b.name = bcmig_arg_new_name(fcinfo, 1, "name");
 	b.driver = bcmig_arg_text(fcinfo, 2, "driver");
-	b.url = bcmig_arg_text(fcinfo, 3, "url");
+	b.url = bcmig_arg_optional_text(fcinfo, 3);
+	if (b.url == NULL)
+		b.url = "";
 	b.options = bcmig_arg_options(fcinfo, 4);
 	driver = bcmig_balancer_driver(b.driver);
 	if (driver == NULL)
@@ -160,7 +260,7 @@ bcmig_add_balancer(PG_FUNCTION_ARGS)
 				 errmsg("options of balancer \"%s\" are not an object", b.name)));
 	driver->check(&b);
 	options = JsonbToCString(NULL, &b.options->root, VARSIZE(b.options));
-	refuse_shared(&b);
+	refuse_shared(&b, driver);
 
 	bcmig_catalog_begin(&scope);
 	if (bcmig_sql("INSERT INTO bcmig.balancer (sync_id, name, driver, url, options) VALUES ($1, $2, $3, $4, $5) "

@@ -20,8 +20,9 @@ typedef struct BcmigBalancer
 	int			balancer_id;
 	char	   *sync_name;
 	char	   *name;
+	Oid			owner;			/* of the sync: who it is done as */
 	char	   *driver;
-	char	   *url;
+	char	   *url;			/* "" = none */
 	Jsonb	   *options;		/* as the driver's check() has let them pass */
 	int			timeout;		/* ms, of one exchange */
 } BcmigBalancer;
@@ -30,8 +31,11 @@ typedef struct BcmigBalancerDriver
 {
 	const char *name;
 
-	/* ERROR when url or options are not what it needs */
+	/* ERROR when url or options are not what it needs; in a transaction, asks nothing of the balancer */
 	void		(*check) (const BcmigBalancer *balancer);
+
+	/* what has the weight: two balancers of the same text would set it against each other; in a transaction, no ERROR */
+	char	   *(*backend) (const BcmigBalancer *balancer);
 
 	/* percent of new traffic to green; NULL, or what went wrong */
 	char	   *(*set) (const BcmigBalancer *balancer, double green_percent);
@@ -47,9 +51,19 @@ typedef struct BcmigBalancerDriver
 } BcmigBalancerDriver;
 
 extern const BcmigBalancerDriver bcmig_haproxy;
+extern const BcmigBalancerDriver bcmig_function_balancer;
 
 /* a text of the options, or NULL; a list of texts, NIL when there is none */
 extern char *bcmig_balancer_text(const BcmigBalancer *balancer, const char *name);
 extern List *bcmig_balancer_list(const BcmigBalancer *balancer, const char *name);
+
+/* ERROR when the object has another key than these; "where" is what the message calls it */
+extern void bcmig_balancer_keys(const BcmigBalancer *balancer, JsonbContainer *object, const char *where, List *known);
+
+/*
+ * For drivers whose work is SQL: what(arg) in a transaction of its own, ended
+ * after timeout ms.  NULL, or the error that undid it in words.
+ */
+extern char *bcmig_balancer_try(void (*what) (void *arg), void *arg, int timeout);
 
 #endif							/* BCMIG_BALANCER_H */

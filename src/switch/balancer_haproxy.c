@@ -14,8 +14,10 @@
  * done is then read back ("show servers state"): an answer alone proves
  * nothing.
  *
- * A server with weight 0 still gets those who have its cookie.  Servers in
- * maintenance count as weight 0; any weight above 0 makes them ready.
+ * A server with weight 0 still gets those who have its cookie, and keeps those
+ * who are there.  To leave green at once its servers go into maintenance and
+ * their sessions are closed.  Servers in maintenance count as weight 0; any
+ * weight above 0 makes them ready.
  *
  *-------------------------------------------------------------------------
  */
@@ -73,6 +75,7 @@ haproxy_check(const BcmigBalancer *b)
 				(errcode(ERRCODE_BM_OPTION),
 				 errmsg("\"%s\" is not the address of HAProxy's runtime API", b->url),
 				 errhint("Give what \"stats socket\" in haproxy.cfg says, as tcp://host:port or unix:///path; its level must be admin.")));
+	bcmig_balancer_keys(b, &b->options->root, "options", list_make3("backend", "blue", "green"));
 	check_names(b, "backend", backend ? list_make1(backend) : NIL);
 	check_names(b, "blue", blue);
 	check_names(b, "green", green);
@@ -134,25 +137,38 @@ weights_of(double percent, int nblue, int ngreen, int *blue, int *green)
 }
 
 static char *
-haproxy_set(const BcmigBalancer *b, double green_percent)
+haproxy_backend(const BcmigBalancer *b)
+{
+	return psprintf("backend %s of HAProxy at %s", bcmig_balancer_text(b, "backend"), b->url);
+}
+
+static void
+commands_of_weights(StringInfo line, const BcmigBalancer *b, double green_percent)
 {
 	List	   *servers[] = {bcmig_balancer_list(b, "blue"), bcmig_balancer_list(b, "green")};
 	int			weights[2];
-	StringInfoData line;
 
 	weights_of(green_percent, list_length(servers[0]), list_length(servers[1]), &weights[0], &weights[1]);
-	initStringInfo(&line);
 	for (int side = 0; side < 2; side++)
 	{
 		ListCell   *lc;
 
 		foreach(lc, servers[side])
 		{
-			command(&line, b, "set weight", lfirst(lc), psprintf(" %d", weights[side]));
+			command(line, b, "set weight", lfirst(lc), psprintf(" %d", weights[side]));
 			if (weights[side] > 0)
-				command(&line, b, "set server", lfirst(lc), " state ready");
+				command(line, b, "set server", lfirst(lc), " state ready");
 		}
 	}
+}
+
+static char *
+haproxy_set(const BcmigBalancer *b, double green_percent)
+{
+	StringInfoData line;
+
+	initStringInfo(&line);
+	commands_of_weights(&line, b, green_percent);
 	return tell(b, line.data);
 }
 
@@ -219,9 +235,38 @@ haproxy_get(const BcmigBalancer *b, double *green_percent)
 	return NULL;
 }
 
+/*
+ * Blue first gets a weight.  Maintenance before the sessions are closed: their
+ * clients come again at once, and their cookies do not count then.
+ */
+static char *
+haproxy_leave(const BcmigBalancer *b)
+{
+	List	   *green = bcmig_balancer_list(b, "green");
+	StringInfoData line;
+	ListCell   *lc;
+	double		percent;
+	char	   *error;
+
+	initStringInfo(&line);
+	commands_of_weights(&line, b, 0);
+	foreach(lc, green)
+		command(&line, b, "set server", lfirst(lc), " state maint");
+	foreach(lc, green)
+		command(&line, b, "shutdown sessions server", lfirst(lc), "");
+	error = tell(b, line.data);
+	if (error == NULL)
+		error = haproxy_get(b, &percent);
+	if (error == NULL && percent > 0)
+		error = psprintf("HAProxy at %s still gives green %g %%", b->url, percent);
+	return error;
+}
+
 const BcmigBalancerDriver bcmig_haproxy = {
 	.name = "haproxy",
 	.check = haproxy_check,
+	.backend = haproxy_backend,
 	.set = haproxy_set,
 	.get = haproxy_get,
+	.leave = haproxy_leave,
 };

@@ -12,11 +12,12 @@ use Time::HiRes qw(usleep);
 
 my @running;
 
-# blue, green: names of servers, all answered by one process, a port each.
+# blue, green: names of servers, all answered by one process, a port each; cookie:
+# clients stick to a server by its name in cookie SERVER.
 sub new
 {
 	my ($class, %o) = @_;
-	my $self = bless { blue => $o{blue}, green => $o{green}, dir => PostgreSQL::Test::Utils::tempdir(), owner => $$ }, $class;
+	my $self = bless { blue => $o{blue}, green => $o{green}, cookie => $o{cookie}, dir => PostgreSQL::Test::Utils::tempdir(), owner => $$ }, $class;
 
 	$self->_start_web(@{ $self->{blue} }, @{ $self->{green} });
 	$self->{port} = PostgreSQL::Test::Cluster::get_free_port();
@@ -40,6 +41,7 @@ sub _start_web
 	my $pid = fork() // die "fork: $!";
 	if ($pid == 0)
 	{
+		local $SIG{CHLD} = 'IGNORE';
 		my $select = IO::Select->new(map { $_->[1] } values %name_of);
 		while (1)
 		{
@@ -49,6 +51,7 @@ sub _start_web
 				my $request = <$client> // '';
 				while (defined(my $line = <$client>)) { last if $line =~ /^\r?\n$/; }
 				my $name = $name_of{$listener}[0];
+				if ($request =~ m{ /open }) { _stay_open($client, $name); next }
 				print $client "HTTP/1.1 " . ($request =~ m{ /sick } ? '503 Sick' : '200 OK') . "\r\n"
 				  . 'Content-Length: ' . length($name) . "\r\nConnection: close\r\n\r\n$name";
 				close $client;
@@ -56,6 +59,17 @@ sub _start_web
 		}
 	}
 	$self->{web} = $pid;
+}
+
+# An answer that goes on until the client has gone.
+sub _stay_open
+{
+	my ($client, $name) = @_;
+	return if fork();
+	$client->autoflush(1);
+	print $client "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n$name\n";
+	1 while sysread($client, my $byte, 1);
+	exec '/bin/true';
 }
 
 sub web_port { my $self = shift; return $self->{ports}{ $self->{green}[0] } }
@@ -70,12 +84,14 @@ sub start
 
 	foreach my $side (qw(blue green))
 	{
-		$servers .= "	server $_ 127.0.0.1:$self->{ports}{$_} weight " . ($side eq 'blue' ? 100 : 0) . "\n" foreach @{ $self->{$side} };
+		$servers .= "	server $_ 127.0.0.1:$self->{ports}{$_} weight " . ($side eq 'blue' ? 100 : 0)
+		  . ($self->{cookie} ? " cookie $_" : '') . "\n" foreach @{ $self->{$side} };
 	}
 	PostgreSQL::Test::Utils::append_to_file($conf, "global\n	stats socket ipv4\@127.0.0.1:$self->{api} level admin\n"
 		. "defaults\n	mode http\n	timeout connect 5s\n	timeout client 30s\n	timeout server 30s\n"
 		. "frontend f\n	bind 127.0.0.1:$self->{port}\n	default_backend bc\n"
-		. "backend bc\n	balance roundrobin\n$servers") unless -e $conf;
+		. "backend bc\n	balance roundrobin\n"
+		. ($self->{cookie} ? "	cookie SERVER insert indirect nocache\n" : '') . $servers) unless -e $conf;
 	$self->{pid} = fork() // die "fork: $!";
 	if ($self->{pid} == 0)
 	{
