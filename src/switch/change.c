@@ -349,7 +349,7 @@ change(Job *job, int64 request, double percent)
 	char	   *why = NULL;
 
 	if (raising)
-		bcmig_ask_health(job->sync);
+		bcmig_ask_outside(job->sync);
 	if (!begin_change(job, request))
 		return;
 	bcmig_debug_point("traffic_intent");
@@ -363,7 +363,7 @@ change(Job *job, int64 request, double percent)
 	bcmig_debug_point("traffic_set");
 	raising = job->traffic.intent_percent > job->traffic.green_percent;
 	if (why == NULL && raising)
-		bcmig_ask_health(job->sync);
+		bcmig_ask_outside(job->sync);
 	if (why == NULL)
 		why = end_change(job, raising);
 	if (why != NULL)
