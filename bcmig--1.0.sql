@@ -70,9 +70,11 @@ INSERT INTO bcmig.option (name, scope, kind, unit, default_value, min_value, max
  ('validate_sessions',  '{sync}',       'integer',  'sessions', 'auto', 1, 100000, '{auto}', 'Validation pauses while more client sessions than this are active on green; auto = no bound.'),
  ('rule_timeout',       '{sync}',       'interval', 'ms',   '60s', 1, 86400000, NULL,      'How long one look at a rule of a validation may take.'),
  ('maintenance_role',   '{sync}',       'text',     NULL,   NULL,   NULL, NULL,   NULL, 'Role that may write to fenced green tables by hand, as current role (SET ROLE): nobody else may, superusers neither. Not the owner of the sync.'),
- ('traffic_timeout',    '{sync}',       'interval', 'ms',   '5s', 100, 600000, NULL,      'How long a balancer or a health URL may take to answer when traffic is moved.'),
+ ('traffic_timeout',    '{sync}',       'interval', 'ms',   '5s', 100, 600000, NULL,      'How long a balancer, a health URL or the query of a gate may take to answer when traffic is moved.'),
+ ('depends_on',         '{sync}',       'list',     NULL,   NULL,   NULL, NULL,   NULL, 'Syncs that must be in step and proved as well for a weight of this one to be raised, such as that of the shared tables.'),
+ ('traffic',            '{sync}',       'enum',     NULL,   'reads', NULL, NULL,  '{reads,reads_and_writes}', 'What moves to green by weight: readers only, or writers too; then there must be a gate keys_disjoint (bcmig_add_gate) that says that both sides give out different numbers.'),
  ('stabilization',      '{switch}',     'interval', 'ms',   '5min', 0, 604800000, NULL,    'How long a weight stands, gates ok, before the next step of a switch; after 100 %, before the switch is done.'),
- ('failure_limit',      '{switch}',     'integer',  'looks', '3', 1, 1000, NULL,         'How many looks at the gates in a row, or attempts at a step, may fail before on_failure.'),
+ ('failed_looks',       '{switch}',     'integer',  'looks', '3', 1, 1000, NULL,         'How many looks at the gates in a row, or attempts at a step, may fail before on_failure.'),
  ('step_timeout',       '{switch}',     'interval', 'ms',   '15min', 1000, 604800000, NULL, 'How long gates may be inconclusive before on_failure.'),
  ('on_failure',         '{switch}',     'enum',     NULL,   'roll_back', NULL, NULL, '{hold,step_back,roll_back}', 'What a switch does when a step fails: stay until a person resumes it, go to the weight before and stay there, or bring everything back to blue.'),
  ('write_pause',        '{switch}',     'interval', 'ms',   '30s', 100, 3600000, NULL,     'Most time writes may be stopped by the step to 100 %; what is not done then is undone.'),
@@ -83,6 +85,13 @@ INSERT INTO bcmig.option (name, scope, kind, unit, default_value, min_value, max
  ('terminate_blockers', '{rollback}',   'boolean',  NULL,   'false', NULL, NULL, NULL,     'true ends the sessions of who is still writing on green after drain_timeout.'),
  ('preserve',           '{rollback}',   'enum',     NULL,   'journal', NULL, NULL, '{journal,tables}', 'What is kept of green as it stood: the journal, or copies of all tables in a schema of their own besides.'),
  ('health_url',         '{environment}', 'text',    NULL,   NULL,   NULL, NULL,   NULL, 'Must answer with a status of 200 to 299 for a weight to be raised; overrides what bcmig_add_environment was given.'),
+ ('health_expect',      '{environment}', 'enum',    NULL,   'status', NULL, NULL, '{status,result}', 'What makes a health URL well: a status of 200 to 299, or also a JSON body that says "result": true, as BC''s /Health/System does. A body that says "result": false is ill in either case.'),
+ ('health_ca_file',     '{environment}', 'text',    NULL,   NULL,   NULL, NULL,   NULL, 'File on this server with the certificates that are trusted for health_url; without it those of the system.'),
+ ('health_probes',      '{environment}', 'integer', 'times', '1',    1, 20,      NULL, 'Most requests to the health URL for one answer.'),
+ ('health_required',    '{environment}', 'integer', 'times', '1',    1, 20,      NULL, 'How many of health_probes must be well.'),
+ ('health_interval',    '{environment}', 'interval', 'ms',  '1s',   10, 60000,   NULL, 'Time between two requests to the health URL.'),
+ ('success_count',      '{environment}', 'integer', 'times', '1',    1, 100,     NULL, 'Answers in a row that must be well for the gate of the health URL to be ok; it is asked that often when a weight is raised.'),
+ ('failure_limit',      '{environment}', 'integer', 'times', '1',    1, 100,     NULL, 'Answers in a row that must be ill for the gate of the health URL to fail; with fewer it is inconclusive, which does not let a weight be raised either.'),
  ('fence_by',           '{environment}', 'enum',    NULL,   'confirm', NULL, NULL, '{confirm,call,hook}', 'How outside writes to blue''s tables are refused at the last step of a switch: by a person with bcmig_blue_script(''fence''), by functions of blue/postgres_switch.sql, or by a POST to fence_hook. Whether it is so is then read from blue.'),
  ('fence_hook',         '{environment}', 'text',    NULL,   NULL,   NULL, NULL,   NULL, 'URL that is told to fence and unfence blue, as JSON: sync, environment, action, tables, epoch; a status of 200 to 299 accepts it.'),
  ('bc_login',           '{environment}', 'text',    NULL,   NULL,   NULL, NULL,   NULL, 'Business Central''s own user in the database of blue (role on PostgreSQL): blue is fenced when it has no right to write.'),
@@ -256,6 +265,16 @@ COMMENT ON TABLE bcmig.balancer IS 'Load balancers in front of the consumers of 
 COMMENT ON COLUMN bcmig.balancer.url IS 'where it takes commands; empty for driver function';
 COMMENT ON COLUMN bcmig.balancer.options IS 'of haproxy: backend, and the names of its servers on either side, lists blue and green; of function: set and get, names of SQL functions';
 
+CREATE TABLE bcmig.gate (
+    gate_id       integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    sync_id       integer NOT NULL REFERENCES bcmig.sync ON DELETE CASCADE,
+    name          text NOT NULL CHECK (name <> ''),
+    query         text NOT NULL,
+    created_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
+    UNIQUE (sync_id, name)
+);
+COMMENT ON TABLE bcmig.gate IS 'Gates people have added: a query that must return true for a weight to be raised.';
+
 -- ---------------------------------------------------------------------------
 -- Progress: written by the engine only
 -- ---------------------------------------------------------------------------
@@ -344,11 +363,31 @@ COMMENT ON COLUMN bcmig.balancer_state.error IS 'why it cannot be read or set; N
 
 CREATE TABLE bcmig.health (
     environment_id integer PRIMARY KEY REFERENCES bcmig.environment ON DELETE CASCADE,
+    url           text NOT NULL,
     asked_at      timestamptz NOT NULL,
+    counts_until  timestamptz NOT NULL,
     ok            boolean NOT NULL,
-    detail        text NOT NULL
+    detail        text NOT NULL,
+    successes     integer NOT NULL,
+    failures      integer NOT NULL
 );
 COMMENT ON TABLE bcmig.health IS 'What the health URL of each environment last answered; asked whenever a weight is raised.';
+COMMENT ON COLUMN bcmig.health.url IS 'the one that answered';
+COMMENT ON COLUMN bcmig.health.counts_until IS 'how long gates take this answer';
+COMMENT ON COLUMN bcmig.health.successes IS 'answers in a row that were well; a row ends when the URL is another one or nobody has asked for five minutes';
+COMMENT ON COLUMN bcmig.health.failures IS 'answers in a row that were ill';
+
+CREATE TABLE bcmig.gate_answer (
+    gate_id       integer PRIMARY KEY REFERENCES bcmig.gate ON DELETE CASCADE,
+    asked_at      timestamptz NOT NULL,
+    counts_until  timestamptz NOT NULL,
+    status        text NOT NULL CHECK (status IN ('ok', 'fail', 'inconclusive')),
+    value         text NOT NULL,
+    detail        text
+);
+COMMENT ON TABLE bcmig.gate_answer IS 'What the query of each gate last answered; asked whenever a weight is raised.';
+COMMENT ON COLUMN bcmig.gate_answer.counts_until IS 'how long gates take this answer';
+COMMENT ON COLUMN bcmig.gate_answer.value IS 'true, false, NULL, no row, several rows, or error';
 
 CREATE TABLE bcmig.traffic_event (
     event_id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -1228,7 +1267,13 @@ COMMENT ON FUNCTION bcmig_remove_balancer(text, text) IS 'configuration: forget 
 CREATE FUNCTION bcmig_check_gates(sync text)
     RETURNS TABLE (check_name text, status text, value text, bound text, detail text, fix text)
     AS 'MODULE_PATHNAME' LANGUAGE C;
-COMMENT ON FUNCTION bcmig_check_gates(text) IS 'report: what must be ok or skipped for a weight to be raised: lag, tables, quarantine, conflicts, validation, fence, journal, health of both sides. Health URLs are asked only when a weight is raised.';
+COMMENT ON FUNCTION bcmig_check_gates(text) IS 'report: what must be ok or skipped for a weight to be raised: lag, tables, quarantine, conflicts, errors, validation, fence, journal, health of both sides, those of bcmig_add_gate, and lag, tables and validation of what the sync depends on. Health URLs and queries are asked only when a weight is raised: here is their last answer.';
+CREATE FUNCTION bcmig_add_gate(sync text, name text, query text) RETURNS void
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_add_gate(text, text, text) IS 'configuration: a query that must return true for a weight of this sync to be raised: one plain SELECT of one boolean, names with their schema, run read only as the owner of the sync, for traffic_timeout at most. false, or an error: the gate fails; NULL, or no row: it is inconclusive, which does not let pass either.';
+CREATE FUNCTION bcmig_remove_gate(sync text, name text) RETURNS void
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_remove_gate(text, text) IS 'configuration: take a gate added by bcmig_add_gate away, with its last answer.';
 CREATE FUNCTION bcmig_set_traffic(sync text, green_percent numeric) RETURNS void
     AS 'MODULE_PATHNAME' LANGUAGE C;
 COMMENT ON FUNCTION bcmig_set_traffic(text, numeric) IS 'request: send this share of the readers to green, from 0 to below 100. Raised only while all gates are ok (bcmig_check_gates); balancers are set and read back first, and set back when one does not follow. bcmig.traffic_status says what became of it; the last of two requests counts.';
@@ -1265,7 +1310,7 @@ COMMENT ON FUNCTION bcmig.try_blue_fence(text, text) IS 'request: try the fence 
 REVOKE ALL ON FUNCTION bcmig_confirm(text, text, text), bcmig.try_blue_fence(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION bcmig_add_balancer(text, text, text, text, jsonb), bcmig_remove_balancer(text, text),
     bcmig_switch_traffic(text, numeric[], jsonb, boolean), bcmig_rollback(text, text, jsonb, boolean), bcmig_complete_sync(text, text, boolean),
-    bcmig_check_gates(text), bcmig_set_traffic(text, numeric), bcmig_hold_traffic(text, text), bcmig_resume_traffic(text), bcmig_route(text, text, boolean) FROM PUBLIC;
+    bcmig_check_gates(text), bcmig_add_gate(text, text, text), bcmig_remove_gate(text, text), bcmig_set_traffic(text, numeric), bcmig_hold_traffic(text, text), bcmig_resume_traffic(text), bcmig_route(text, text, boolean) FROM PUBLIC;
 
 -- ---------------------------------------------------------------------------
 -- What is alive, and the views
@@ -1650,7 +1695,9 @@ SELECT pg_extension_config_dump('bcmig.confirmation', '');
 SELECT pg_extension_config_dump('bcmig.blue_fence_trial', '');
 SELECT pg_extension_config_dump('bcmig.balancer', '');
 SELECT pg_extension_config_dump('bcmig.balancer_state', '');
+SELECT pg_extension_config_dump('bcmig.gate', '');
 SELECT pg_extension_config_dump('bcmig.health', '');
+SELECT pg_extension_config_dump('bcmig.gate_answer', '');
 SELECT pg_extension_config_dump('bcmig.traffic_event', '');
 SELECT pg_extension_config_dump('bcmig.gate_result', '');
 SELECT pg_extension_config_dump('bcmig.column_map', '');
@@ -1686,6 +1733,7 @@ SELECT pg_extension_config_dump('bcmig.validation_sequence', '');
 SELECT pg_extension_config_dump('bcmig.confirmation_confirmation_id_seq', '');
 SELECT pg_extension_config_dump('bcmig.blue_fence_trial_trial_id_seq', '');
 SELECT pg_extension_config_dump('bcmig.balancer_balancer_id_seq', '');
+SELECT pg_extension_config_dump('bcmig.gate_gate_id_seq', '');
 SELECT pg_extension_config_dump('bcmig.traffic_event_event_id_seq', '');
 SELECT pg_extension_config_dump('bcmig.traffic_request_request_id_seq', '');
 SELECT pg_extension_config_dump('bcmig.environment_environment_id_seq', '');

@@ -60,6 +60,100 @@ SET ROLE regress_bcmig_other;
 SELECT bcmig_add_balancer('front', 'lb', 'haproxy', 'tcp://127.0.0.1:1', '{"backend": "bc", "blue": ["b1"], "green": ["g1"]}');
 SET ROLE regress_bcmig_owner;
 
+-- gates of one's own
+SELECT bcmig_add_gate('no such sync', 'g', 'SELECT true');
+\echo :LAST_ERROR_SQLSTATE
+SELECT bcmig_add_gate('front', NULL, 'SELECT true');
+SELECT bcmig_add_gate('front', 'g', NULL);
+SELECT bcmig_add_gate('front', 'g', '');
+SELECT bcmig_add_gate('front', E'two\nlines', 'SELECT true');
+SELECT bcmig_add_gate('front', 'lag', 'SELECT true');
+\echo :LAST_ERROR_SQLSTATE
+SELECT bcmig_add_gate('front', 'lag of other_front', 'SELECT true');
+SELECT bcmig_add_gate('front', 'g', 'SELECT 1');
+\echo :LAST_ERROR_SQLSTATE
+SELECT bcmig_add_gate('front', 'g', 'SELECT true, true');
+SELECT bcmig_add_gate('front', 'g', 'SELECT');
+SELECT bcmig_add_gate('front', 'g', 'SELECT true; SELECT true');
+SELECT bcmig_add_gate('front', 'g', '-- nothing');
+SELECT bcmig_add_gate('front', 'g', 'DROP TABLE bcmig.sync');
+SELECT bcmig_add_gate('front', 'g', 'WITH d AS (DELETE FROM pg_class RETURNING true AS t) SELECT t FROM d');
+SELECT bcmig_add_gate('front', 'g', 'SELECT true FROM no_such_table');
+SELECT bcmig_add_gate('front', 'g', 'SELECT (');
+SELECT bcmig_add_gate('front', 'g', 'SELECT true FROM pg_authid FOR UPDATE');
+SELECT name, query FROM bcmig.gate;
+SELECT bcmig_add_gate('front', 'g', 'SELECT count(*) >= 0 FROM pg_class');
+SELECT bcmig_add_gate('front', 'g', 'SELECT false');
+\echo :LAST_ERROR_SQLSTATE
+SELECT bcmig_add_gate('other_front', 'g', 'SELECT false');
+SELECT * FROM bcmig_check_gates('front') WHERE check_name = 'g';
+SELECT bcmig_remove_gate('front', 'h');
+\echo :LAST_ERROR_SQLSTATE
+SELECT bcmig_remove_gate('front', NULL);
+SET ROLE regress_bcmig_other;
+SELECT bcmig_add_gate('front', 'h', 'SELECT true');
+\echo :LAST_ERROR_SQLSTATE
+SELECT bcmig_remove_gate('front', 'g');
+SET ROLE regress_bcmig_owner;
+SELECT bcmig_remove_gate('front', 'g');
+SELECT y.name, g.name, g.query FROM bcmig.gate g JOIN bcmig.sync y USING (sync_id);
+SELECT event, detail FROM bcmig.audit_log WHERE event LIKE '%gate' ORDER BY audit_id;
+
+-- what a health URL may be asked
+SELECT bcmig_alter_environment('traffic_blue', '{"health_url": "file:///etc/passwd"}');
+\echo :LAST_ERROR_SQLSTATE
+SELECT bcmig_add_environment('traffic_blue2', 'blue', 'regress_blue', 'www.example.com');
+SELECT bcmig_alter_environment('traffic_blue', '{"health_required": 2}');
+\echo :LAST_ERROR_SQLSTATE
+SELECT bcmig_alter_environment('traffic_blue', '{"health_probes": 21}');
+SELECT bcmig_alter_environment('traffic_blue', '{"health_expect": "happiness"}');
+SELECT bcmig_alter_environment('traffic_blue', '{"failure_limit": 0}');
+SELECT bcmig_alter_sync('front', '{"failure_limit": 3}');
+SELECT bcmig_alter_environment('traffic_blue', '{"health_required": 2, "health_probes": 3, "health_url": "https://127.0.0.1:1/", "health_interval": "1s"}');
+SELECT options FROM bcmig.environment WHERE name = 'traffic_blue';
+SELECT check_name, status, value, detail FROM bcmig_check_gates('front') WHERE check_name LIKE 'health%';
+
+-- writers by weight need a gate that says that numbers do not meet
+SELECT bcmig_alter_sync('front', '{"traffic": "writes"}');
+SELECT bcmig_alter_sync('front', '{"traffic": "reads_and_writes"}');
+SELECT check_name, status, value, bound, fix FROM bcmig_check_gates('front') WHERE check_name = 'keys_disjoint';
+SELECT bcmig_add_gate('front', 'keys_disjoint', 'SELECT true');
+SELECT check_name, status, value, bound, fix FROM bcmig_check_gates('front') WHERE check_name = 'keys_disjoint';
+SELECT bcmig_remove_gate('front', 'keys_disjoint');
+SELECT bcmig_alter_sync('front', '{"traffic": null}');
+SELECT count(*) FROM bcmig_check_gates('front') WHERE check_name = 'keys_disjoint';
+
+-- syncs that depend on others
+SELECT bcmig_alter_sync('front', '{"depends_on": "other_front"}');
+\echo :LAST_ERROR_SQLSTATE
+SELECT bcmig_alter_sync('front', '{"depends_on": [""]}');
+SELECT bcmig_alter_sync('front', '{"depends_on": ["nobody"]}');
+\echo :LAST_ERROR_SQLSTATE
+SELECT bcmig_alter_sync('front', '{"depends_on": ["other_front", "front"]}');
+\echo :LAST_ERROR_SQLSTATE
+SELECT bcmig_create_sync('third_front', 'traffic_blue', '{"depends_on": ["third_front"]}');
+SELECT bcmig_create_sync('third_front', 'traffic_blue', '{"depends_on": ["front"]}');
+SELECT bcmig_alter_sync('front', '{"depends_on": ["other_front"]}');
+SELECT bcmig_alter_sync('other_front', '{"depends_on": ["third_front"]}');
+\echo :LAST_ERROR_SQLSTATE
+SELECT check_name, status, value, bound, detail, fix FROM bcmig_check_gates('third_front') WHERE check_name LIKE '% of %front' ORDER BY 1;
+SELECT bcmig_drop_sync('other_front', dry_run => true);
+\echo :LAST_ERROR_SQLSTATE
+SELECT bcmig_drop_sync('other_front');
+SELECT count(*) FROM bcmig_drop_sync('third_front');
+RESET ROLE;
+UPDATE bcmig.sync SET options = '{"depends_on": ["front", "gone"]}' WHERE name = 'other_front';
+SELECT check_name, status, value, bound, detail, fix FROM bcmig_check_gates('front') WHERE check_name LIKE '% of %' AND check_name NOT LIKE 'health%' ORDER BY 1;
+UPDATE bcmig.sync SET options = '{}' WHERE name = 'other_front';
+UPDATE bcmig.sync SET owner = 'regress_bcmig_other' WHERE name = 'other_front';
+SET ROLE regress_bcmig_owner;
+SELECT bcmig_alter_sync('front', '{"depends_on": ["other_front"]}');
+\echo :LAST_ERROR_SQLSTATE
+RESET ROLE;
+UPDATE bcmig.sync SET owner = 'regress_bcmig_owner' WHERE name = 'other_front';
+SET ROLE regress_bcmig_owner;
+SELECT bcmig_alter_sync('front', '{"depends_on": null}');
+
 -- routes
 SELECT bcmig_route('no such sync', 'a');
 \echo :LAST_ERROR_SQLSTATE

@@ -77,7 +77,7 @@ is($front->green_share, 0, 'the balancer too');
 my ($run, $verdict) = run_validation($green, 's', 'full');
 is($verdict, 'ok', 'validated');
 is($green->safe_psql('postgres', q{SELECT string_agg(check_name || ' ' || status, ', ' ORDER BY check_name) FROM bcmig_check_gates('s')}),
-	'conflicts ok, fence ok, health of blue skipped, health of green skipped, journal ok, lag ok, quarantine ok, tables ok, validation ok',
+	'conflicts ok, errors ok, fence ok, health of blue skipped, health of green skipped, journal ok, lag ok, quarantine ok, tables ok, validation ok',
 	'all gates are ok');
 
 # --- the steps: what HAProxy sends where ---

@@ -198,6 +198,28 @@ check_application_server(const char *environment, Jsonb *options)
 				 errhint("CREATE SERVER %s FOREIGN DATA WRAPPER tds_fdw OPTIONS (...);", quote_identifier(server))));
 }
 
+/* in a catalogue scope; url: what bcmig_add_environment was given, or NULL */
+static void
+check_health(const char *environment, const char *url, Jsonb *options)
+{
+	char	   *option = bcmig_option_value("health_url", NULL, options);
+	int64		probes = bcmig_option_int64("health_probes", NULL, options, 0);
+	int64		required = bcmig_option_int64("health_required", NULL, options, 0);
+
+	if (option != NULL)
+		url = option;
+	if (url != NULL && pg_strncasecmp(url, "http://", 7) != 0 && pg_strncasecmp(url, "https://", 8) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_OPTION),
+				 errmsg("the health URL of environment \"%s\" is neither http nor https", environment),
+				 errhint("SELECT bcmig_alter_environment(%s, '{\"health_url\": \"https://...\"}');", quote_literal_cstr(environment))));
+	if (required > probes)
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_OPTION),
+				 errmsg("option health_required is " INT64_FORMAT " and health_probes only " INT64_FORMAT, required, probes),
+				 errhint("SELECT bcmig_alter_environment(%s, '{\"health_probes\": " INT64_FORMAT "}');", quote_literal_cstr(environment), required)));
+}
+
 /*
  * bcmig_add_environment(name, side, server, health_url, options)
  */
@@ -252,6 +274,7 @@ bcmig_add_environment(PG_FUNCTION_ARGS)
 						 quote_identifier(GetUserNameFromId(owner, false)))));
 	options = bcmig_options_merge(NULL, options, "environment");
 	check_application_server(name, options);
+	check_health(name, health_url, options);
 	stored = JsonbToCString(NULL, &options->root, VARSIZE(options));
 	if (bcmig_sql("INSERT INTO bcmig.environment (name, side, server, health_url, options, owner) "
 				  "VALUES ($1, 'blue', $2, $3, $4, $5) ON CONFLICT (name) DO NOTHING RETURNING environment_id",
@@ -282,6 +305,7 @@ bcmig_alter_environment(PG_FUNCTION_ARGS)
 	bcmig_catalog_begin(&scope);
 	options = bcmig_options_merge(env->options, options, "environment");
 	check_application_server(env->name, options);
+	check_health(env->name, NULL, options);
 	stored = JsonbToCString(NULL, &options->root, VARSIZE(options));
 	bcmig_sql("UPDATE bcmig.environment SET options = $2 WHERE environment_id = $1",
 			  "ij", env->environment_id, stored);

@@ -11,6 +11,7 @@
 #include "check.h"
 #include "executor/spi.h"
 #include "nodes/bitmapset.h"
+#include "user_query.h"
 
 /* a rule a run has to look at */
 typedef struct BcmigRule
@@ -23,18 +24,8 @@ typedef struct BcmigRule
 
 /* ---- rule_query.c ---- */
 
-/* what a query reads, as far as it can be told */
-typedef struct BcmigReads
-{
-	List	   *relations;		/* oids, in order; no views */
-	bool		more;			/* functions that may read what they like */
-} BcmigReads;
-
-/*
- * Prepare a rule's query as the current user, inside an SPI connection.  ERROR
- * unless it is one plain SELECT.  reads: in the current context, may be NULL.
- */
-extern SPIPlanPtr bcmig_prepare_rule(const char *name, const char *query, BcmigReads *reads);
+/* as bcmig_prepare_user_query() takes it; in the current context */
+extern BcmigUserQuery *bcmig_rule_query(const char *name, const char *query);
 
 /* ids of the sync's tables among them, in order; *others: something else is read too.  In a transaction. */
 extern List *bcmig_tables_read(int sync_id, const BcmigReads *reads, bool *others);

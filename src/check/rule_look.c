@@ -4,8 +4,7 @@
  *	  Running the query of a rule once.
  *
  * It is user SQL: it runs as the sync's owner in a read-only transaction of its
- * own, under a timeout, and whatever it raises is its result.  The transaction
- * is always rolled back, so that nothing a function has set stays.
+ * own, under a timeout, and whatever it raises is its result.
  *
  * A row is known again by the hash of its text.
  *
@@ -21,15 +20,12 @@
 
 #include "rule.h"
 
-#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
 #include "funcapi.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "remote.h"
-#include "storage/ipc.h"
-#include "storage/lock.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
@@ -212,9 +208,22 @@ differing_sums(const BcmigRule *rule)
 
 /* ---- a look ---- */
 
-static void
-look_at(BcmigRuleLook *look, int sync_id, const BcmigRule *rule, Oid feed, int timeout, const BcmigRuleLook *before)
+typedef struct LookAt
 {
+	BcmigRuleLook *look;
+	int			sync_id;
+	const BcmigRule *rule;
+	Oid			feed;
+	int			timeout;		/* ms */
+	const BcmigRuleLook *before;
+} LookAt;
+
+static void
+look_at(void *arg)
+{
+	const LookAt *at = arg;
+	BcmigRuleLook *look = at->look;
+	const BcmigRule *rule = at->rule;
 	MemoryContext oldcontext;
 	BcmigReads	reads;
 	List	   *tables;
@@ -223,16 +232,16 @@ look_at(BcmigRuleLook *look, int sync_id, const BcmigRule *rule, Oid feed, int t
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	if (rule->blue_query != NULL)
-		read_blue(rule, feed);
-	enable_timeout_after(STATEMENT_TIMEOUT, timeout);
-	run_query(look, before,
-			  bcmig_prepare_rule(rule->name, rule->blue_query ? differing_sums(rule) : rule->query, NULL),
+		read_blue(rule, at->feed);
+	enable_timeout_after(STATEMENT_TIMEOUT, at->timeout);
+	run_query(look, at->before,
+			  bcmig_prepare_user_query(bcmig_rule_query(rule->name, rule->blue_query ? differing_sums(rule) : rule->query), NULL),
 			  rule->blue_query != NULL);
 	disable_timeout(STATEMENT_TIMEOUT, false);
 	if (look->failing > 0)
 	{
-		(void) bcmig_prepare_rule(rule->name, rule->query, &reads);
-		tables = bcmig_tables_read(sync_id, &reads, &others);
+		(void) bcmig_prepare_user_query(bcmig_rule_query(rule->name, rule->query), &reads);
+		tables = bcmig_tables_read(at->sync_id, &reads, &others);
 		oldcontext = MemoryContextSwitchTo(look->context);
 		look->tables = list_copy(tables);
 		look->others = others;
@@ -241,58 +250,28 @@ look_at(BcmigRuleLook *look, int sync_id, const BcmigRule *rule, Oid feed, int t
 	SPI_finish();
 }
 
-/* a rule may have been cancelled by its timeout the moment it came to its end */
-static void
-forget_timeout(void)
-{
-	disable_timeout(STATEMENT_TIMEOUT, false);
-	QueryCancelPending = false;
-}
-
-static void
-keep_error(BcmigRuleLook *look)
-{
-	MemoryContext oldcontext = MemoryContextSwitchTo(look->context);
-	ErrorData  *edata = CopyErrorData();
-
-	look->error = psprintf("%s: %s%s%s%s", unpack_sql_state(edata->sqlerrcode), edata->message,
-						   edata->detail ? " (" : "", edata->detail ? edata->detail : "", edata->detail ? ")" : "");
-	look->blue_failed = bcmig_remote_failed(edata);
-	MemoryContextSwitchTo(oldcontext);
-}
-
 BcmigRuleLook *
 bcmig_look_at_rule(int sync_id, const BcmigRule *rule, Oid feed, int timeout, const BcmigRuleLook *before)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	MemoryContext context = AllocSetContextCreate(caller, "bcmig rule look", ALLOCSET_DEFAULT_SIZES);
 	BcmigRuleLook *look = MemoryContextAllocZero(context, sizeof(BcmigRuleLook));
+	LookAt		at = {look, sync_id, rule, feed, timeout, before};
 	HASHCTL		ctl = {0};
+	ErrorData  *error;
 
 	look->context = context;
 	ctl.keysize = sizeof(RowId);
 	ctl.entrysize = sizeof(Row);
 	ctl.hcxt = context;
 	look->rows = hash_create("bcmig failing rows", 64, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	PG_TRY();
+	error = bcmig_read_only(look_at, &at);
+	if (error != NULL)
 	{
-		bcmig_start_transaction();
-		XactReadOnly = true;
-		look_at(look, sync_id, rule, feed, timeout, before);
-		forget_timeout();
+		MemoryContextSwitchTo(context);
+		look->error = bcmig_error_text(error, true);
+		look->blue_failed = bcmig_remote_failed(error);
+		MemoryContextSwitchTo(caller);
 	}
-	PG_CATCH();
-	{
-		keep_error(look);
-		FlushErrorState();
-		forget_timeout();
-		if (ProcDiePending)
-			proc_exit(1);
-	}
-	PG_END_TRY();
-	AbortCurrentTransaction();
-	bcmig_remote_running = false;
-	LockReleaseAll(USER_LOCKMETHOD, true);
-	MemoryContextSwitchTo(caller);
 	return look;
 }

@@ -66,31 +66,16 @@ check_word(const char *what, const char *word, const char *const *words)
 
 /*
  * The table a rule's verdict counts for, 0 = none.  ERROR when the query is no
- * plain SELECT; it is analysed with the rights and the names it will run with.
+ * plain SELECT.
  */
 static int
 check_query(const BcmigSync *sync, const char *name, const char *query)
 {
-	MemoryContext caller = CurrentMemoryContext;
 	BcmigReads	reads;
 	List	   *tables;
 	bool		others;
-	Oid			userid;
-	int			sec_context;
-	int			guc_level;
 
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
-	MemoryContextSwitchTo(caller);
-	guc_level = NewGUCNestLevel();
-	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET,
-							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-	GetUserIdAndSecContext(&userid, &sec_context);
-	SetUserIdAndSecContext(sync->owner, sec_context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
-	(void) bcmig_prepare_rule(name, query, &reads);
-	SetUserIdAndSecContext(userid, sec_context);
-	AtEOXact_GUC(true, guc_level);
-	SPI_finish();
+	bcmig_check_user_query(sync->owner, bcmig_rule_query(name, query), &reads);
 	tables = bcmig_tables_read(sync->sync_id, &reads, &others);
 	return tables != NIL ? linitial_int(tables) : 0;
 }

@@ -275,7 +275,7 @@ bcmig_change_weight(BcmigTrafficJob *job, const BcmigChange *change)
 	bool		raising = change->percent > job->traffic.green_percent;
 
 	if (raising)
-		bcmig_ask_health(job->sync);
+		bcmig_ask_outside(job->sync);
 	why = bcmig_begin_change(job, change);
 	if (why != NULL)
 		return *why ? why : NULL;
@@ -283,7 +283,7 @@ bcmig_change_weight(BcmigTrafficJob *job, const BcmigChange *change)
 	why = bcmig_set_fronts(job);
 	bcmig_debug_point("traffic_set");
 	if (why == NULL && raising)
-		bcmig_ask_health(job->sync);
+		bcmig_ask_outside(job->sync);
 	if (why == NULL)
 		why = bcmig_end_change(job, NULL, NULL);
 	if (why != NULL)

@@ -348,7 +348,7 @@ bcmig_final_step(BcmigTrafficJob *job, const BcmigSwitch *sw)
 	why = journal_problem(job->sync);
 	if (why != NULL)
 		return psprintf("the journal cannot be armed: %s", why);
-	bcmig_ask_health(job->sync);
+	bcmig_ask_outside(job->sync);
 	why = bcmig_begin_change(job, &change);
 	if (why != NULL)
 		return *why ? why : NULL;
@@ -368,7 +368,7 @@ bcmig_final_step(BcmigTrafficJob *job, const BcmigSwitch *sw)
 	bcmig_debug_point("final_set");
 	if (f.why == NULL)
 	{
-		bcmig_ask_health(job->sync);
+		bcmig_ask_outside(job->sync);
 		if (bcmig_blue_fence_state(job->sync, &detail) != BCMIG_BLUE_FENCED)
 			f.why = psprintf("blue is not fenced any more: %s", detail);
 		else if (GetCurrentTimestamp() >= f.deadline)

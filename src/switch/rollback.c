@@ -250,7 +250,7 @@ from_green(BcmigTrafficJob *job, const BcmigSwitch *sw)
 		if (why != NULL)
 			return why;
 		bcmig_debug_point("rollback_fenced");
-		bcmig_ask_health(job->sync);
+		bcmig_ask_outside(job->sync);
 		if (first)
 		{
 			bcmig_switch_phase(sw, "replay", NULL);

@@ -9,7 +9,7 @@
  * has stood for the time of stabilisation, then takes the next one.
  *
  *	ok				the count of failures begins anew
- *	fail			failure_limit of them in a row: on_failure
+ *	fail			failed_looks of them in a row: on_failure
  *	inconclusive	nothing moves; for longer than step_timeout: on_failure
  *
  * on_failure is hold (stay, until a person resumes), step_back (to the weight
@@ -199,7 +199,7 @@ look(const BcmigTrafficJob *job, char **why)
 	Verdict		verdict = GO;
 	ListCell   *lc;
 
-	bcmig_ask_health(job->sync);
+	bcmig_ask_outside(job->sync);
 	bcmig_start_transaction();
 	foreach(lc, bcmig_gates(job->sync, false))
 	{
@@ -263,7 +263,7 @@ count_failure(const BcmigSwitch *sw, const char *phase, const char *why)
 	write_row(sw->switch_id,
 			  "UPDATE bcmig.switch SET failures = failures + 1, phase = $2, problem = $3, "
 			  " phase_since = CASE WHEN phase = $2 THEN phase_since ELSE clock_timestamp() END WHERE switch_id = $1", phase, why);
-	return sw->failures + 1 >= bcmig_switch_ms(sw, "failure_limit");
+	return sw->failures + 1 >= bcmig_switch_ms(sw, "failed_looks");
 }
 
 /* wait, but not for long; true: it is time to go on */

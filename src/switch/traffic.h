@@ -95,8 +95,12 @@ extern List *bcmig_gates(const BcmigSync *sync, bool asking);
 /* those that are not ok, in words; NULL = none */
 extern char *bcmig_gates_text(List *checks);
 
-/* ask the health URLs and store the answers; in no transaction */
-extern void bcmig_ask_health(const BcmigSync *sync);
+/*
+ * Ask the health URLs and the gates that are queries, and store the answers for
+ * bcmig_gates.  In no transaction, and holding no session lock: of those on user
+ * tags none is left.
+ */
+extern void bcmig_ask_outside(const BcmigSync *sync);
 
 /* ---- front.c: the balancers of a sync; in a worker ---- */
 

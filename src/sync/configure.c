@@ -239,6 +239,7 @@ bcmig_create_sync(PG_FUNCTION_ARGS)
 	bcmig_audit("command", name, NULL, "bcmig_create_sync", stored);
 	bcmig_config_changed();
 	bcmig_catalog_end(&scope);
+	bcmig_check_depends_on(name);
 	PG_RETURN_VOID();
 }
 
@@ -263,6 +264,8 @@ bcmig_alter_sync(PG_FUNCTION_ARGS)
 	bcmig_catalog_end(&scope);
 	if (has_key(change, "conflict"))
 		bcmig_require_policy(sync, 0);
+	if (has_key(change, "depends_on"))
+		bcmig_check_depends_on(sync->name);
 	PG_RETURN_VOID();
 }
 
@@ -394,6 +397,7 @@ bcmig_drop_sync(PG_FUNCTION_ARGS)
 
 	require_stopped(sync);
 	require_no_traffic(sync);
+	bcmig_require_no_dependents(sync);
 	tables = removals(sync->sync_id, 0, NULL, drop_tables);
 	foreach(lc, drop_tables ? bcmig_drop_views_statements(sync) : NIL)
 	{

@@ -106,6 +106,10 @@ extern void bcmig_make_feed(const BcmigTableInfo *table);
 extern void bcmig_change_filter(const BcmigSync *sync, int table_id, Jsonb *options);
 extern char *bcmig_filter_of(Jsonb *options);
 
+/* depends.c: is what the stored options of a sync say it depends on possible?  ERROR when not, or when another depends on it */
+extern void bcmig_check_depends_on(const char *name);
+extern void bcmig_require_no_dependents(const BcmigSync *sync);
+
 /* make.c: the green table of an added table, where bcmig is to make it, and its feed */
 extern void bcmig_make_table(int table_id);
 
