@@ -43,7 +43,7 @@ bcmig_ask_outside(const BcmigSync *sync)
 	bcmig_end_transaction();
 	MemoryContextSwitchTo(caller);
 
-	bcmig_ask_outside(sync, timeout);
+	bcmig_ask_health(sync, timeout);
 	bcmig_ask_queries(sync, timeout);
 
 	bcmig_start_transaction();

@@ -241,7 +241,7 @@ store(const Side *side, bool ok, const char *detail)
 }
 
 void
-bcmig_ask_outside(const BcmigSync *sync, int timeout)
+bcmig_ask_health(const BcmigSync *sync, int timeout)
 {
 	ListCell   *lc;
 
