@@ -561,4 +561,6 @@ const BcmigDialect bcmig_dialect_postgres = {
 	.own_query_hint = "One SELECT; tables of blue are named with their schema there, as in public.item.",
 	.script = bcmig_postgres_script,
 	.version_index = bcmig_postgres_version_index,
+	.replay = bcmig_postgres_replay,
+	.may_write = bcmig_postgres_may_write,
 };

@@ -32,4 +32,11 @@ extern int64 bcmig_unreplayed(int sync_id);
 /* why bcmig cannot write to this blue itself, or NULL.  As bcmig_replay. */
 extern char *bcmig_replay_problem(const BcmigSync *sync);
 
+/* callbacks; once, when the library is loaded */
+extern void bcmig_reverse_init(void);
+
+/* reverse_feed.c: the worker's job while writes are on green */
+extern void bcmig_run_reverse(int sync_id);
+extern void bcmig_reverse_failed(const BcmigJob *job, const ErrorData *edata);
+
 #endif							/* BCMIG_REVERSE_H */
