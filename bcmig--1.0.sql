@@ -69,6 +69,7 @@ INSERT INTO bcmig.option (name, scope, kind, unit, default_value, min_value, max
  ('validate_answer',    '{sync}',       'interval', 'ms',   '1s', 1, 3600000, NULL,       'Validation pauses while blue takes longer than this to answer a poll.'),
  ('validate_sessions',  '{sync}',       'integer',  'sessions', 'auto', 1, 100000, '{auto}', 'Validation pauses while more client sessions than this are active on green; auto = no bound.'),
  ('rule_timeout',       '{sync}',       'interval', 'ms',   '60s', 1, 86400000, NULL,      'How long one look at a rule of a validation may take.'),
+ ('reverse',            '{sync}',       'boolean',  NULL,   'true', NULL,  NULL,  NULL, 'After writes have moved to green, bring what is written there to blue all the time, so that a rollback has little left to do. false: only a rollback does.'),
  ('maintenance_role',   '{sync}',       'text',     NULL,   NULL,   NULL, NULL,   NULL, 'Role that may write to fenced green tables by hand, as current role (SET ROLE): nobody else may, superusers neither. Not the owner of the sync.'),
  ('traffic_timeout',    '{sync}',       'interval', 'ms',   '5s', 100, 600000, NULL,      'How long a balancer, a health URL or the query of a gate may take to answer when traffic is moved.'),
  ('depends_on',         '{sync}',       'list',     NULL,   NULL,   NULL, NULL,   NULL, 'Syncs that must be in step and proved as well for a weight of this one to be raised, such as that of the shared tables.'),
@@ -490,7 +491,7 @@ CREATE TABLE bcmig.sync_batch (
     batch_id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     sync_id       integer NOT NULL,
     table_id      integer NOT NULL,
-    kind          text NOT NULL CHECK (kind IN ('copy', 'window', 'sweep', 'compare', 'retry', 'repair', 'resolve')),
+    kind          text NOT NULL CHECK (kind IN ('copy', 'window', 'sweep', 'compare', 'retry', 'repair', 'resolve', 'reverse')),
     started_at    timestamptz NOT NULL,
     finished_at   timestamptz,
     status        text NOT NULL CHECK (status IN ('Processing', 'Completed', 'Failed')),
@@ -578,16 +579,34 @@ CREATE TABLE bcmig.journal (
     actor         text NOT NULL DEFAULT session_user,
     at            timestamptz NOT NULL DEFAULT clock_timestamp(),
     settled_at    timestamptz,
-    settled_as    text
+    settled_as    text,
+    produced_version bigint
 );
 -- by hash: a key may be too long for an index; a key that stays the same is found by the first
 CREATE INDEX journal_unsettled_new ON bcmig.journal (table_id, jsonb_hash(new_key)) WHERE settled_at IS NULL;
+CREATE INDEX journal_produced ON bcmig.journal (table_id, jsonb_hash(new_key)) WHERE produced_version IS NOT NULL;
 CREATE INDEX journal_unsettled_old ON bcmig.journal (table_id, jsonb_hash(old_key)) WHERE settled_at IS NULL AND old_key IS DISTINCT FROM new_key;
 COMMENT ON TABLE bcmig.journal IS 'Outside writes accepted on green: what a rollback must bring back to blue.';
 COMMENT ON COLUMN bcmig.journal.old_key IS 'key before the write (values as text, in key order), NULL for an insert';
 COMMENT ON COLUMN bcmig.journal.new_key IS 'key after the write, NULL for a delete';
 COMMENT ON COLUMN bcmig.journal.base_version IS 'version of blue''s row the write was based on; NULL = not known';
-COMMENT ON COLUMN bcmig.journal.settled_as IS 'why it need not be brought to blue any more: overwritten (a conflict blue has won), equal (blue has the same row), ...';
+COMMENT ON COLUMN bcmig.journal.settled_as IS 'why it need not be brought to blue any more: replayed (it was), overwritten (a conflict blue has won), equal (blue has the same row), ...';
+COMMENT ON COLUMN bcmig.journal.produced_version IS 'version blue''s row had when it was made the same as green''s; a window that reads it back reads an echo. NULL = not known, or there is no row';
+
+CREATE TABLE bcmig.reverse_state (
+    sync_id       integer PRIMARY KEY REFERENCES bcmig.sync ON DELETE CASCADE,
+    replayed      bigint NOT NULL DEFAULT 0,
+    replayed_at   timestamptz,
+    problem       text,
+    failures      integer NOT NULL DEFAULT 0,
+    failing_since timestamptz,
+    not_before    timestamptz
+);
+COMMENT ON TABLE bcmig.reverse_state IS 'What came of bringing the writes of green to blue while they are on green (option reverse), a line a sync.';
+COMMENT ON COLUMN bcmig.reverse_state.replayed IS 'rows written to blue so far';
+COMMENT ON COLUMN bcmig.reverse_state.problem IS 'why it did not work the last time, of rows blue refuses the first; NULL = it did';
+COMMENT ON COLUMN bcmig.reverse_state.failures IS 'in a row';
+COMMENT ON COLUMN bcmig.reverse_state.not_before IS 'after a failure it is left alone until then';
 
 CREATE TABLE bcmig.conflict (
     conflict_id   bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -1710,6 +1729,7 @@ SELECT pg_extension_config_dump('bcmig.sync_batch', '');
 SELECT pg_extension_config_dump('bcmig.metric', '');
 SELECT pg_extension_config_dump('bcmig.quarantine', '');
 SELECT pg_extension_config_dump('bcmig.journal', '');
+SELECT pg_extension_config_dump('bcmig.reverse_state', '');
 SELECT pg_extension_config_dump('bcmig.conflict', '');
 SELECT pg_extension_config_dump('bcmig.request', '');
 SELECT pg_extension_config_dump('bcmig.schema_change', '');

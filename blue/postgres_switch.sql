@@ -32,10 +32,13 @@ SET LOCAL check_function_bodies = on;
 -- They bind superusers and owners like everyone; an owner can take them away,
 -- which bcmig sees: it believes in pg_trigger, not in what was asked for.
 
--- transactions that bring green's writes back: they pass
+-- transactions that bring green's writes back: they pass; never seen by anybody
+-- but the transaction that wrote it
 CREATE TABLE IF NOT EXISTS bcmig_blue.replaying (
 	xid bigint PRIMARY KEY
 );
+COMMENT ON TABLE bcmig_blue.replaying IS 'Transactions in bcmig_blue.replay(); always empty for others';
+COMMENT ON COLUMN bcmig_blue.replaying.xid IS 'transaction id';
 
 CREATE TABLE IF NOT EXISTS bcmig_blue.fence (
 	relid     oid PRIMARY KEY,
@@ -190,6 +193,280 @@ COMMENT ON FUNCTION bcmig_blue.lift_fence(text[], interval) IS 'Lets everybody w
 -- ---------------------------------------------------------------------------
 -- Reverse: what was written on green comes back
 -- ---------------------------------------------------------------------------
+-- What was brought here last, a row a key.  A batch that is sent again because
+-- green did not live to hear of it finds itself here.
+CREATE TABLE IF NOT EXISTS bcmig_blue.applied (
+	green       text NOT NULL,
+	relid       oid NOT NULL,
+	key_hash    bytea NOT NULL,
+	key         jsonb NOT NULL,
+	journal_id  bigint NOT NULL,
+	journal_ids bigint[] NOT NULL,
+	deleted     boolean NOT NULL,
+	version     bigint,
+	at          timestamptz NOT NULL DEFAULT clock_timestamp(),
+	PRIMARY KEY (green, relid, key_hash)
+);
+COMMENT ON TABLE bcmig_blue.applied IS 'What bcmig_blue.replay() wrote last to each row it wrote to';
+COMMENT ON COLUMN bcmig_blue.applied.green IS 'the database it came from, its timeline and sync';
+COMMENT ON COLUMN bcmig_blue.applied.relid IS 'oid of the table';
+COMMENT ON COLUMN bcmig_blue.applied.key_hash IS 'sha256 of the key: a key may be too long for an index';
+COMMENT ON COLUMN bcmig_blue.applied.key IS 'key values as text, in key order';
+COMMENT ON COLUMN bcmig_blue.applied.journal_id IS 'newest of the journal entries of green that are in it';
+COMMENT ON COLUMN bcmig_blue.applied.journal_ids IS 'all of them';
+COMMENT ON COLUMN bcmig_blue.applied.deleted IS 'the row was deleted';
+COMMENT ON COLUMN bcmig_blue.applied.version IS 'row stamp it got; NULL = deleted, or the table has none';
+
+
+-- One key: what blue has, and what is to be done.  $1 of "find" is a row as
+-- texts, $2 a key.  The row is locked.
+CREATE OR REPLACE FUNCTION bcmig_blue.replay_look(find text, green text, relation oid, entry jsonb, new_row text[],
+	OUT outcome text, OUT version bigint, OUT here boolean, OUT key text[])
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_variable
+DECLARE
+	ids    CONSTANT bigint[] := ARRAY(SELECT x.i::bigint FROM jsonb_array_elements_text(entry->'i') x (i));
+	mine   bcmig_blue.applied;
+	known  jsonb;
+	same   boolean;
+	free   boolean := false;
+BEGIN
+	key := ARRAY(SELECT x.v FROM jsonb_array_elements_text(entry->'k') WITH ORDINALITY x (v, o) ORDER BY x.o);
+	EXECUTE find INTO here, version, same USING new_row, key;
+	here := coalesce(here, false);
+	SELECT a.* INTO mine FROM bcmig_blue.applied a
+	 WHERE a.green = green AND a.relid = relation AND a.key_hash = sha256(convert_to((entry->'k')::text, 'UTF8')) AND a.key = entry->'k';
+	IF mine.journal_ids @> ids THEN
+		outcome := 'applied';
+		version := mine.version;
+		RETURN;
+	END IF;
+	IF new_row IS NULL AND NOT here OR new_row IS NOT NULL AND here AND same THEN
+		outcome := 'equal';
+		RETURN;
+	END IF;
+
+	-- blue has what we wrote, or something green's row was based on
+	IF mine.deleted AND NOT here OR NOT mine.deleted AND here AND version = mine.version THEN
+		free := true;
+	END IF;
+	FOR known IN SELECT x.e FROM jsonb_array_elements(entry->'e') x (e)
+	LOOP
+		EXIT WHEN free;
+		IF known ? 'a' THEN
+			free := NOT here;
+		ELSIF here AND version = (known->>'v')::bigint THEN
+			free := true;
+		ELSIF here AND known ? 'r' THEN
+			EXECUTE find INTO here, version, free
+			  USING ARRAY(SELECT x.v FROM jsonb_array_elements_text(known->'r') WITH ORDINALITY x (v, o) ORDER BY x.o), key;
+		END IF;
+	END LOOP;
+	outcome := CASE WHEN free THEN 'free' ELSE 'conflict' END;
+END $$;
+COMMENT ON FUNCTION bcmig_blue.replay_look(text, text, oid, jsonb, text[]) IS 'Part of bcmig_blue.replay(): applied, equal, free (may be written) or conflict';
+
+-- entries: of each key {"k": [key], "i": [journal ids], "e": [what blue may have:
+-- {"v": row stamp, "r": [row]} or {"a": true} for no row]}; rows: of each key the
+-- row as the text of a text array, NULL = deleted.  All values are texts as
+-- PostgreSQL spells them under the settings below.
+--
+-- Deletes come first.  What a unique key refuses is tried again after the
+-- others, and at last all of it is taken out and put in again together.
+-- A key that cannot be written is told with its error and stays as it is.
+CREATE OR REPLACE FUNCTION bcmig_blue.replay(green text, source_schema text, source_table text, version_column text,
+	columns text[], key_columns text[], entries jsonb, rows text[])
+RETURNS TABLE (n integer, outcome text, version bigint, code text, message text)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres' SET timezone = 'UTC'
+SET extra_float_digits = 3 SET bytea_output = 'hex' SET lock_timeout = '2s'
+AS $$
+#variable_conflict use_variable
+DECLARE
+	this_xid CONSTANT bigint := pg_current_xact_id()::text::bigint;
+	started  CONSTANT timestamptz := clock_timestamp();
+	count    CONSTANT integer := jsonb_array_length(entries);
+	relation regclass := to_regclass(format('%I.%I', source_schema, source_table));
+	name     text;
+	stamp    text;
+	found_by text;
+	same     text;
+	find     text;
+	ins      text;
+	ins_over text;
+	upd      text;
+	del      text;
+	put      text;
+	get_row  text;
+	cascades boolean;
+	states   text[] := array_fill(NULL::text, ARRAY[count]);
+	versions bigint[] := array_fill(NULL::bigint, ARRAY[count]);
+	codes    text[] := array_fill(NULL::text, ARRAY[count]);
+	messages text[] := array_fill(NULL::text, ARRAY[count]);
+	olds     text[] := array_fill(NULL::text, ARRAY[count]);
+	todo     integer[];
+	refused  integer[];
+	look     record;
+	new_row  text[];
+	old_row  text;
+	kept     boolean;
+	i        integer;
+	got      bigint;
+	touched  bigint;
+	code     text;
+	message  text;
+BEGIN
+	IF relation IS NULL THEN
+		RAISE undefined_table USING MESSAGE = format('table %I.%I is gone', source_schema, source_table);
+	END IF;
+	IF NOT EXISTS (SELECT FROM bcmig_blue.tracked t WHERE t.relid = relation)
+		AND NOT (has_table_privilege(session_user, relation, 'INSERT') AND has_table_privilege(session_user, relation, 'UPDATE')
+				 AND has_table_privilege(session_user, relation, 'DELETE'))
+		OR (SELECT c.relnamespace IN ('bcmig_blue'::regnamespace, 'pg_catalog'::regnamespace) FROM pg_class c WHERE c.oid = relation) THEN
+		RAISE insufficient_privilege USING MESSAGE = format('%s is not tracked, and %I may not write to it', relation, session_user),
+			HINT = format('GRANT INSERT, UPDATE, DELETE ON %s TO %I;', relation, session_user);
+	END IF;
+	name := format('%I.%I', source_schema, source_table);
+	stamp := CASE WHEN version_column IS NULL THEN 'NULL::bigint' ELSE format('t.%I::bigint', version_column) END;
+
+	SELECT string_agg(format('t.%1$I = (($2)[%2$s]::%3$s) AND t.%1$I::text COLLATE "C" = ((($2)[%2$s]::%3$s)::text COLLATE "C")',
+							 k.col, k.ord, bcmig_blue.key_type(relation, k.col)), ' AND ' ORDER BY k.ord)
+	  INTO found_by FROM unnest(key_columns) WITH ORDINALITY k (col, ord);
+
+	-- generated columns are blue's own business, and so is the stamp
+	SELECT string_agg(format('t.%I::text COLLATE "C" IS NOT DISTINCT FROM ($1)[%s] COLLATE "C"', c.col, c.ord), ' AND ' ORDER BY c.ord),
+		   format('INSERT INTO %s AS t (%s) OVERRIDING SYSTEM VALUE VALUES (%s) RETURNING %s', name,
+				  string_agg(quote_ident(c.col), ', ' ORDER BY c.ord),
+				  string_agg(format('($1)[%s]::%s', c.ord, bcmig_blue.key_type(relation, c.col)), ', ' ORDER BY c.ord), stamp),
+		   format('UPDATE %s AS t SET %s WHERE %s RETURNING %s, %s', name,
+				  string_agg(format('%I = ($1)[%s]::%s', c.col, c.ord, bcmig_blue.key_type(relation, c.col)), ', ' ORDER BY c.ord)
+				  FILTER (WHERE a.attidentity <> 'a' AND c.col <> ALL (key_columns)), found_by, stamp,
+				  coalesce(string_agg(format('t.%I::text IS NOT DISTINCT FROM ($1)[%s]', c.col, c.ord), ' AND ')
+						   FILTER (WHERE a.attidentity = 'a' AND c.col <> ALL (key_columns)), 'true'))
+	  INTO same, ins, upd
+	  FROM unnest(columns) WITH ORDINALITY c (col, ord)
+	  JOIN pg_attribute a ON a.attrelid = relation AND a.attname = c.col AND NOT a.attisdropped
+	 WHERE a.attgenerated = '' AND c.col IS DISTINCT FROM version_column;
+	find := format('SELECT true, %s, %s FROM %s t WHERE %s FOR UPDATE', stamp, same, name, found_by);
+	del := format('DELETE FROM %s AS t WHERE %s', name, found_by);
+
+	-- in again, with what green does not know of the row
+	get_row := format('SELECT t::text FROM %s t WHERE %s', name, found_by);
+	SELECT format('INSERT INTO %s AS t (%s) OVERRIDING SYSTEM VALUE VALUES (%s) RETURNING %s', name,
+				  string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum),
+				  string_agg(CASE WHEN c.ord IS NULL THEN format('(($2)::%s).%I', name, a.attname)
+								  ELSE format('($1)[%s]::%s', c.ord, bcmig_blue.key_type(relation, a.attname)) END, ', ' ORDER BY a.attnum), stamp)
+	  INTO ins_over
+	  FROM pg_attribute a LEFT JOIN unnest(columns) WITH ORDINALITY c (col, ord) ON c.col = a.attname
+	 WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '' AND a.attname IS DISTINCT FROM version_column;
+	cascades := EXISTS (SELECT FROM pg_constraint f WHERE f.confrelid = relation AND f.contype = 'f' AND f.confdeltype IN ('c', 'n', 'd'));
+
+	put := 'INSERT INTO bcmig_blue.applied AS a (green, relid, key_hash, key, journal_id, journal_ids, deleted, version) '
+		'SELECT $1, $2, sha256(convert_to(($3->''k'')::text, ''UTF8'')), $3->''k'', max(x.i::bigint), array_agg(x.i::bigint ORDER BY x.i::bigint), $4, $5 '
+		'FROM jsonb_array_elements_text($3->''i'') x (i) ON CONFLICT (green, relid, key_hash) DO UPDATE SET key = excluded.key, '
+		'journal_id = excluded.journal_id, journal_ids = excluded.journal_ids, deleted = excluded.deleted, version = excluded.version, at = excluded.at';
+
+	INSERT INTO bcmig_blue.replaying AS r (xid) VALUES (this_xid) ON CONFLICT DO NOTHING;
+	SET CONSTRAINTS ALL IMMEDIATE;
+	todo := ARRAY(SELECT g FROM generate_series(1, count) g ORDER BY rows[g] IS NOT NULL, g);
+	LOOP
+		refused := '{}';
+		FOREACH i IN ARRAY todo
+		LOOP
+			IF clock_timestamp() > started + interval '20 s' THEN
+				codes[i] := coalesce(codes[i], '57014');
+				messages[i] := coalesce(messages[i], 'the batch took too long');
+				CONTINUE;
+			END IF;
+			BEGIN
+				new_row := (rows[i])::text[];
+				look := bcmig_blue.replay_look(find, green, relation, entries->(i - 1), new_row);
+				got := look.version;
+				IF look.outcome = 'free' THEN
+					kept := true;
+					IF new_row IS NULL THEN
+						EXECUTE del USING new_row, look.key;
+						got := NULL;
+					ELSIF look.here THEN
+						EXECUTE upd INTO got, kept USING new_row, look.key;
+					ELSE
+						EXECUTE ins INTO got USING new_row;
+					END IF;
+					GET DIAGNOSTICS touched = ROW_COUNT;
+					IF touched <> 1 THEN
+						RAISE triggered_action_exception USING MESSAGE = 'a trigger or rule of blue let nothing be written';
+					ELSIF NOT kept THEN
+						RAISE generated_always USING MESSAGE = 'an identity column of blue cannot be changed';
+					END IF;
+					EXECUTE put USING green, relation::oid, entries->(i - 1), new_row IS NULL, got;
+				END IF;
+				states[i] := CASE look.outcome WHEN 'free' THEN 'written' ELSE look.outcome END;
+				versions[i] := got;
+			EXCEPTION WHEN OTHERS THEN
+				GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, message = MESSAGE_TEXT;
+				codes[i] := code;
+				messages[i] := message;
+				refused := refused || i;
+			END;
+		END LOOP;
+
+		-- the others may have made room
+		EXIT WHEN refused = '{}' OR cardinality(refused) = cardinality(todo);
+		todo := refused;
+	END LOOP;
+
+	-- values that go round in a ring: all out, all in
+	todo := ARRAY(SELECT r FROM unnest(refused) r WHERE codes[r] IN ('23505', '23P01') AND rows[r] IS NOT NULL ORDER BY r);
+	IF cardinality(todo) > 1 AND NOT cascades THEN
+		BEGIN
+			FOREACH i IN ARRAY todo
+			LOOP
+				new_row := (rows[i])::text[];
+				look := bcmig_blue.replay_look(find, green, relation, entries->(i - 1), new_row);
+				IF look.outcome <> 'free' THEN
+					RAISE serialization_failure USING MESSAGE = 'the row has changed meanwhile';
+				END IF;
+				IF look.here THEN
+					EXECUTE get_row INTO old_row USING new_row, look.key;
+					olds[i] := old_row;
+					EXECUTE del USING new_row, look.key;
+					GET DIAGNOSTICS touched = ROW_COUNT;
+					IF touched <> 1 THEN
+						RAISE triggered_action_exception USING MESSAGE = 'a trigger or rule of blue let nothing be written';
+					END IF;
+				END IF;
+			END LOOP;
+			FOREACH i IN ARRAY todo
+			LOOP
+				new_row := (rows[i])::text[];
+				IF olds[i] IS NULL THEN
+					EXECUTE ins INTO got USING new_row;
+				ELSE
+					EXECUTE ins_over INTO got USING new_row, olds[i];
+				END IF;
+				GET DIAGNOSTICS touched = ROW_COUNT;
+				IF touched <> 1 THEN
+					RAISE triggered_action_exception USING MESSAGE = 'a trigger or rule of blue let nothing be written';
+				END IF;
+				EXECUTE put USING green, relation::oid, entries->(i - 1), false, got;
+				versions[i] := got;
+			END LOOP;
+			FOREACH i IN ARRAY todo
+			LOOP
+				states[i] := 'written';
+			END LOOP;
+		EXCEPTION WHEN OTHERS THEN
+			NULL;				-- each keeps the error it had alone
+		END;
+	END IF;
+	DELETE FROM bcmig_blue.replaying r WHERE r.xid = this_xid;
+
+	RETURN QUERY SELECT g, coalesce(states[g], 'refused'), versions[g],
+						CASE WHEN states[g] IS NULL THEN codes[g] END, CASE WHEN states[g] IS NULL THEN messages[g] END
+				   FROM generate_series(1, count) g;
+END $$;
+COMMENT ON FUNCTION bcmig_blue.replay(text, text, text, text, text[], text[], jsonb, text[]) IS 'Brings rows that were written on green to a table of blue, each only if blue''s row is one green''s was based on: written, equal, applied (before), conflict or refused, with the row stamp';
 
 -- ---------------------------------------------------------------------------
 -- Witness: which green has moved this blue's traffic
@@ -204,6 +481,7 @@ AS $$
 BEGIN
 	EXECUTE format('GRANT USAGE ON SCHEMA bcmig_blue TO %s', switcher);
 	EXECUTE format('GRANT EXECUTE ON FUNCTION bcmig_blue.raise_fence(text[], interval), bcmig_blue.lift_fence(text[], interval) TO %s', switcher);
+	EXECUTE format('GRANT EXECUTE ON FUNCTION bcmig_blue.replay(text, text, text, text, text[], text[], jsonb, text[]) TO %s', switcher);
 END $$;
 COMMENT ON FUNCTION bcmig_blue.grant_switch(regrole) IS 'Lets a role fence the tracked tables, bring writes back and leave a witness';
 

@@ -61,7 +61,7 @@ static const char *const state_names[] = {
 };
 
 static const char *const job_names[] = {
-	"idle", "traffic", "window", "window shard", "retry", "resolve", "sweep", "copy", "look at schema", "make tables",
+	"idle", "traffic", "window", "window shard", "retry", "resolve", "reverse", "sweep", "copy", "look at schema", "make tables",
 	"validate", "check rules", "repair"
 };
 

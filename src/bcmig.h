@@ -56,6 +56,7 @@ typedef enum BcmigJobKind
 	BCMIG_JOB_SHARD,			/* help another worker to apply a big one */
 	BCMIG_JOB_RETRY,			/* re-read quarantined keys */
 	BCMIG_JOB_RESOLVE,			/* re-read keys of conflicts, blue's rows win */
+	BCMIG_JOB_REVERSE,			/* bring what was written on green to blue */
 	BCMIG_JOB_SWEEP,			/* key sweep, or full compare of a snapshot table */
 	BCMIG_JOB_COPY,				/* copy chunks until none is left, then build the key */
 	BCMIG_JOB_LOOK,				/* see what has changed in the schema of blue */

@@ -79,17 +79,31 @@ lock_extension(void)
 		proc_exit(0);
 }
 
-void
-bcmig_start_transaction(void)
+static void
+start_transaction(bool one_snapshot)
 {
 	MemoryContext caller = CurrentMemoryContext;
 
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
+	if (one_snapshot)
+		XactIsoLevel = XACT_REPEATABLE_READ;
 	if (bcmig_own_process)
 		lock_extension();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	MemoryContextSwitchTo(caller);
+}
+
+void
+bcmig_start_transaction(void)
+{
+	start_transaction(false);
+}
+
+void
+bcmig_start_snapshot(void)
+{
+	start_transaction(true);
 }
 
 void

@@ -37,6 +37,9 @@ extern void bcmig_brief_locks(void);
  * context of the caller is current again after the end.
  */
 extern void bcmig_start_transaction(void);
+
+/* the same; all its statements see one snapshot */
+extern void bcmig_start_snapshot(void);
 extern void bcmig_end_transaction(void);
 
 /*

@@ -122,6 +122,27 @@ typedef struct BcmigHashDialect
 	char	   *(*extent) (const BcmigTableInfo *table);
 } BcmigHashDialect;
 
+/* a state of a row of blue that green's row was based on */
+typedef struct BcmigKnown
+{
+	bool		absent;			/* there was none */
+	int64		version;		/* -1 = not known */
+	char	   *row;			/* as blue has it, jsonb array of texts as text; NULL = not known */
+} BcmigKnown;
+
+#define BCMIG_MOST_KNOWN	2
+
+/* a row of green for blue */
+typedef struct BcmigReverse
+{
+	char	   *key;			/* jsonb array of texts, as text */
+	int			nids;
+	int64	   *ids;			/* journal entries that are in it */
+	int			nknown;
+	BcmigKnown	known[BCMIG_MOST_KNOWN];
+	char	   *row;			/* values for blue: the text of a text array; NULL = no row */
+} BcmigReverse;
+
 /* rows of a table added up by others of its columns */
 typedef struct BcmigSum
 {
@@ -350,6 +371,19 @@ typedef struct BcmigDialect
 
 	/* refusal of outside writes on blue */
 	const BcmigFenceDialect *fence;
+	/*
+	 * Text feed.  Write rows of green to blue, each only when blue's row is one
+	 * of those known, in one transaction of blue's that also keeps what it did:
+	 * "green" names the database and its history.  columns: indexes into
+	 * table->columns, as the values of a row.  Rows: number from 1, what became of it
+	 * (written, equal, applied = it had been written before, conflict,
+	 * refused), version or NULL, SQLSTATE and message of one refused.  NULL:
+	 * this blue is not written to by bcmig.
+	 *
+	 * may_write: one row, 'true' when all that needs is there, the login.
+	 */
+	char	   *(*replay) (const BcmigTableInfo *table, const char *green, List *columns, int n, const BcmigReverse *reverse);
+	char	   *(*may_write) (void);
 } BcmigDialect;
 
 extern const BcmigDialect bcmig_dialect_postgres;
@@ -366,6 +400,10 @@ extern List *bcmig_postgres_describe(List *tables);
 extern char *bcmig_postgres_preflight(void);
 extern char *bcmig_postgres_script(const char *kind, const char *login, List *tables);
 extern char *bcmig_postgres_version_index(const BcmigTableInfo *table);
+
+/* reverse_postgres.c */
+extern char *bcmig_postgres_replay(const BcmigTableInfo *table, const char *green, List *columns, int n, const BcmigReverse *reverse);
+extern char *bcmig_postgres_may_write(void);
 
 /* dialect.c */
 extern BcmigName *bcmig_name(char *schema, char *name);

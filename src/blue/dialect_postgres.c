@@ -562,4 +562,6 @@ const BcmigDialect bcmig_dialect_postgres = {
 	.script = bcmig_postgres_script,
 	.version_index = bcmig_postgres_version_index,
 	.fence = &bcmig_postgres_fence,
+	.replay = bcmig_postgres_replay,
+	.may_write = bcmig_postgres_may_write,
 };

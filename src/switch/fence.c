@@ -47,6 +47,7 @@
 #include "journal.h"
 #include "miscadmin.h"
 #include "own_write.h"
+#include "reverse.h"
 #include "traffic.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -459,6 +460,8 @@ bcmig_switch_init(bool preloaded)
 		.changing = bcmig_require_disarmed,
 		.traffic = bcmig_run_traffic,
 		.traffic_failed = bcmig_traffic_failed,
+		.reverse = bcmig_run_reverse,
+		.reverse_failed = bcmig_reverse_failed,
 	};
 
 	bcmig_switch_room = &room;
@@ -468,6 +471,7 @@ bcmig_switch_init(bool preloaded)
 	ExecutorCheckPerms_hook = check_perms;
 	bcmig_fence_ddl_init();
 	bcmig_journal_init();
+	bcmig_reverse_init();
 	bcmig_own_write_init();
 	CacheRegisterRelcacheCallback(relation_invalidated, (Datum) 0);
 	CacheRegisterSyscacheCallback(NAMESPACEOID, name_invalidated, (Datum) 0);

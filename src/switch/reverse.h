@@ -21,17 +21,23 @@ typedef struct BcmigReplayed
 
 /*
  * Bring all unsettled journal entries of a sync to blue; twice does no harm.
- * fenced: green has been fenced and who was writing has ended, so what a new
- * snapshot sees is all; else only what no running transaction can add to any
- * more.  In a worker, outside of a transaction; errors of blue are raised, what
- * had been done by then holds.
+ * All of them, once green has been fenced and who was writing has ended.  In a
+ * worker, outside of a transaction; errors of blue are raised, what had been
+ * done by then holds.
  */
-extern void bcmig_replay(const BcmigSync *sync, bool fenced, TimestampTz deadline, BcmigReplayed *result);
+extern void bcmig_replay(const BcmigSync *sync, TimestampTz deadline, BcmigReplayed *result);
 
 /* keys with unsettled entries, those of waiting conflicts included; in a transaction */
 extern int64 bcmig_unreplayed(int sync_id);
 
 /* why bcmig cannot write to this blue itself, or NULL.  As bcmig_replay. */
 extern char *bcmig_replay_problem(const BcmigSync *sync);
+
+/* callbacks; once, when the library is loaded */
+extern void bcmig_reverse_init(void);
+
+/* reverse_feed.c: the worker's job while writes are on green */
+extern void bcmig_run_reverse(int sync_id);
+extern void bcmig_reverse_failed(const BcmigJob *job, const ErrorData *edata);
 
 #endif							/* BCMIG_REVERSE_H */

@@ -138,7 +138,7 @@ replay(BcmigTrafficJob *job, const BcmigSwitch *sw, int64 patience)
 	int64		left;
 
 	if (by_hand == NULL)
-		bcmig_replay(job->sync, true, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), patience), &r);
+		bcmig_replay(job->sync, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), patience), &r);
 	bcmig_start_transaction();
 	left = bcmig_unreplayed(job->sync->sync_id);
 	bcmig_end_transaction();

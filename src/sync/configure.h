@@ -127,7 +127,8 @@ extern void bcmig_ask_for_sweeps(int sync_id);
  * What the room above does when it is there (src/switch).  starting: a sync is
  * about to be started, in the transaction that says so; changing: a table is
  * about to come or go: ERROR when that cannot be.  traffic: a worker looks after
- * the weight of a sync and its balancers; failed: that raised an error.
+ * the weight of a sync and its balancers; failed: that raised an error; reverse:
+ * it brings what was written on green to blue.
  */
 typedef struct BcmigSwitchRoom
 {
@@ -135,6 +136,8 @@ typedef struct BcmigSwitchRoom
 	void		(*changing) (const BcmigSync *sync);
 	void		(*traffic) (int sync_id);
 	void		(*traffic_failed) (const BcmigJob *job, const ErrorData *edata);
+	void		(*reverse) (int sync_id);
+	void		(*reverse_failed) (const BcmigJob *job, const ErrorData *edata);
 } BcmigSwitchRoom;
 
 extern const BcmigSwitchRoom *bcmig_switch_room;

@@ -394,10 +394,32 @@ green_operation(const Conflict *c)
 	return !c->green.exists ? "delete" : c->had_row ? "update" : "insert";
 }
 
+/*
+ * Is blue's row one we have made the same as green's before, so that what was
+ * written on green since was based on it?  Then it is an echo of our own write,
+ * whatever a trigger of blue has made of it.
+ */
+static bool
+is_echo(const Conflict *c)
+{
+	BcmigCatalogScope scope;
+	bool		echo;
+
+	if (!c->blue.exists || c->version < 0 || c->table->ncompanions > 0)
+		return false;
+	bcmig_catalog_begin(&scope);
+	echo = bcmig_sql("SELECT 1 FROM bcmig.journal WHERE table_id = $1 AND produced_version = $3 AND jsonb_hash(new_key) = jsonb_hash($2) "
+					 "AND new_key = $2 LIMIT 1", "ijI", c->table->table_id, c->key, c->version) > 0;
+	bcmig_catalog_end(&scope);
+	return echo;
+}
+
 /* has blue the row both sides had? */
 static bool
 blue_is_unchanged(const Conflict *c)
 {
+	if (is_echo(c))
+		return true;
 	if (!c->blue.exists || !c->had_row)
 		return !c->blue.exists && !c->had_row;
 	if (c->old.exists && !c->old.partial)
@@ -587,19 +609,13 @@ attempt(Conflict *c, Attempt what, const Entries *before, int kept, ErrorData **
 
 /* ---- what is written down ---- */
 
-/*
- * Blue has won: the entries need not be brought to it any more.  One that also
- * concerns another key (an outside rename) lives on for that one.
- */
+/* blue has won, or both are the same: the entries need not be brought to it any more */
 static void
 settle(const Conflict *c, const char *as)
 {
-	bcmig_sql("WITH s AS (UPDATE bcmig.journal SET settled_at = clock_timestamp(), settled_as = $3 WHERE journal_id = ANY ($1) RETURNING *) "
-			  "INSERT INTO bcmig.journal (sync_id, table_id, operation, old_key, new_key, old_image, new_image, xid, base_version, actor, at) "
-			  "SELECT sync_id, table_id, CASE WHEN new_key = $2 THEN 'delete' ELSE 'insert' END, "
-			  " nullif(old_key, $2), nullif(new_key, $2), CASE WHEN new_key = $2 THEN old_image END, CASE WHEN old_key = $2 THEN new_image END, "
-			  " xid, CASE WHEN new_key = $2 THEN base_version END, actor, at "
-			  "FROM s WHERE old_key <> new_key", "qjt", c->entries.ids, c->key, as);
+	BcmigSettled settled = {.key = c->key, .ids = c->entries.ids, .as = as, .version = c->blue.exists ? c->version : -1};
+
+	bcmig_settle_entries(1, &settled);
 }
 
 static void

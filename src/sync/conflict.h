@@ -47,6 +47,20 @@ extern ErrorData *bcmig_meet_conflict(const BcmigTableInfo *table, TupleDesc des
  */
 extern int	bcmig_without_outside_rows(const BcmigTableInfo *table, int n, char **keys);
 
+/*
+ * entries.c: entries of n keys are settled; inside a scope.  "version" is that
+ * of blue's row, which is then the same as green's; -1 = not known.
+ */
+typedef struct BcmigSettled
+{
+	const char *key;			/* jsonb as text */
+	Datum		ids;			/* int8[] */
+	const char *as;
+	int64		version;
+} BcmigSettled;
+
+extern void bcmig_settle_entries(int n, const BcmigSettled *settled);
+
 /* while set, waiting conflicts with these ids are decided for blue */
 typedef struct BcmigForced
 {

@@ -47,7 +47,10 @@ load_syncs(Config *c)
 			  "  OR EXISTS (SELECT FROM bcmig.blue_fence_trial w WHERE w.sync_id = s.sync_id) "
 			  "  OR EXISTS (SELECT FROM bcmig.traffic t WHERE t.sync_id = s.sync_id AND t.intent IS NOT NULL) "
 			  "  OR EXISTS (SELECT FROM bcmig.switch w WHERE w.sync_id = s.sync_id AND w.state = 'running'), "
-			  " EXISTS (SELECT FROM bcmig.balancer b WHERE b.sync_id = s.sync_id) "
+			  " EXISTS (SELECT FROM bcmig.balancer b WHERE b.sync_id = s.sync_id), "
+			  " coalesce((s.options->>'reverse')::bool, true) AND EXISTS (SELECT FROM bcmig.traffic t WHERE t.sync_id = s.sync_id "
+			  "  AND t.green_percent = 100 AND t.journal_armed AND t.intent IS NULL AND t.held IS NULL), "
+			  " (SELECT v.not_before FROM bcmig.reverse_state v WHERE v.sync_id = s.sync_id) "
 			  "FROM bcmig.sync s JOIN bcmig.sync_state st USING (sync_id), LATERAL (SELECT s.sync_id, s.options) y "
 			  "ORDER BY s.sync_id", "");
 	c->nsyncs = SPI_processed;
@@ -56,6 +59,8 @@ load_syncs(Config *c)
 	{
 		Sync	   *s = &c->syncs[i];
 		Sync	   *before;
+		Datum		not_before;
+		bool		isnull;
 
 		s->sync_id = bcmig_get_int64(i, 1, 0);
 		s->name = copy_text(c->context, i, 2);
@@ -75,6 +80,9 @@ load_syncs(Config *c)
 		s->balancers = bcmig_get_bool(i, 16);
 		before = bcmig_managed ? bcmig_find_managed_sync(bcmig_managed, s->sync_id) : NULL;
 		s->traffic_next = before && !s->traffic_due ? before->traffic_next : 0;
+		s->reverse = bcmig_get_bool(i, 17);
+		not_before = bcmig_get_datum(i, 18, &isnull);
+		s->reverse_next = Max(before ? before->reverse_next : 0, isnull ? 0 : DatumGetTimestampTz(not_before));
 	}
 }
 

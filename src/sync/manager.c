@@ -569,6 +569,8 @@ bcmig_manager_main(Datum arg)
 
 			if (sync->traffic_due || sync->balancers)
 				wait = until(wait, sync->traffic_next, now);
+			if (sync->reverse)
+				wait = until(wait, sync->reverse_next, now);
 		}
 		for (int i = 0; i < BCMIG_MAX_BLUES; i++)
 		{

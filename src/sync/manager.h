@@ -30,6 +30,8 @@ typedef struct Sync
 	bool		traffic_due;	/* a weight is asked for, or its change was not ended */
 	bool		balancers;		/* has some, to be looked after */
 	TimestampTz traffic_next;	/* when they are looked at again */
+	bool		reverse;		/* what is written on green is brought to blue */
+	TimestampTz reverse_next;	/* when that is looked at again */
 	int			blue;			/* index into blues[] */
 	int			busy;			/* workers lent, this round */
 } Sync;

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * schedule.c
- *	  Who works on what: traffic, then windows, by priority and by how long the
+ *	  Who works on what: traffic, what is to be brought to blue, then windows, by priority and by how long the
  *	  table has been waiting, then what a person asked for, sweeps, copies.
  *
  *-------------------------------------------------------------------------
@@ -18,6 +18,7 @@
 
 #define IDLE_WORKER			1000	/* ms an idle worker is kept when another owner waits */
 #define COMPARE_LEAST		1000	/* ms between two compares of a snapshot table that moves */
+#define REVERSE_INTERVAL	1000	/* ms between two looks at what is to be brought to blue */
 #define TRAFFIC_INTERVAL	3000	/* ms between two looks at the balancers of a sync */
 #define COMPARE_SHARE		20	/* a compare may take 1/20 of the time */
 
@@ -401,6 +402,13 @@ bcmig_schedule(void)
 		if ((sync->traffic_due || sync->balancers) && sync->traffic_next <= now && !has_job(sync, BCMIG_JOB_TRAFFIC) &&
 			give_sync_job(sync, NULL, NULL, 0, BCMIG_JOB_TRAFFIC, 0, &missing))
 			sync->traffic_next = TimestampTzPlusMilliseconds(now, TRAFFIC_INTERVAL);
+		if (sync->running && sync->reverse && sync->blue >= 0 && bcmig_shared->blues[sync->blue].poll > 0 &&
+			bcmig_shared->blues[sync->blue].reachable && sync->reverse_next <= now && !has_job(sync, BCMIG_JOB_REVERSE) &&
+			give_sync_job(sync, NULL, NULL, 0, BCMIG_JOB_REVERSE, 0, &missing))
+		{
+			sync->reverse_next = TimestampTzPlusMilliseconds(now, REVERSE_INTERVAL);
+			longs++;
+		}
 	}
 
 	for (int i = 0; i < bcmig_managed->ntables; i++)

@@ -246,9 +246,8 @@ has_unbounded_columns(const BcmigTableInfo *table)
 	return false;
 }
 
-/* everything a job needs to know of a table; NULL when the table is gone */
-static BcmigWork *
-load_work(int table_id, MemoryContext context)
+BcmigWork *
+bcmig_load_work(int table_id, MemoryContext context)
 {
 	MemoryContext oldcontext;
 	BcmigWork  *work;
@@ -293,7 +292,7 @@ open_work(int table_id, int64 request_id)
 	if (!found)
 		known->work = NULL;
 	if (known->work == NULL)
-		known->work = load_work(table_id, known_context);
+		known->work = bcmig_load_work(table_id, known_context);
 	if (known->work != NULL)
 		known->work->request_id = request_id;
 	return known->work;
@@ -354,6 +353,12 @@ run_job(BcmigJob *job)
 		bcmig_switch_room->traffic(job->sync_id);
 		return;
 	}
+	if (job->kind == BCMIG_JOB_REVERSE)
+	{
+		bcmig_slot_phase("reverse", NULL, 0);
+		bcmig_switch_room->reverse(job->sync_id);
+		return;
+	}
 	for (int i = 0; i < job->ntables; i++)
 	{
 		job->table_id = job->tables[i];
@@ -392,6 +397,7 @@ run_job(BcmigJob *job)
 				break;
 			case BCMIG_JOB_RULES:
 			case BCMIG_JOB_TRAFFIC:
+			case BCMIG_JOB_REVERSE:
 			case BCMIG_JOB_LOOK:
 			case BCMIG_JOB_MAKE:
 			case BCMIG_JOB_NONE:
@@ -435,7 +441,7 @@ bcmig_run_aside(void)
 		bcmig_apply_forget();
 	for (int i = 0; i < aside->ntables; i++)
 	{
-		works[n] = load_work(aside->tables[i], context);
+		works[n] = bcmig_load_work(aside->tables[i], context);
 		if (works[n] != NULL)
 			n++;
 	}
@@ -491,6 +497,11 @@ record_failure(const BcmigJob *job, const ErrorData *edata, bool from_blue)
 	if (job->kind == BCMIG_JOB_TRAFFIC)
 	{
 		bcmig_switch_room->traffic_failed(job, edata);
+		return;
+	}
+	if (job->kind == BCMIG_JOB_REVERSE)
+	{
+		bcmig_switch_room->reverse_failed(job, edata);
 		return;
 	}
 

@@ -49,6 +49,9 @@ extern Oid	bcmig_text_feed(int environment_id);
 /* ERROR when the rows came from another incarnation than "reading" */
 extern void bcmig_check_same_blue(const BcmigReading *reading, const BcmigSigns *signs);
 
+/* what a job needs to know of a table, in "context"; NULL when it is gone.  In no transaction. */
+extern BcmigWork *bcmig_load_work(int table_id, MemoryContext context);
+
 /* is the sync being stopped? */
 extern bool bcmig_stopping(const BcmigWork *work);
 

@@ -1,0 +1,78 @@
+# What is written on green comes back to a PostgreSQL blue: every operation,
+# hostile values, unique values that swap, a crash between blue's commit and
+# green's, what blue has changed meanwhile, its echo, and all of it continuously.
+use strict;
+use warnings;
+use lib 't/lib';
+use BcmigTest;
+use Test::More;
+
+my $blue = new_blue();
+my $green = new_green('green', "bcmig.debug_points = 'replay_between_commits,replay_read,window_read'");
+
+sub on_blue { return $blue->safe_psql('postgres', $_[0]) }
+sub on_green { return $green->safe_psql('postgres', $_[0]) }
+
+allow_switch($blue);
+on_blue(q{
+	CREATE TABLE item (code varchar(20) PRIMARY KEY, name varchar(100) UNIQUE, amount numeric(38,20), day timestamp NOT NULL, flag smallint NOT NULL,
+		note text, raw bytea, fixed char(5), f float8, at timestamptz, "odd ""name""" int, made int GENERATED ALWAYS AS (flag + 1) STORED, unmapped text DEFAULT 'kept', "timestamp" bigint NOT NULL DEFAULT 0);
+	INSERT INTO item (code, name, amount, day, flag, note, unmapped) SELECT 'K' || i, 'n' || i, i, '1753-01-01', 0, 'v' || i, 'own' || i FROM generate_series(1, 200) i;
+	CREATE TABLE pair (a int, b varchar(20), v text, "timestamp" bigint NOT NULL DEFAULT 0, PRIMARY KEY (a, b));
+	INSERT INTO pair SELECT i / 10, 'b' || i, 'v' || i FROM generate_series(1, 50) i;
+	CREATE TABLE plain (id int PRIMARY KEY, v text, "timestamp" bigint NOT NULL DEFAULT 0);
+	INSERT INTO plain SELECT i, 'v' || i FROM generate_series(1, 100) i;
+	CREATE TABLE child (id int PRIMARY KEY, parent int REFERENCES plain, "timestamp" bigint NOT NULL DEFAULT 0);
+	CREATE TABLE snap (id int PRIMARY KEY, v text);
+	INSERT INTO snap SELECT i, 'v' || i FROM generate_series(1, 20) i;
+	CREATE TABLE stamped (id int PRIMARY KEY, v text, "timestamp" bigint NOT NULL DEFAULT 0);
+	INSERT INTO stamped SELECT i, 'v' || i FROM generate_series(1, 20) i;});
+track($blue, $_) foreach qw(item pair child plain);
+track($blue, 'stamped', 'rowversion');
+connect_blue($green, $blue, 's', '{"sweep_interval": "1 s"}');
+my @tables = qw(item pair child plain snap stamped);
+on_green("SELECT bcmig_add_table('s', '$_')") foreach @tables;
+on_green(q{
+	SELECT bcmig_map_column('s', 'item', 'name', '{"rename": "label"}');
+	SELECT bcmig_map_column('s', 'item', 'flag', '{"builtin": "boolean"}');
+	SELECT bcmig_map_column('s', 'item', 'day', '{"builtin": "blank_date"}');});
+start_sync($green, 's');
+wait_sync($green, 's');
+on_green(q{BEGIN; SELECT bcmig.arm_journal('s'); SELECT bcmig.lift_fence('s'); COMMIT;
+	UPDATE bcmig.traffic SET green_percent = 100; SELECT bcmig_alter_sync('s', '{"reverse": true}')});
+
+# green as blue would have it, equal to blue
+my $as_blue = q{SELECT format('%s|%s|%s|%s|%s|%s|%s|%s|%s|%s|%s', code, label, amount, coalesce(day, '1753-01-01'), flag::int, note, raw, fixed, f, at, "odd ""name""") FROM item ORDER BY 1};
+my $of_blue = q{SELECT format('%s|%s|%s|%s|%s|%s|%s|%s|%s|%s|%s', code, name, amount, day, flag, note, raw, fixed, f, at, "odd ""name""") FROM item ORDER BY 1};
+
+sub unsettled { return on_green(q{SELECT count(*) FROM bcmig.journal WHERE settled_at IS NULL}) }
+
+sub replayed
+{
+	my ($what) = @_;
+	ok($green->poll_query_until('postgres', q{SELECT count(*) = 0 FROM bcmig.journal WHERE settled_at IS NULL}), "$what: all of it is brought to blue")
+	  or diag(on_green(q{SELECT * FROM bcmig.reverse_state}));
+	wait_sync($green, 's');
+	is(on_blue($of_blue), on_green($as_blue), "$what: item is equal on both sides");
+	all_equal($blue, $green, $what, grep { $_ ne 'item' } @tables);
+	is(on_green(q{SELECT count(*) FROM bcmig.conflict}), '0', "$what: no conflict");
+}
+
+# --- every operation ---
+on_green(q{
+	UPDATE item SET label = 'changed', flag = true, day = '2026-02-03 04:05:06' WHERE code = 'K1';
+	UPDATE item SET day = NULL, note = NULL WHERE code = 'K2';
+	INSERT INTO item (code, label, amount, day, flag, note, fixed, f, "odd ""name""") VALUES ('N1', 'new', 0.00000000000000000001, NULL, false, '', 'ab', 0.1, 7);
+	DELETE FROM item WHERE code = 'K3';
+	UPDATE item SET code = 'R4' WHERE code = 'K4';
+	BEGIN; DELETE FROM item WHERE code = 'K5'; INSERT INTO item (code, label, flag, note) VALUES ('K5', 'again', true, 'fresh'); COMMIT;
+	UPDATE pair SET b = 'moved', v = NULL WHERE a = 1 AND b = 'b11';
+	INSERT INTO snap (id, v) VALUES (100, 'new'); DELETE FROM snap WHERE id = 1; UPDATE snap SET v = '' WHERE id = 2; UPDATE snap SET id = 200 WHERE id = 3;
+	UPDATE stamped SET v = 'x' WHERE id = 1; DELETE FROM stamped WHERE id = 2; INSERT INTO stamped (id, v) VALUES (300, 'n');
+	INSERT INTO plain (id, v) VALUES (500, 'p'); INSERT INTO child (id, parent) VALUES (1, 500);});
+on_green(qq{UPDATE plain SET v = 'times $_' WHERE id = 1}) foreach 1 .. 5;
+replayed('every operation');
+is(on_blue(q{SELECT string_agg(unmapped, ',' ORDER BY code) FROM item WHERE code IN ('K1', 'K2', 'N1')}), 'own1,own2,kept', 'columns green does not have are left alone');
+is(on_green(q{SELECT string_agg(DISTINCT settled_as, ',') FROM bcmig.journal}), 'replayed', 'settled as replayed');
+
+done_testing();
