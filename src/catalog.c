@@ -26,6 +26,7 @@
 #include "commands/extension.h"
 #include "common/hashfn.h"
 #include "mb/pg_wchar.h"
+#include "jit/jit.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/lock.h"
@@ -181,6 +182,10 @@ bcmig_catalog_begin(BcmigCatalogScope *scope)
 	scope->guc_level = NewGUCNestLevel();
 	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET,
 							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+
+	/* tables nobody has analyzed look big: compiling such a statement takes seconds, running it a few ms */
+	if (jit_enabled)
+		(void) set_config_option("jit", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	bcmig_become_catalog_owner(scope);
 }
 

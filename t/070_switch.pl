@@ -89,5 +89,5 @@ like($blue->psql('postgres', 'UPDATE item SET v = 1'), qr/./, 'blue');
 value('UPDATE item SET v = v || 1 WHERE id < 10');
 is(rollback(), 'done', 'back');
 is(weight(), '0 blue fenced -', 'as it was');
-diag(value(q{SELECT * FROM bcmig.traffic_event ORDER BY 1}));
+open my $fh, ">", "/tmp/070.events"; print $fh value(q{SELECT at::time, event, from_percent, to_percent, left(detail,150) FROM bcmig.traffic_event ORDER BY event_id}), "\n", value(q{SELECT name, write_pause_ms FROM bcmig.switch_status s, (SELECT 1 AS name) x}); close $fh;
 done_testing();
