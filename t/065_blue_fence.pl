@@ -38,15 +38,7 @@ sub sqlstate
 	return $err =~ /ERROR:\s+(\w{5})/ ? $1 : $err;
 }
 
-# Fence, unfence or read, as the engine does; what came of it.
-sub try_fence
-{
-	my ($action) = @_;
-	my $before = $green->safe_psql('postgres', q{SELECT count(*) FROM bcmig.audit_log WHERE event = 'blue fence tried'});
-	$green->safe_psql('postgres', "SELECT bcmig.try_blue_fence('s', '$action')");
-	$green->poll_query_until('postgres', "SELECT count(*) > $before FROM bcmig.audit_log WHERE event = 'blue fence tried'") or die 'nothing tried';
-	return $green->safe_psql('postgres', q{SELECT detail FROM bcmig.audit_log WHERE event = 'blue fence tried' ORDER BY audit_id DESC LIMIT 1});
-}
+sub try_fence { return try_blue_fence($green, 's', @_) }
 
 # --- before the first start ---
 is(sqlstate($green, q{SELECT bcmig_confirm('s', 'fence', 'x')}), 'BM009', 'nothing can be confirmed of a sync that was never started');

@@ -24,14 +24,7 @@ connect_sql_server($green, $server, 's', '{"traffic_timeout": "60s"}');
 $green->safe_psql('postgres', q{SELECT bcmig_add_table('s', 'CRONUS]''s$Customer', 'customer', '{"companions": ["CRONUS]''s$Customer$ext"]}')});
 sub option { $green->safe_psql('postgres', "SELECT bcmig_alter_environment('blue', '$_[0]')") }
 
-sub try_fence
-{
-	my ($action) = @_;
-	my $before = $green->safe_psql('postgres', q{SELECT count(*) FROM bcmig.audit_log WHERE event = 'blue fence tried'});
-	$green->safe_psql('postgres', "SELECT bcmig.try_blue_fence('s', '$action')");
-	$green->poll_query_until('postgres', "SELECT count(*) > $before FROM bcmig.audit_log WHERE event = 'blue fence tried'") or die 'nothing tried';
-	return $green->safe_psql('postgres', q{SELECT detail FROM bcmig.audit_log WHERE event = 'blue fence tried' ORDER BY audit_id DESC LIMIT 1});
-}
+sub try_fence { return try_blue_fence($green, 's', @_) }
 
 sub state_is
 {

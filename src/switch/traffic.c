@@ -77,8 +77,8 @@ bcmig_traffic_hold(int sync_id, const char *sync_name, const char *by, const cha
  * --------------------------------------------------------------------- */
 
 /* the row of bcmig.traffic comes with the first start: made before, the fence would not go up then */
-static void
-load_started(const BcmigSync *sync, bool lock, BcmigTraffic *traffic)
+void
+bcmig_traffic_load_started(const BcmigSync *sync, bool lock, BcmigTraffic *traffic)
 {
 	if (!bcmig_traffic_load(sync->sync_id, lock, traffic))
 		ereport(ERROR,
@@ -117,7 +117,7 @@ bcmig_set_traffic(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_BM_TRAFFIC),
 				 errmsg("%s is no share of traffic", DatumGetCString(DirectFunctionCall1(numeric_out, PG_GETARG_DATUM(1)))),
 				 errhint("Give a percentage from 0 to below 100.")));
-	load_started(sync, false, &traffic);
+	bcmig_traffic_load_started(sync, false, &traffic);
 	if (traffic.held != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_BM_TRAFFIC),
@@ -144,7 +144,7 @@ bcmig_hold_traffic(PG_FUNCTION_ARGS)
 	BcmigTraffic traffic;
 	BcmigCatalogScope scope;
 
-	load_started(sync, true, &traffic);
+	bcmig_traffic_load_started(sync, true, &traffic);
 	bcmig_catalog_begin(&scope);
 	bcmig_audit("command", sync->name, NULL, "bcmig_hold_traffic", reason);
 	bcmig_traffic_hold(sync->sync_id, sync->name, GetUserNameFromId(GetSessionUserId(), false), reason);
@@ -162,7 +162,7 @@ bcmig_resume_traffic(PG_FUNCTION_ARGS)
 	BcmigTraffic traffic;
 	BcmigCatalogScope scope;
 
-	load_started(sync, true, &traffic);
+	bcmig_traffic_load_started(sync, true, &traffic);
 	if (traffic.held == NULL)
 		ereport(NOTICE,
 				(errmsg("traffic of sync \"%s\" is not held", sync->name)));

@@ -27,6 +27,9 @@ typedef struct BcmigTraffic
  */
 extern bool bcmig_traffic_load(int sync_id, bool lock, BcmigTraffic *traffic);
 
+/* the same; ERROR when the sync was never started */
+extern void bcmig_traffic_load_started(const BcmigSync *sync, bool lock, BcmigTraffic *traffic);
+
 /* a row in bcmig.traffic_event and the audit log; inside a scope.  A percent below 0 is not known. */
 extern int64 bcmig_traffic_event(const char *sync_name, const char *event, double from, double to,
 								 int64 epoch, const char *by, const char *detail);
