@@ -106,7 +106,7 @@ postgres_preflight(void)
 #define FUNCTIONS " FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace" \
 	" WHERE n.nspname = 'bcmig_blue' AND p.proname IN ('raise_fence', 'lift_fence')"
 #define GRANTED "has_schema_privilege(n.oid, 'USAGE') AND has_function_privilege(p.oid, 'EXECUTE')"
-	return pstrdup("SELECT 'fence', CASE WHEN x.there = 2 AND x.granted THEN 'ok' ELSE 'fail' END,"
+	return pstrdup("SELECT 'fence', CASE WHEN x.there = 2 AND x.granted THEN 'ok' ELSE 'warn' END,"
 				   " CASE WHEN x.there < 2 THEN 'missing' WHEN x.granted THEN 'can be called' ELSE 'not granted' END, 'can be called',"
 				   " CASE WHEN x.there = 2 AND x.granted THEN NULL ELSE 'bcmig is to fence blue by functions that come with postgres_switch.sql.' END,"
 				   " CASE WHEN x.there < 2 THEN '\\i postgres_switch.sql -- on blue, with psql'"

@@ -50,7 +50,7 @@ state_of_some(List *tables, const char *login)
 					 " WHEN y.o IS NULL THEN N'it is not there, or not to be seen'"
 					 " WHEN @u IS NULL THEN %1$s"
 					 " WHEN @u = 1 THEN N'the login is dbo, which DENY does not bind: stop the service, or set the database READ_ONLY'"
-					 " WHEN @a IS NULL THEN N'whether the login is a sysadmin cannot be seen'"
+					 " WHEN @a IS NULL THEN N'whether the login is a sysadmin cannot be seen (VIEW ANY DEFINITION)'"
 					 " WHEN @a = 1 THEN N'the login is a sysadmin, which DENY does not bind: stop the service, or set the database READ_ONLY'"
 					 " WHEN y.v = N'fenced' THEN N'writes are denied' WHEN y.d = 4 THEN N'DENY does not bind the owner of a table, nor a grant of a column'"
 					 " ELSE N'writes are not denied' END, NULL, NULL, NULL, NULL"
@@ -62,7 +62,7 @@ state_of_some(List *tables, const char *login)
 					 " (SELECT COUNT(*) FROM sys.tables AS t JOIN sys.schemas AS c ON c.schema_id = t.schema_id WHERE t.object_id = w.o AND ISNULL(t.principal_id, c.principal_id) = @u) AS x,"
 					 " (SELECT COUNT(*) FROM sys.database_permissions AS p WHERE p.class = 1 AND p.major_id = w.o AND p.minor_id > 0 AND p.state <> N'D' AND p.type = N'UP') AS g"
 					 " FROM @w AS w) AS z) AS y",
-					 login ? bcmig_tsql_string(psprintf("the database has no user %s", login)) : "N'who Business Central is cannot be told: option bc_login is not set'");
+					 login ? bcmig_tsql_string(psprintf("the database has no user %s, or the reader may not see it (VIEW DEFINITION)", login)) : "N'who Business Central is cannot be told: option bc_login is not set'");
 	return bcmig_tsql_batch(NULL, "fence", s.data);
 }
 

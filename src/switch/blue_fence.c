@@ -382,18 +382,6 @@ bcmig_run_blue_fence_trial(const BcmigSync *sync)
  * SQL
  * --------------------------------------------------------------------- */
 
-static void
-require_started(const BcmigSync *sync)
-{
-	BcmigTraffic traffic;
-
-	if (!bcmig_traffic_load(sync->sync_id, false, &traffic))
-		ereport(ERROR,
-				(errcode(ERRCODE_BM_WRONG_STATE),
-				 errmsg("sync \"%s\" was never started", sync->name),
-				 errhint("SELECT bcmig_start_sync(%s);", quote_literal_cstr(sync->name))));
-}
-
 /*
  * bcmig_confirm(sync, what, note): a person's word for what bcmig cannot see.
  */
@@ -403,6 +391,7 @@ bcmig_confirm(PG_FUNCTION_ARGS)
 	BcmigSync  *sync = bcmig_load_sync(bcmig_arg_text(fcinfo, 0, "sync"));
 	char	   *what = bcmig_arg_text(fcinfo, 1, "what");
 	char	   *note = bcmig_arg_text(fcinfo, 2, "note");
+	BcmigTraffic traffic;
 	BcmigCatalogScope scope;
 
 	if (strcmp(what, "fence") != 0 && strcmp(what, "unfence") != 0)
@@ -416,7 +405,7 @@ bcmig_confirm(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_BM_OPTION),
 				 errmsg("a confirmation needs a note"),
 				 errhint("Say what was done, and how it was seen.")));
-	require_started(sync);
+	bcmig_require_started(sync, false, &traffic);
 	bcmig_catalog_begin(&scope);
 	bcmig_sql("INSERT INTO bcmig.confirmation (sync_id, what, note) VALUES ($1, $2, $3)", "itt", sync->sync_id, what, note);
 	bcmig_audit("command", sync->name, NULL, "bcmig_confirm", psprintf("%s: %s", what, note));
@@ -433,6 +422,7 @@ bcmig_try_blue_fence(PG_FUNCTION_ARGS)
 {
 	BcmigSync  *sync;
 	char	   *action;
+	BcmigTraffic traffic;
 	BcmigCatalogScope scope;
 	bool		free_to;
 
@@ -445,7 +435,7 @@ bcmig_try_blue_fence(PG_FUNCTION_ARGS)
 				 errmsg("blue's fence cannot be tried by \"%s\"", action),
 				 errdetail("Expected fence, unfence or read."),
 				 errhint("SELECT bcmig.try_blue_fence(%s, 'read');", quote_literal_cstr(sync->name))));
-	require_started(sync);
+	bcmig_require_started(sync, false, &traffic);
 	bcmig_catalog_begin(&scope);
 	bcmig_sql("SELECT " BLUE_IN_CHARGE " FROM bcmig.traffic t WHERE sync_id = $1", "i", sync->sync_id);
 	free_to = bcmig_get_bool(0, 1);

@@ -24,6 +24,7 @@
 #include "dialect.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "options.h"
 #include "schema_change.h"
 #include "storage/lock.h"
 #include "storage/proc.h"
@@ -405,6 +406,50 @@ check_target(TableChecks *c, const Candidate *t, const BcmigSync *sync)
 					psprintf("TRUNCATE %s; -- or bcmig_alter_table(..., '{\"copy_data\": false}')", t->info->target_name));
 }
 
+/*
+ * How blue is to be fenced at the last step of a switch, once somebody has said
+ * so: what is known without blue, and *statement for blue's own row.  A sync
+ * runs without it: none of it fails.
+ */
+static List *
+check_blue_fence(List *checks, const BcmigEnvironment *env, char **statement)
+{
+	const BcmigFenceDialect *fence = bcmig_dialect_of_server(env->serverid)->fence;
+	char	   *name = quote_literal_cstr(env->name);
+	JsonbValue	buf;
+	BcmigCatalogScope scope;
+	bool		by_call;
+	bool		by_hook;
+	bool		no_hook;
+	bool		no_login;
+
+	*statement = NULL;
+	if (getKeyJsonValueFromContainer(&env->options->root, "fence_by", strlen("fence_by"), &buf) == NULL)
+		return checks;
+	bcmig_catalog_begin(&scope);
+	by_call = strcmp(bcmig_option_value("fence_by", env->options, NULL), "call") == 0;
+	by_hook = strcmp(bcmig_option_value("fence_by", env->options, NULL), "hook") == 0;
+	no_hook = bcmig_option_value("fence_hook", env->options, NULL) == NULL;
+	no_login = bcmig_option_value("bc_login", env->options, NULL) == NULL;
+	bcmig_catalog_end(&scope);
+
+	if (by_call && fence->call == NULL)
+		return bcmig_add_check(checks, "fence", "warn", "call", "confirm or hook", "bcmig cannot fence this kind of blue itself.",
+							   psprintf("SELECT bcmig_alter_environment(%s, '{\"fence_by\": \"confirm\"}');", name));
+	if (by_hook && no_hook)
+		return bcmig_add_check(checks, "fence", "warn", "hook", "fence_hook", "Nobody would be told to fence blue.",
+							   psprintf("SELECT bcmig_alter_environment(%s, '{\"fence_hook\": \"https://...\"}');", name));
+	if (fence->call == NULL && no_login)
+		return bcmig_add_check(checks, "fence", "warn", "not to be seen", "bc_login",
+							   "Whether blue is fenced can only be seen by the rights of Business Central's own user; without it a person has to say so (bcmig_confirm).",
+							   psprintf("SELECT bcmig_alter_environment(%s, '{\"bc_login\": \"...\"}');", name));
+	if (by_call)
+		*statement = fence->preflight();
+	else
+		checks = bcmig_add_check(checks, "fence", "ok", by_hook ? "hook" : "confirm", NULL, NULL, NULL);
+	return checks;
+}
+
 List *
 bcmig_preflight_checks(const BcmigSync *sync)
 {
@@ -412,8 +457,10 @@ bcmig_preflight_checks(const BcmigSync *sync)
 	List	   *candidates = load_candidates(sync);
 	List	   *checks = bcmig_green_checks();
 	List	   *rows = NIL;
+	List	   *statements;
 	TableChecks tables = {0};
 	bool		answered;
+	char	   *fence;
 	ErrorData  *error;
 	char	   *problem;
 	char	   *fix;
@@ -421,6 +468,7 @@ bcmig_preflight_checks(const BcmigSync *sync)
 
 	checks = check_workers(checks, sync);
 	checks = check_locks(checks, list_length(candidates));
+	checks = check_blue_fence(checks, env, &fence);
 
 	error = bcmig_check_askable(env->serverid, sync->owner);
 	if (error != NULL)
@@ -429,9 +477,10 @@ bcmig_preflight_checks(const BcmigSync *sync)
 	else
 	{
 		checks = bcmig_add_check(checks, "owner", "ok", GetUserNameFromId(sync->owner, false), NULL, NULL, NULL);
-		checks = list_concat(checks, bcmig_blue_checks(env, sync->owner,
-													   bcmig_dialect_of_server(env->serverid)->describe(names_of(candidates)),
-													   &rows));
+		statements = bcmig_dialect_of_server(env->serverid)->describe(names_of(candidates));
+		if (fence != NULL)
+			statements = lcons(fence, statements);
+		checks = list_concat(checks, bcmig_blue_checks(env, sync->owner, statements, &rows));
 	}
 	attach_descriptions(candidates, bcmig_read_descriptions(rows));
 	answered = rows != NIL;

@@ -15,7 +15,7 @@ use Time::HiRes qw(time usleep);
 our @EXPORT = qw(
   new_blue new_green connect_blue green_behind start_sync wait_sync wait_streaming
   compare_table all_equal state_of wait_state hold_point point_reached release_point poll_through_restart pids kill_pid
-  track allow_switch table_value run_validation);
+  track allow_switch try_blue_fence table_value run_validation);
 
 # Where blue/postgres_tracking.sql is; set by test/run, else the source tree.
 my $tracking = ($ENV{BCMIG_SOURCE} // '.') . '/blue/postgres_tracking.sql';
@@ -89,6 +89,17 @@ sub allow_switch
 	$blue->command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-d', $blue->connstr('postgres'),
 		'-f', $tracking =~ s/tracking/switch/r, '-c', 'SELECT bcmig_blue.grant_switch(current_user::regrole)' ],
 		'switch script loads');
+}
+
+# Fence, unfence or read blue, as the engine does; what came of it.
+sub try_blue_fence
+{
+	my ($green, $sync, $action) = @_;
+	my $tried = "FROM bcmig.audit_log WHERE event = 'blue fence tried' AND sync_name = '$sync'";
+	my $before = $green->safe_psql('postgres', "SELECT count(*) $tried");
+	$green->safe_psql('postgres', "SELECT bcmig.try_blue_fence('$sync', '$action')");
+	$green->poll_query_until('postgres', "SELECT count(*) > $before $tried") or die 'nothing tried';
+	return $green->safe_psql('postgres', "SELECT detail $tried ORDER BY audit_id DESC LIMIT 1");
 }
 
 sub start_sync

@@ -246,7 +246,7 @@ CREATE OPERATOR mssql.+ (LEFTARG = bytea, RIGHTARG = bytea, FUNCTION = mssql.joi
 -- ---------------------------------------------------------------------------
 CREATE VIEW mssql.live AS SELECT o.* FROM mssql.object o JOIN pg_class c ON c.oid = o.rel;
 -- modify_date: another one for other columns
-CREATE VIEW sys.objects AS SELECT object_id, name, 1 AS schema_id, 'U' AS type, 0 AS is_ms_shipped,
+CREATE VIEW sys.objects AS SELECT object_id, name, 1 AS schema_id, 'U' AS type, 0 AS is_ms_shipped, NULL::int AS principal_id,
 	(SELECT timestamp '2024-01-01' + abs(hashtext(string_agg(a.attname || ',' || a.atttypid || ',' || a.atttypmod || ',' || a.attnotnull, ';' ORDER BY a.attnum))::bigint) * interval '10 ms'
 	   FROM pg_attribute a WHERE a.attrelid = rel AND a.attnum > 0 AND NOT a.attisdropped) AS modify_date FROM mssql.live;
 CREATE VIEW sys.tables AS SELECT * FROM sys.objects;
@@ -294,13 +294,29 @@ CREATE VIEW sys.change_tracking_tables AS
 CREATE VIEW sys.change_tracking_databases AS
 	SELECT 5 AS database_id, mssql.setting('retention_days')::int AS retention_period, 3 AS retention_period_units, 'DAYS' AS retention_period_units_desc,
 	       1 AS is_auto_cleanup_on WHERE mssql.setting('change_tracking') = '1';
+-- users of the database, with the login each is of; their rights
+CREATE TABLE mssql.principal (principal_id int PRIMARY KEY, name text NOT NULL UNIQUE, login text NOT NULL, sysadmin boolean NOT NULL DEFAULT false,
+	sid bytea GENERATED ALWAYS AS (decode(md5(login), 'hex')) STORED);
+INSERT INTO mssql.principal VALUES (1, 'dbo', 'CONTOSO\owner'), (5, 'bcmig_reader', 'bcmig_reader');
+CREATE TABLE mssql.permission (object_id int NOT NULL, column_id int NOT NULL DEFAULT 0, principal_id int NOT NULL REFERENCES mssql.principal,
+	permission_name text NOT NULL, state text NOT NULL CHECK (state IN ('G', 'W', 'D')), PRIMARY KEY (object_id, column_id, principal_id, permission_name));
+CREATE VIEW sys.database_principals AS SELECT principal_id, name, 'S' AS type, sid FROM mssql.principal;
+CREATE VIEW sys.database_permissions AS
+	SELECT 1 AS class, object_id AS major_id, column_id AS minor_id, principal_id AS grantee_principal_id, permission_name, state,
+	       CASE permission_name WHEN 'INSERT' THEN 'IN' WHEN 'UPDATE' THEN 'UP' WHEN 'DELETE' THEN 'DL' WHEN 'ALTER' THEN 'AL' WHEN 'SELECT' THEN 'SL' END AS type
+	  FROM mssql.permission WHERE mssql.setting('deny') NOT LIKE '%VIEW DEFINITION%';
+CREATE VIEW sys.schemas AS SELECT 1 AS schema_id, 'dbo' AS name, 1 AS principal_id;
+CREATE FUNCTION mssql.suser_sname(bytea) RETURNS text LANGUAGE sql STABLE AS 'SELECT login FROM mssql.principal WHERE sid = $1';
+CREATE FUNCTION mssql.is_srvrolemember(role text, login text) RETURNS int LANGUAGE sql STABLE AS $$
+	SELECT p.sysadmin::int FROM mssql.principal p WHERE p.login = $2 AND $1 = 'sysadmin' AND mssql.setting('deny') NOT LIKE '%SERVER ROLE%' $$;
 CREATE VIEW sys.databases AS
 	SELECT 5 AS database_id, mssql.setting('database') AS name, mssql.setting('snapshot_isolation_state')::int AS snapshot_isolation_state,
 	       CASE mssql.setting('snapshot_isolation_state') WHEN '1' THEN 'ON' ELSE 'OFF' END AS snapshot_isolation_state_desc,
 	       mssql.setting('is_read_committed_snapshot_on')::int AS is_read_committed_snapshot_on, mssql.setting('delayed_durability')::int AS delayed_durability,
 	       CASE mssql.setting('delayed_durability') WHEN '0' THEN 'DISABLED' ELSE 'FORCED' END AS delayed_durability_desc,
-	       '2020-01-01'::timestamp AS create_date
-	 UNION ALL SELECT 2, 'tempdb', 0, 'OFF', 0, 0, 'DISABLED', mssql.setting('tempdb_create_date')::timestamp;
+	       '2020-01-01'::timestamp AS create_date, mssql.setting('updateability') = 'READ_ONLY' AS is_read_only,
+	       (SELECT p.sid FROM mssql.principal p WHERE p.principal_id = 1) AS owner_sid
+	 UNION ALL SELECT 2, 'tempdb', 0, 'OFF', 0, 0, 'DISABLED', mssql.setting('tempdb_create_date')::timestamp, false, '\x01';
 CREATE VIEW sys.database_recovery_status AS
 	SELECT 5 AS database_id, mssql.setting('database_guid')::uuid AS database_guid, mssql.setting('recovery_fork_guid')::uuid AS recovery_fork_guid;
 CREATE VIEW sys.security_policies AS SELECT 1 AS is_enabled FROM generate_series(1, mssql.setting('row_policies')::int);

@@ -9,6 +9,7 @@ from translate import TOKEN
 # has the same place in the grammar
 UNKNOWN = [
     (re.compile(r'0[xX][0-9A-Fa-f]*'), '1'),
+    (re.compile(r"\b(EXECUTE\s+AS\s+USER\s*=\s*N?'(?:[^']|'')*'|REVERT)\s*(;|$)", re.I), ''),
     (re.compile(r'\bSET\s+(LOCK_TIMEOUT\s+\d+|TEXTSIZE\s+\d+|DEADLOCK_PRIORITY\s+\w+)\s*(;|$)', re.I), ''),
 ]
 # of the shape of a statement names and values are no part, nor how many columns it has

@@ -68,7 +68,8 @@ FUNCTIONS = {
     'DB_NAME': 'mssql.db_name', 'USER_NAME': 'mssql.user_name', 'SYSUTCDATETIME': 'mssql.sysutcdatetime', 'DATALENGTH': 'mssql.datalength',
     'CHANGE_TRACKING_CURRENT_VERSION': 'mssql.change_tracking_current_version', 'MIN_ACTIVE_ROWVERSION': 'mssql.min_active_rowversion',
     'HASHBYTES': 'mssql.hashbytes', 'HAS_PERMS_BY_NAME': 'mssql.has_perms_by_name', 'SERVERPROPERTY': 'mssql.serverproperty', 'PARSENAME': 'mssql.parsename',
-    'DATABASEPROPERTYEX': 'mssql.databasepropertyex', 'LEN': 'mssql.len', 'COUNT_BIG': 'count',
+    'DATABASEPROPERTYEX': 'mssql.databasepropertyex', 'LEN': 'mssql.len', 'SUSER_SNAME': 'mssql.suser_sname', 'IS_SRVROLEMEMBER': 'mssql.is_srvrolemember',
+    'COUNT_BIG': 'count',
 }
 SETTINGS = {'NOCOUNT', 'ANSI_NULLS', 'ANSI_PADDING', 'ANSI_WARNINGS', 'ARITHABORT', 'CONCAT_NULL_YIELDS_NULL', 'QUOTED_IDENTIFIER',
             'NUMERIC_ROUNDABORT', 'LOCK_TIMEOUT', 'DEADLOCK_PRIORITY', 'TEXTSIZE', 'XACT_ABORT', 'TRANSACTION'}
