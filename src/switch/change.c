@@ -19,6 +19,7 @@
  * stored one is set again; only the first reading after a start of the server
  * must find what is stored: if not, this may be a copy of the database that
  * really moves this traffic, and everything is held until a person has looked.
+ * Before anything is set, incarnation.c is asked whether this is such a copy.
  *
  * Memory: all in the context of the job.
  *
@@ -320,11 +321,9 @@ end_change(Job *job, bool raising)
 	store_gates(job->traffic.intent, "after", checks);
 	if (failing == NULL)
 	{
-		/* the timeline of this server: what an older one gave out stays below */
-		bcmig_sql("UPDATE bcmig.traffic SET green_percent = $2::numeric, intent = NULL, updated_at = clock_timestamp(), "
-				  " epoch = greatest(epoch, ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int8 << 32) + 1 "
-				  "WHERE sync_id = $1 RETURNING epoch", "if", job->sync->sync_id, job->traffic.intent_percent);
-		epoch = bcmig_get_int64(0, 1, 0);
+		epoch = bcmig_give_epoch(job->sync->sync_id, 0);
+		bcmig_sql("UPDATE bcmig.traffic SET green_percent = $2::numeric, intent = NULL WHERE sync_id = $1",
+				  "if", job->sync->sync_id, job->traffic.intent_percent);
 		(void) bcmig_traffic_event(job->sync->name, "changed", job->traffic.green_percent, job->traffic.intent_percent,
 								   epoch, job->traffic.by, NULL);
 
@@ -348,6 +347,8 @@ change(Job *job, int64 request, double percent)
 	bool		raising = percent > job->traffic.green_percent;
 	char	   *why = NULL;
 
+	if (!bcmig_green_may_act(job->sync, &job->traffic, true))
+		return;
 	if (raising)
 		bcmig_ask_health(job->sync);
 	if (!begin_change(job, request))
@@ -368,6 +369,8 @@ change(Job *job, int64 request, double percent)
 		why = end_change(job, raising);
 	if (why != NULL)
 		undo(job, why);
+	else
+		bcmig_witness_store(job->sync);
 }
 
 /* ---- between changes ---- */
@@ -382,6 +385,7 @@ look_after(Job *job)
 	StringInfoData strange;
 	StringInfoData drift;
 	BcmigCatalogScope scope;
+	bool		drifted = false;
 
 	initStringInfo(&strange);
 	initStringInfo(&drift);
@@ -392,6 +396,7 @@ look_after(Job *job)
 		read_front(f);
 		if (f->percent < 0 || follows(f->percent, t->green_percent))
 			continue;
+		drifted = true;
 		if (f->first && !f->never_read && !(t->intent != 0 && follows(f->percent, t->intent_percent)))
 			appendStringInfo(&strange, "%s%s has %g %%", strange.len > 0 ? ", " : "", f->balancer->name, f->percent);
 	}
@@ -410,6 +415,8 @@ look_after(Job *job)
 		t->held = reason;
 		bcmig_end_transaction();
 	}
+	if (drifted && t->held == NULL && t->intent == 0 && !bcmig_green_may_act(job->sync, t, true))
+		return false;
 	for (int i = 0; i < job->nfronts && t->held == NULL && t->intent == 0; i++)
 	{
 		Front	   *f = &job->fronts[i];
@@ -466,7 +473,7 @@ bcmig_run_traffic(int sync_id)
 	int64		request;
 	double		percent = 0;
 
-	if (!load(&job, sync_id) || !look_after(&job))
+	if (!load(&job, sync_id) || !bcmig_green_may_act(job.sync, &job.traffic, job.traffic.intent != 0) || !look_after(&job))
 		return;
 	if (job.traffic.intent != 0)
 		undo(&job, "found open: its worker has ended before its time");

@@ -44,10 +44,12 @@ load_syncs(Config *c)
 			  " EXISTS (SELECT FROM bcmig.validation_run r WHERE r.sync_id = s.sync_id AND r.state = 'running' "
 			  "  AND NOT EXISTS (SELECT FROM bcmig.validation_result v WHERE v.run_id = r.run_id AND NOT v.done)), "
 			  " EXISTS (SELECT FROM bcmig.traffic_request w WHERE w.sync_id = s.sync_id) "
-			  "  OR EXISTS (SELECT FROM bcmig.traffic t WHERE t.sync_id = s.sync_id AND t.intent IS NOT NULL), "
+			  "  OR EXISTS (SELECT FROM bcmig.traffic t WHERE t.sync_id = s.sync_id AND t.intent IS NOT NULL) "
+			  "  OR EXISTS (SELECT FROM bcmig.traffic t JOIN bcmig.incarnation i USING (sync_id) WHERE t.sync_id = s.sync_id "
+			  "   AND t.held IS NULL AND (i.witness IN ('behind', 'take') OR t.epoch > 0 AND i.server_start IS DISTINCT FROM $1)), "
 			  " EXISTS (SELECT FROM bcmig.balancer b WHERE b.sync_id = s.sync_id) "
 			  "FROM bcmig.sync s JOIN bcmig.sync_state st USING (sync_id), LATERAL (SELECT s.sync_id, s.options) y "
-			  "ORDER BY s.sync_id", "");
+			  "ORDER BY s.sync_id", "z", PgStartTime);
 	c->nsyncs = SPI_processed;
 	c->syncs = MemoryContextAllocZero(c->context, sizeof(Sync) * Max(c->nsyncs, 1));
 	for (int i = 0; i < c->nsyncs; i++)
