@@ -177,7 +177,7 @@ bcmig_postgres_preflight(void)
 				 "format('GRANT pg_read_all_stats TO %I; -- on blue', current_user)");
 	append_check(&sql, "blue witness", "CASE WHEN " BCMIG_WITNESS_MISSING " IS NULL THEN 'possible' ELSE 'none' END", "'possible'",
 				 BCMIG_WITNESS_MISSING " IS NULL", "warn",
-				 "'A copy of green cannot be told by blue from the green that moves traffic: ' || " BCMIG_WITNESS_MISSING " || '.'",
+				 "'Nothing outside of green tells it from a copy: ' || " BCMIG_WITNESS_MISSING " || '.'",
 				 "format('\\i postgres_switch.sql; SELECT bcmig_blue.grant_switch(%L); -- on blue, with psql', current_user)");
 	return sql.data;
 }
