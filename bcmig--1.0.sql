@@ -85,6 +85,7 @@ INSERT INTO bcmig.option (name, scope, kind, unit, default_value, min_value, max
  ('drain_timeout',      '{rollback}',   'interval', 'ms',   '10s', 0, 3600000, NULL,       'How long who is writing on green may take to end; the fence stays up, and it is tried again.'),
  ('terminate_blockers', '{rollback}',   'boolean',  NULL,   'false', NULL, NULL, NULL,     'true ends the sessions of who is still writing on green after drain_timeout.'),
  ('preserve',           '{rollback}',   'enum',     NULL,   'journal', NULL, NULL, '{journal,tables}', 'What is kept of green as it stood: the journal, or copies of all tables in a schema of their own besides.'),
+ ('on_promotion',       '{sync}',       'enum',     NULL,   'hold', NULL, NULL,   '{hold,continue}', 'What a standby does with traffic when it has been promoted: hold it until bcmig_adopt, or go on. A copy or a recovery to a target is always held.'),
  ('health_url',         '{environment}', 'text',    NULL,   NULL,   NULL, NULL,   NULL, 'Must answer with a status of 200 to 299 for a weight to be raised; overrides what bcmig_add_environment was given.'),
  ('health_expect',      '{environment}', 'enum',    NULL,   'status', NULL, NULL, '{status,result}', 'What makes a health URL well: a status of 200 to 299, or also a JSON body that says "result": true, as BC''s /Health/System does. A body that says "result": false is ill in either case.'),
  ('health_ca_file',     '{environment}', 'text',    NULL,   NULL,   NULL, NULL,   NULL, 'File on this server with the certificates that are trusted for health_url; without it those of the system.'),
@@ -252,6 +253,31 @@ COMMENT ON COLUMN bcmig.traffic.blue_fence IS 'outside writes to blue''s tables 
 COMMENT ON COLUMN bcmig.traffic.blue_fence_at IS 'when that was read, to the minute';
 COMMENT ON COLUMN bcmig.traffic.blue_fence_asked IS 'what was asked of blue last: up, at, and the intent it was asked for; NULL = nothing yet';
 
+CREATE TABLE bcmig.incarnation (
+    sync_id       integer PRIMARY KEY REFERENCES bcmig.traffic ON DELETE CASCADE,
+    system        text NOT NULL,
+    database      oid NOT NULL,
+    timeline      bigint NOT NULL,
+    machine       text NOT NULL,
+    directory     text NOT NULL,
+    disputed      text,
+    nonce         text,
+    witness       text NOT NULL DEFAULT 'none' CHECK (witness IN ('none', 'kept', 'behind', 'take', 'absent')),
+    witnessed     text,
+    witness_error text,
+    server_start  timestamptz
+);
+COMMENT ON TABLE bcmig.incarnation IS 'The green that moves the traffic of a sync: what tells it from a copy, and what its blue was told of it. docs/incarnation.md';
+COMMENT ON COLUMN bcmig.incarnation.system IS 'system identifier of the cluster';
+COMMENT ON COLUMN bcmig.incarnation.machine IS 'contents of /etc/machine-id; empty = it cannot be read';
+COMMENT ON COLUMN bcmig.incarnation.directory IS 'device of the data directory, inodes of it and of PG_VERSION in it';
+COMMENT ON COLUMN bcmig.incarnation.disputed IS 'why this database may not be that green: traffic is held until bcmig_adopt; NULL = it is';
+COMMENT ON COLUMN bcmig.incarnation.nonce IS 'a random text that goes with the epoch given out last';
+COMMENT ON COLUMN bcmig.incarnation.witness IS 'none: blue was told nothing yet; kept: blue has nonce; behind: it is to be told; take: it is to be told whatever it has; absent: it cannot keep one';
+COMMENT ON COLUMN bcmig.incarnation.witnessed IS 'the nonce blue is known to have; NULL = none';
+COMMENT ON COLUMN bcmig.incarnation.witness_error IS 'why blue has not been told or asked';
+COMMENT ON COLUMN bcmig.incarnation.server_start IS 'start of the server that has asked blue and found what it should';
+
 CREATE TABLE bcmig.balancer (
     balancer_id   integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     sync_id       integer NOT NULL REFERENCES bcmig.sync ON DELETE CASCADE,
@@ -394,7 +420,7 @@ CREATE TABLE bcmig.traffic_event (
     event_id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     at            timestamptz NOT NULL DEFAULT clock_timestamp(),
     sync_name     text NOT NULL,
-    event         text NOT NULL CHECK (event IN ('begun', 'changed', 'refused', 'undone', 'drift', 'balancer', 'held', 'resumed', 'waiting', 'completed',
+    event         text NOT NULL CHECK (event IN ('begun', 'changed', 'refused', 'undone', 'drift', 'balancer', 'held', 'resumed', 'waiting', 'completed', 'adopted', 'promoted',
                   'switch done', 'switch failed', 'switch cancelled', 'rollback done', 'rollback failed')),
     from_percent  numeric,
     to_percent    numeric,
@@ -404,7 +430,7 @@ CREATE TABLE bcmig.traffic_event (
 );
 CREATE INDEX traffic_event_sync ON bcmig.traffic_event (sync_name, event_id);
 COMMENT ON TABLE bcmig.traffic_event IS 'What became of each change of a weight, and of balancers that did not do what they were told; stays when the sync goes.';
-COMMENT ON COLUMN bcmig.traffic_event.event IS 'begun: gates were ok, balancers are being set; changed: it holds; refused: a gate was not ok; undone: all is as it was before; drift: a balancer had another weight and was set again; balancer: one cannot be reached or can again; held, resumed; waiting: what is undone waits for blue to be opened; switch, rollback: how it ended; completed';
+COMMENT ON COLUMN bcmig.traffic_event.event IS 'begun: gates were ok, balancers are being set; changed: it holds; refused: a gate was not ok; undone: all is as it was before; drift: a balancer had another weight and was set again; balancer: one cannot be reached or can again; held, resumed; waiting: what is undone waits for blue to be opened; switch, rollback: how it ended; completed; adopted: by bcmig_adopt; promoted: it goes on after a failover (on_promotion)';
 COMMENT ON COLUMN bcmig.traffic_event.by IS 'who asked for it';
 
 CREATE TABLE bcmig.gate_result (
@@ -1313,7 +1339,10 @@ CREATE FUNCTION bcmig_hold_traffic(sync text, reason text) RETURNS void
 COMMENT ON FUNCTION bcmig_hold_traffic(text, text) IS 'request: leave weight and balancers of a sync alone until bcmig_resume_traffic; a change under way is undone.';
 CREATE FUNCTION bcmig_resume_traffic(sync text) RETURNS void
     AS 'MODULE_PATHNAME' LANGUAGE C;
-COMMENT ON FUNCTION bcmig_resume_traffic(text) IS 'request: end a hold: balancers are set to the weight that is stored.';
+COMMENT ON FUNCTION bcmig_resume_traffic(text) IS 'request: end a hold: balancers are set to the weight that is stored. Not one that is there because this may be a copy: bcmig_adopt.';
+CREATE FUNCTION bcmig_adopt(sync text) RETURNS void
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_adopt(text) IS 'request: this database is the one that moves the traffic of a sync, though it is not the one that did so last. Ends the hold, balancers are set to the weight that is stored, and the green before finds traffic held.';
 CREATE FUNCTION bcmig_route(sync text, key text, write boolean DEFAULT false) RETURNS text
     AS 'MODULE_PATHNAME' LANGUAGE C;
 COMMENT ON FUNCTION bcmig_route(text, text, boolean) IS 'report: blue, green or pause: the side that serves this key (a user, a customer, a session). A key stays on its side, and as the weight rises keys only move to green. Writers: write => true.';
@@ -1329,7 +1358,7 @@ COMMENT ON FUNCTION bcmig.try_blue_fence(text, text) IS 'request: try the fence 
 REVOKE ALL ON FUNCTION bcmig_confirm(text, text, text), bcmig.try_blue_fence(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION bcmig_add_balancer(text, text, text, text, jsonb), bcmig_remove_balancer(text, text),
     bcmig_switch_traffic(text, numeric[], jsonb, boolean), bcmig_rollback(text, text, jsonb, boolean), bcmig_complete_sync(text, text, boolean),
-    bcmig_check_gates(text), bcmig_add_gate(text, text, text), bcmig_remove_gate(text, text), bcmig_set_traffic(text, numeric), bcmig_hold_traffic(text, text), bcmig_resume_traffic(text), bcmig_route(text, text, boolean) FROM PUBLIC;
+    bcmig_check_gates(text), bcmig_add_gate(text, text, text), bcmig_remove_gate(text, text), bcmig_set_traffic(text, numeric), bcmig_hold_traffic(text, text), bcmig_resume_traffic(text), bcmig_adopt(text), bcmig_route(text, text, boolean) FROM PUBLIC;
 
 -- ---------------------------------------------------------------------------
 -- What is alive, and the views
@@ -1550,15 +1579,16 @@ CREATE VIEW bcmig.traffic_status AS
 SELECT y.name AS sync, coalesce(t.green_percent, 0) AS green_percent, coalesce(t.writes, 'blue') AS writes, coalesce(t.epoch, 0) AS epoch,
        coalesce(t.fence, false) AS fence, coalesce(t.journal_armed, false) AS journal_armed,
        w.green_percent AS wanted_percent, (t.intent ->> 'green_percent')::numeric AS changing_to, t.held,
-       b.balancers, b.problems AS balancer_problems, e.event AS last_event, e.at AS last_event_at, e.detail AS last_detail,
+       b.balancers, b.problems AS balancer_problems, coalesce(i.witness, 'none') AS witness, i.witness_error, i.disputed IS NOT NULL AS disputed, e.event AS last_event, e.at AS last_event_at, e.detail AS last_detail,
        t.blue_fence, t.blue_fence_at
   FROM bcmig.sync y
   LEFT JOIN bcmig.traffic t USING (sync_id)
+  LEFT JOIN bcmig.incarnation i USING (sync_id)
   LEFT JOIN LATERAL (SELECT w.green_percent FROM bcmig.traffic_request w WHERE w.sync_id = y.sync_id ORDER BY w.request_id DESC LIMIT 1) w ON true
   LEFT JOIN LATERAL (SELECT count(*) AS balancers, string_agg(b.name || ': ' || s.error, '; ' ORDER BY b.name) AS problems
                        FROM bcmig.balancer b LEFT JOIN bcmig.balancer_state s USING (balancer_id) WHERE b.sync_id = y.sync_id) b ON true
   LEFT JOIN LATERAL (SELECT e.event, e.at, e.detail FROM bcmig.traffic_event e WHERE e.sync_name = y.name ORDER BY e.event_id DESC LIMIT 1) e ON true;
-COMMENT ON VIEW bcmig.traffic_status IS 'One line a sync: its share of traffic on green, what is asked for (wanted_percent), being done (changing_to) or held, what is wrong with its balancers, and what happened last.';
+COMMENT ON VIEW bcmig.traffic_status IS 'One line a sync: its share of traffic on green, what is asked for (wanted_percent), being done (changing_to) or held, what is wrong with its balancers, whether blue keeps a witness of it (bcmig.incarnation), and what happened last.';
 
 CREATE VIEW bcmig.timeline AS
 SELECT a.at, a.sync_name AS sync, a.target, a.kind, a.event, a.detail, a.actor
@@ -1632,7 +1662,7 @@ SELECT 'validation_old', y.name, NULL, 'warning', coalesce(to_char(v.finished_at
        format('SELECT bcmig_validate(%L);', y.name), 1
   FROM y LEFT JOIN v USING (sync_id) WHERE y.state = 'streaming' AND coalesce(v.finished_at, y.since) < clock_timestamp() - y.max_age
 UNION ALL
-SELECT 'traffic_held', t.sync, NULL, 'critical', t.green_percent || ' %', NULL, t.held, format('SELECT bcmig_resume_traffic(%L);', t.sync), 1
+SELECT 'traffic_held', t.sync, NULL, 'critical', t.green_percent || ' %', NULL, t.held, format('SELECT %s(%L);', CASE WHEN t.disputed THEN 'bcmig_adopt' ELSE 'bcmig_resume_traffic' END, t.sync), 1
   FROM bcmig.traffic_status t WHERE t.held IS NOT NULL
 UNION ALL
 SELECT 'balancer', t.sync, NULL, 'critical', NULL, t.green_percent || ' %', t.balancer_problems, format('SELECT * FROM bcmig.traffic_status WHERE sync = %L;', t.sync), 3
@@ -1708,6 +1738,7 @@ SELECT pg_extension_config_dump('bcmig.sync', '');
 SELECT pg_extension_config_dump('bcmig.sync_table', '');
 SELECT pg_extension_config_dump('bcmig.companion', '');
 SELECT pg_extension_config_dump('bcmig.traffic', '');
+SELECT pg_extension_config_dump('bcmig.incarnation', '');
 SELECT pg_extension_config_dump('bcmig.traffic_request', '');
 SELECT pg_extension_config_dump('bcmig.switch', '');
 SELECT pg_extension_config_dump('bcmig.confirmation', '');

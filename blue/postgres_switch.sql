@@ -471,6 +471,40 @@ COMMENT ON FUNCTION bcmig_blue.replay(text, text, text, text, text[], text[], js
 -- ---------------------------------------------------------------------------
 -- Witness: which green has moved this blue's traffic
 -- ---------------------------------------------------------------------------
+CREATE TABLE IF NOT EXISTS bcmig_blue.witness (
+	sync  text PRIMARY KEY,
+	green text NOT NULL,
+	epoch bigint NOT NULL,
+	nonce text NOT NULL,
+	at    timestamptz NOT NULL
+);
+COMMENT ON TABLE bcmig_blue.witness IS 'The green that moved the traffic of each sync last: what a copy of it, or the one before it, cannot know';
+COMMENT ON COLUMN bcmig_blue.witness.sync IS 'its name on green';
+COMMENT ON COLUMN bcmig_blue.witness.green IS 'host, port, data directory and identifiers of that database';
+COMMENT ON COLUMN bcmig_blue.witness.epoch IS 'grows with every change of the weight';
+COMMENT ON COLUMN bcmig_blue.witness.nonce IS 'a random text that goes with the epoch: two greens may give out the same one';
+COMMENT ON COLUMN bcmig_blue.witness.at IS 'when it was told';
+
+-- Told again, the same is accepted; an older epoch, or the same one of somebody else, is not.
+CREATE OR REPLACE FUNCTION bcmig_blue.witness_put(sync text, green text, epoch bigint, nonce text) RETURNS boolean
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+	WITH put AS (
+		INSERT INTO bcmig_blue.witness AS w (sync, green, epoch, nonce, at) VALUES ($1, $2, $3, $4, clock_timestamp())
+		ON CONFLICT ON CONSTRAINT witness_pkey
+		DO UPDATE SET green = excluded.green, epoch = excluded.epoch, nonce = excluded.nonce, at = excluded.at
+		 WHERE excluded.epoch > w.epoch OR (excluded.epoch = w.epoch AND excluded.nonce = w.nonce)
+		RETURNING 1)
+	SELECT EXISTS (SELECT FROM put)
+$$;
+COMMENT ON FUNCTION bcmig_blue.witness_put(text, text, bigint, text) IS 'Remembers which green has moved the traffic of a sync; false: a newer one is known, nothing was changed';
+
+CREATE OR REPLACE FUNCTION bcmig_blue.witness_get(sync text) RETURNS SETOF bcmig_blue.witness
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT * FROM bcmig_blue.witness w WHERE w.sync = $1
+$$;
+COMMENT ON FUNCTION bcmig_blue.witness_get(text) IS 'What is remembered of a sync, or nothing';
 
 -- ---------------------------------------------------------------------------
 -- Who may call all this
@@ -482,6 +516,7 @@ BEGIN
 	EXECUTE format('GRANT USAGE ON SCHEMA bcmig_blue TO %s', switcher);
 	EXECUTE format('GRANT EXECUTE ON FUNCTION bcmig_blue.raise_fence(text[], interval), bcmig_blue.lift_fence(text[], interval) TO %s', switcher);
 	EXECUTE format('GRANT EXECUTE ON FUNCTION bcmig_blue.replay(text, text, text, text, text[], text[], jsonb, text[]) TO %s', switcher);
+	EXECUTE format('GRANT EXECUTE ON FUNCTION bcmig_blue.witness_put(text, text, bigint, text), bcmig_blue.witness_get(text) TO %s', switcher);
 END $$;
 COMMENT ON FUNCTION bcmig_blue.grant_switch(regrole) IS 'Lets a role fence the tracked tables, bring writes back and leave a witness';
 

@@ -78,6 +78,8 @@ clerk(q{SELECT bcmig_add_environment('blue', 'blue', 'blue');
 	SELECT bcmig_hold_traffic('s', 'try'); SELECT bcmig_resume_traffic('s'); SELECT bcmig_set_traffic('s', 0); SELECT bcmig_remove_balancer('s', 'front');
 	SELECT bcmig_confirm('s', 'fence', 'by hand'); SELECT bcmig.try_blue_fence('s', 'read');
 	SELECT bcmig_validate('s'); CALL bcmig_wait_sync('s', 'validated');});
+green(q{UPDATE bcmig.incarnation SET machine = 'of another'});
+clerk(q{SELECT bcmig_adopt('s')});
 green_behind($green, q{ALTER TABLE a ADD CONSTRAINT c CHECK (v <> 'bad')});
 $blue->safe_psql('postgres', q{UPDATE a SET v = 'bad' WHERE id IN (1, 2)});
 ok($green->poll_query_until('postgres', 'SELECT count(*) = 2 FROM bcmig.quarantine'), 'two rows are refused');

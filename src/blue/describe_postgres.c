@@ -175,6 +175,10 @@ bcmig_postgres_preflight(void)
 				 "pg_has_role('pg_read_all_stats', 'USAGE')", "warn",
 				 "'blocked_by cannot name the transaction that holds blue back.'",
 				 "format('GRANT pg_read_all_stats TO %I; -- on blue', current_user)");
+	append_check(&sql, "blue witness", "CASE WHEN " BCMIG_WITNESS_MISSING " IS NULL THEN 'possible' ELSE 'none' END", "'possible'",
+				 BCMIG_WITNESS_MISSING " IS NULL", "warn",
+				 "'Nothing outside of green tells it from a copy: ' || " BCMIG_WITNESS_MISSING " || '.'",
+				 "format('\\i postgres_switch.sql; SELECT bcmig_blue.grant_switch(%L); -- on blue, with psql', current_user)");
 	return sql.data;
 }
 

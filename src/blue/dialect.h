@@ -217,6 +217,21 @@ typedef struct BcmigFenceDialect
 	char	   *(*preflight) (void);
 } BcmigFenceDialect;
 
+/*
+ * What blue remembers of the green that moved a sync's traffic last (text feed).
+ */
+typedef struct BcmigWitnessDialect
+{
+	/* one row: why this blue cannot remember anything, NULL = it can */
+	char	   *(*missing) (void);
+
+	/* green, epoch, nonce, when it was told; or no row */
+	char	   *(*get) (const char *sync);
+
+	/* one row: "true", or a newer one is known and nothing was changed */
+	char	   *(*put) (const char *sync, const char *green, int64 epoch, const char *nonce);
+} BcmigWitnessDialect;
+
 typedef struct BcmigDialect
 {
 	const char *name;			/* for messages: "PostgreSQL" */
@@ -350,6 +365,9 @@ typedef struct BcmigDialect
 
 	const BcmigHashDialect *hash;
 
+	/* NULL: bcmig only reads this kind of blue */
+	const BcmigWitnessDialect *witness;
+
 	/*
 	 * Text feed.  Statements (List of char *) for a query somebody else wrote;
 	 * at most so many rows of it come, c1 = the row as text, c2 not NULL (that
@@ -416,6 +434,14 @@ extern const BcmigFenceDialect bcmig_postgres_fence;
 
 /* hash_postgres.c */
 extern const BcmigHashDialect bcmig_postgres_hash;
+
+/* witness_postgres.c; an expression: what a blue lacks to remember anything, NULL = nothing */
+#define BCMIG_WITNESS_MISSING \
+	"(SELECT CASE WHEN min(p.oid) IS NULL THEN 'postgres_switch.sql was not run there'" \
+	" WHEN NOT pg_catalog.has_function_privilege(min(p.oid), 'EXECUTE') THEN pg_catalog.format('role %I was not granted it there', current_user) END" \
+	" FROM pg_catalog.pg_proc p WHERE p.proname = 'witness_put'" \
+	" AND p.pronamespace = (SELECT n.oid FROM pg_catalog.pg_namespace n WHERE n.nspname = 'bcmig_blue'))"
+extern const BcmigWitnessDialect bcmig_postgres_witness;
 
 /* parts of statements */
 extern bool bcmig_ranges_possible(const BcmigTableInfo *table);

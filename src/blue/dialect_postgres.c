@@ -556,6 +556,7 @@ const BcmigDialect bcmig_dialect_postgres = {
 	.describe = bcmig_postgres_describe,
 	.preflight = bcmig_postgres_preflight,
 	.hash = &bcmig_postgres_hash,
+	.witness = &bcmig_postgres_witness,
 	.own_query = bcmig_postgres_own_query,
 	.rows_are_records = true,
 	.own_query_hint = "One SELECT; tables of blue are named with their schema there, as in public.item.",

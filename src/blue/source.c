@@ -468,6 +468,9 @@ bcmig_blue_checks(const BcmigEnvironment *env, Oid role, List *statements, List 
 		else
 			checks = bcmig_add_check(checks, "separate clusters", "ok", "two", "two", NULL, NULL);
 	}
+	if (dialect->witness == NULL)
+		checks = bcmig_add_check(checks, "blue witness", "ok", "none", NULL,
+								 "bcmig only reads this blue: a copy of green is told by identifiers and balancers alone.", NULL);
 	return checks;
 }
 

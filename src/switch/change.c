@@ -19,6 +19,7 @@
  * stored one is set again; only the first reading after a start of the server
  * must find what is stored: if not, this may be a copy of the database that
  * really moves this traffic, and everything is held until a person has looked.
+ * Before anything is set, incarnation.c is asked whether this is such a copy.
  *
  * Memory: all in the context of the job.
  *
@@ -182,11 +183,9 @@ bcmig_end_change(BcmigTrafficJob *job, BcmigWithChange with, void *arg)
 	store_gates(job->traffic.intent, "after", checks);
 	if (failing == NULL)
 	{
-		/* the timeline of this server: what an older one gave out stays below */
-		bcmig_sql("UPDATE bcmig.traffic SET green_percent = $2::numeric, intent = NULL, updated_at = clock_timestamp(), "
-				  " epoch = greatest(epoch, ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int8 << 32) + 1 "
-				  "WHERE sync_id = $1 RETURNING epoch", "if", job->sync->sync_id, job->traffic.intent_percent);
-		epoch = bcmig_get_int64(0, 1, 0);
+		epoch = bcmig_give_epoch(job->sync->sync_id, 0);
+		bcmig_sql("UPDATE bcmig.traffic SET green_percent = $2::numeric, intent = NULL WHERE sync_id = $1",
+				  "if", job->sync->sync_id, job->traffic.intent_percent);
 		(void) bcmig_traffic_event(job->sync->name, "changed", job->traffic.green_percent, job->traffic.intent_percent,
 								   epoch, job->traffic.by, NULL);
 
@@ -205,6 +204,7 @@ bcmig_end_change(BcmigTrafficJob *job, BcmigWithChange with, void *arg)
 	{
 		job->traffic.green_percent = job->traffic.intent_percent;
 		job->traffic.intent = 0;
+		bcmig_witness_store(job->sync);
 	}
 	return failing;
 }
@@ -274,6 +274,8 @@ bcmig_change_weight(BcmigTrafficJob *job, const BcmigChange *change)
 	char	   *why;
 	bool		raising = change->percent > job->traffic.green_percent;
 
+	if (!bcmig_green_may_act(job->sync, &job->traffic, true))
+		return job->traffic.held ? job->traffic.held : "it is not known whether this is the green that moves traffic";
 	if (raising)
 		bcmig_ask_outside(job->sync);
 	why = bcmig_begin_change(job, change);
@@ -303,6 +305,7 @@ look_after(BcmigTrafficJob *job)
 	StringInfoData strange;
 	StringInfoData drift;
 	BcmigCatalogScope scope;
+	bool		drifted = false;
 
 	initStringInfo(&strange);
 	initStringInfo(&drift);
@@ -313,6 +316,7 @@ look_after(BcmigTrafficJob *job)
 		bcmig_read_front(f);
 		if (f->percent < 0 || bcmig_follows(f->percent, t->green_percent))
 			continue;
+		drifted = true;
 		if (f->first && !f->never_read && !(t->intent != 0 && bcmig_follows(f->percent, t->intent_percent)))
 			appendStringInfo(&strange, "%s%s has %g %%", strange.len > 0 ? ", " : "", f->balancer->name, f->percent);
 	}
@@ -331,6 +335,8 @@ look_after(BcmigTrafficJob *job)
 		t->held = reason;
 		bcmig_end_transaction();
 	}
+	if (drifted && t->held == NULL && t->intent == 0 && !bcmig_green_may_act(job->sync, t, true))
+		return false;
 	for (int i = 0; i < job->nfronts && t->held == NULL && t->intent == 0; i++)
 	{
 		BcmigFront *f = &job->fronts[i];
@@ -409,11 +415,15 @@ bcmig_run_traffic(int sync_id)
 {
 	BcmigTrafficJob job;
 	BcmigChange change;
+	bool		hurry;
 
 	if (!bcmig_load_fronts(&job, sync_id))
 		return;
+	hurry = in_a_hurry(&job);
+	if (!bcmig_green_may_act(job.sync, &job.traffic, job.traffic.intent != 0 && !hurry))
+		return;
 	bcmig_run_blue_fence_trial(job.sync);
-	if (!in_a_hurry(&job) && !look_after(&job))
+	if (!hurry && !look_after(&job))
 		return;
 
 	/* a way back that was begun goes on where it was */

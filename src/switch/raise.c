@@ -23,6 +23,7 @@
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "tcop/pquery.h"
+#include "traffic.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -41,7 +42,8 @@ bcmig_set_fence(const BcmigSync *sync, bool up, const char *event)
 	bool		before;
 
 	bcmig_catalog_begin(&scope);
-	bcmig_sql("INSERT INTO bcmig.traffic (sync_id) VALUES ($1) ON CONFLICT DO NOTHING", "i", sync->sync_id);
+	if (bcmig_sql("INSERT INTO bcmig.traffic (sync_id) VALUES ($1) ON CONFLICT DO NOTHING", "i", sync->sync_id) > 0)
+		bcmig_incarnation_seen(sync->sync_id);
 	bcmig_sql("SELECT fence FROM bcmig.traffic WHERE sync_id = $1 FOR UPDATE", "i", sync->sync_id);
 	before = bcmig_get_bool(0, 1);
 	if (before != up)

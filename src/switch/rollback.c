@@ -407,6 +407,9 @@ bcmig_rollback(PG_FUNCTION_ARGS)
 	plan = plan_of(sync, &traffic, options, bcmig_unreplayed(sync->sync_id));
 	if (!dry_run)
 	{
+		/* a copy of the database that moves the traffic must not */
+		if (traffic.held != NULL && bcmig_incarnation_differs(sync))
+			bcmig_refuse_held(sync, &traffic);
 		if (bcmig_rollback_asked(sync->sync_id))
 			ereport(ERROR,
 					(errcode(ERRCODE_BM_WRONG_STATE),

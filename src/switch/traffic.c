@@ -19,6 +19,7 @@
 BCMIG_FUNCTION(bcmig_set_traffic);
 BCMIG_FUNCTION(bcmig_hold_traffic);
 BCMIG_FUNCTION(bcmig_resume_traffic);
+BCMIG_FUNCTION(bcmig_adopt);
 
 static const char *const change_kinds[] = {"change", "final", "rollback"};
 
@@ -116,7 +117,8 @@ bcmig_refuse_held(const BcmigSync *sync, const BcmigTraffic *traffic)
 				(errcode(ERRCODE_BM_TRAFFIC),
 				 errmsg("traffic of sync \"%s\" is held", sync->name),
 				 errdetail("%s", traffic->held),
-				 errhint("SELECT bcmig_resume_traffic(%s);", quote_literal_cstr(sync->name))));
+				 errhint("SELECT %s(%s);", bcmig_incarnation_differs(sync) ? "bcmig_adopt" : "bcmig_resume_traffic",
+						 quote_literal_cstr(sync->name))));
 }
 
 /*
@@ -185,8 +187,19 @@ bcmig_hold_traffic(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
+/* what is stored is right, whatever the balancers do; inside a scope */
+static void
+end_hold(const BcmigSync *sync, const char *event, const char *detail)
+{
+	bcmig_sql("UPDATE bcmig.traffic SET held = NULL, updated_at = clock_timestamp() WHERE sync_id = $1", "i", sync->sync_id);
+	bcmig_sql("UPDATE bcmig.balancer_state SET server_start = NULL, green_percent = NULL "
+			  "WHERE balancer_id IN (SELECT balancer_id FROM bcmig.balancer WHERE sync_id = $1)", "i", sync->sync_id);
+	(void) bcmig_traffic_event(sync->name, event, -1, -1, 0, GetUserNameFromId(GetSessionUserId(), false), detail);
+	bcmig_config_changed();
+}
+
 /*
- * bcmig_resume_traffic(sync): what is stored is right, whatever the balancers do.
+ * bcmig_resume_traffic(sync)
  */
 Datum
 bcmig_resume_traffic(PG_FUNCTION_ARGS)
@@ -194,21 +207,67 @@ bcmig_resume_traffic(PG_FUNCTION_ARGS)
 	BcmigSync  *sync = bcmig_load_sync(bcmig_arg_text(fcinfo, 0, "sync"));
 	BcmigTraffic traffic;
 	BcmigCatalogScope scope;
+	char	   *differs;
 
 	bcmig_require_started(sync, true, &traffic);
+	differs = bcmig_incarnation_differs(sync);
 	if (traffic.held == NULL)
 		ereport(NOTICE,
 				(errmsg("traffic of sync \"%s\" is not held", sync->name)));
+	else if (differs != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_TRAFFIC),
+				 errmsg("traffic of sync \"%s\" is not resumed: this may be a copy of the database that moves it", sync->name),
+				 errdetail("%s", differs),
+				 errhint("SELECT bcmig_adopt(%s); -- if this is the one from now on", quote_literal_cstr(sync->name))));
 	else
 	{
 		bcmig_catalog_begin(&scope);
 		bcmig_audit("command", sync->name, NULL, "bcmig_resume_traffic", NULL);
-		bcmig_sql("UPDATE bcmig.traffic SET held = NULL, updated_at = clock_timestamp() WHERE sync_id = $1", "i", sync->sync_id);
-		bcmig_sql("UPDATE bcmig.balancer_state SET server_start = NULL, green_percent = NULL "
-				  "WHERE balancer_id IN (SELECT balancer_id FROM bcmig.balancer WHERE sync_id = $1)", "i", sync->sync_id);
-		(void) bcmig_traffic_event(sync->name, "resumed", -1, -1, 0, GetUserNameFromId(GetSessionUserId(), false), NULL);
-		bcmig_config_changed();
+		end_hold(sync, "resumed", NULL);
 		bcmig_catalog_end(&scope);
+	}
+	PG_RETURN_VOID();
+}
+
+/*
+ * bcmig_adopt(sync): blue is told by a worker.  A hold of another reason stays.
+ */
+Datum
+bcmig_adopt(PG_FUNCTION_ARGS)
+{
+	BcmigSync  *sync = bcmig_load_sync(bcmig_arg_text(fcinfo, 0, "sync"));
+	BcmigTraffic traffic;
+	BcmigCatalogScope scope;
+	char	   *differs;
+	bool		disputed;
+
+	bcmig_require_loaded();
+	bcmig_require_started(sync, true, &traffic);
+	differs = bcmig_incarnation_differs(sync);
+	if (differs == NULL)
+		ereport(NOTICE,
+				(errmsg("this database is the one that moves the traffic of sync \"%s\" already", sync->name),
+				 traffic.held ? errhint("SELECT bcmig_resume_traffic(%s); -- %s", quote_literal_cstr(sync->name), traffic.held) : 0));
+	else
+	{
+		bcmig_catalog_begin(&scope);
+		bcmig_audit("command", sync->name, NULL, "bcmig_adopt", differs);
+		bcmig_sql("SELECT FROM bcmig.incarnation WHERE sync_id = $1 AND disputed IS NOT NULL", "i", sync->sync_id);
+		disputed = SPI_processed > 0;
+		bcmig_incarnation_adopt(sync->sync_id);
+		if (disputed || traffic.held == NULL)
+			end_hold(sync, "adopted", differs);
+		else
+		{
+			(void) bcmig_traffic_event(sync->name, "adopted", -1, -1, 0, GetUserNameFromId(GetSessionUserId(), false), differs);
+			bcmig_config_changed();
+		}
+		bcmig_catalog_end(&scope);
+		if (!disputed && traffic.held != NULL)
+			ereport(NOTICE,
+					(errmsg("traffic of sync \"%s\" is still held: %s", sync->name, traffic.held),
+					 errhint("SELECT bcmig_resume_traffic(%s);", quote_literal_cstr(sync->name))));
 	}
 	PG_RETURN_VOID();
 }

@@ -46,13 +46,15 @@ load_syncs(Config *c)
 			  " EXISTS (SELECT FROM bcmig.traffic_request w WHERE w.sync_id = s.sync_id) "
 			  "  OR EXISTS (SELECT FROM bcmig.blue_fence_trial w WHERE w.sync_id = s.sync_id) "
 			  "  OR EXISTS (SELECT FROM bcmig.traffic t WHERE t.sync_id = s.sync_id AND t.intent IS NOT NULL) "
-			  "  OR EXISTS (SELECT FROM bcmig.switch w WHERE w.sync_id = s.sync_id AND w.state = 'running'), "
+			  "  OR EXISTS (SELECT FROM bcmig.switch w WHERE w.sync_id = s.sync_id AND w.state = 'running') "
+			  "  OR EXISTS (SELECT FROM bcmig.traffic t JOIN bcmig.incarnation i USING (sync_id) WHERE t.sync_id = s.sync_id "
+			  "   AND t.held IS NULL AND (i.witness IN ('behind', 'take') OR t.epoch > 0 AND i.server_start IS DISTINCT FROM $1)), "
 			  " EXISTS (SELECT FROM bcmig.balancer b WHERE b.sync_id = s.sync_id), "
 			  " coalesce((s.options->>'reverse')::bool, true) AND EXISTS (SELECT FROM bcmig.traffic t WHERE t.sync_id = s.sync_id "
 			  "  AND t.green_percent = 100 AND t.journal_armed AND t.intent IS NULL AND t.held IS NULL), "
 			  " (SELECT v.not_before FROM bcmig.reverse_state v WHERE v.sync_id = s.sync_id) "
 			  "FROM bcmig.sync s JOIN bcmig.sync_state st USING (sync_id), LATERAL (SELECT s.sync_id, s.options) y "
-			  "ORDER BY s.sync_id", "");
+			  "ORDER BY s.sync_id", "z", PgStartTime);
 	c->nsyncs = SPI_processed;
 	c->syncs = MemoryContextAllocZero(c->context, sizeof(Sync) * Max(c->nsyncs, 1));
 	for (int i = 0; i < c->nsyncs; i++)

@@ -1,0 +1,63 @@
+# Traffic.pm: weights of a sync on one of several greens, and what became of them.
+package Traffic;
+
+use strict;
+use warnings;
+
+use Exporter 'import';
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Time::HiRes qw(usleep);
+
+our @EXPORT = qw(add_haproxy set_traffic held_why poll others_looked);
+
+# HAProxy as a balancer of sync 's'.
+sub add_haproxy
+{
+	my ($green, $name, $haproxy) = @_;
+	my $options = sprintf '{"backend": "bc", "blue": [%s], "green": [%s]}',
+	  map { join ',', map { "\"$_\"" } @{ $haproxy->{$_} } } qw(blue green);
+	$green->safe_psql('postgres', "SELECT bcmig_add_balancer('s', '$name', 'haproxy', '" . $haproxy->url . "', '$options')");
+}
+
+# Ask for a weight and wait for what becomes of it.
+sub set_traffic
+{
+	my ($green, $percent) = @_;
+	my $done = "event IN ('changed', 'refused', 'undone', 'held') AND event_id > "
+	  . $green->safe_psql('postgres', 'SELECT coalesce(max(event_id), 0) FROM bcmig.traffic_event');
+
+	$green->safe_psql('postgres', "SELECT bcmig_set_traffic('s', $percent)");
+	$green->poll_query_until('postgres', "SELECT count(*) > 0 FROM bcmig.traffic_event WHERE $done") or die 'no event';
+	return $green->safe_psql('postgres', "SELECT event || coalesce(': ' || detail, '') FROM bcmig.traffic_event WHERE $done ORDER BY event_id LIMIT 1");
+}
+
+# Wait for a hold; its reason.
+sub held_why
+{
+	my ($green) = @_;
+	$green->poll_query_until('postgres', q{SELECT held IS NOT NULL FROM bcmig.traffic}) or return '';
+	return $green->safe_psql('postgres', q{SELECT held FROM bcmig.traffic});
+}
+
+# Until a condition outside of the servers holds.
+sub poll
+{
+	my ($is) = @_;
+	for (my $left = 10 * $PostgreSQL::Test::Utils::timeout_default; $left > 0; $left--)
+	{
+		return 1 if $is->();
+		usleep(100_000);
+	}
+	return 0;
+}
+
+# Until a balancer has been asked by others than this test, n times more.
+sub others_looked
+{
+	my ($haproxy, $n) = @_;
+	my $before = $haproxy->told_by_others;
+	return poll(sub { $haproxy->told_by_others >= $before + $n });
+}
+
+1;
