@@ -1786,6 +1786,7 @@ SELECT pg_extension_config_dump('bcmig.blue_fence_trial_trial_id_seq', '');
 SELECT pg_extension_config_dump('bcmig.balancer_balancer_id_seq', '');
 SELECT pg_extension_config_dump('bcmig.gate_gate_id_seq', '');
 SELECT pg_extension_config_dump('bcmig.traffic_event_event_id_seq', '');
+SELECT pg_extension_config_dump('bcmig.switch_switch_id_seq', '');
 SELECT pg_extension_config_dump('bcmig.traffic_request_request_id_seq', '');
 SELECT pg_extension_config_dump('bcmig.environment_environment_id_seq', '');
 SELECT pg_extension_config_dump('bcmig.sync_sync_id_seq', '');
