@@ -152,23 +152,65 @@ sub green_share
 	return 100 * $sum{green} / ($sum{blue} + $sum{green});
 }
 
-# Percent of n requests that green has answered.
+# Percent of n requests that green has answered.  One connection, as HAProxy
+# chooses a server for each request anyway.
 sub share_of_requests
 {
 	my ($self, $n) = @_;
 	my %green = map { $_ => 1 } @{ $self->{green} };
 	my $count = 0;
+	my $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $self->{port}) or die "haproxy: $!";
 
 	foreach (1 .. $n)
 	{
-		my $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $self->{port}) or die "haproxy: $!";
-		print $socket "GET / HTTP/1.1\r\nHost: bc\r\nConnection: close\r\n\r\n";
-		local $/;
-		my $answer = <$socket>;
-		$answer =~ /\r\n\r\n(\w+)$/ or die "no answer: $answer";
-		$count++ if $green{$1};
+		my $length = -1;
+		print $socket "GET / HTTP/1.1\r\nHost: bc\r\n\r\n";
+		<$socket> =~ m{^HTTP/1.1 200 } or die 'no answer';
+		while (defined(my $line = <$socket>))
+		{
+			last if $line =~ /^\r?$/;
+			$length = $1 if $line =~ /^content-length: (\d+)/i;
+		}
+		read($socket, my $name, $length) == $length or die 'half an answer';
+		$count++ if $green{$name};
 	}
 	return 100 * $count / $n;
+}
+
+# A process that sends one request after the other until the file "stop" is
+# there, and then writes how many there were and what went wrong with which.
+sub client
+{
+	my ($self, $report, $stop) = @_;
+	my $pid = fork() // die "fork: $!";
+	return { pid => $pid, report => $report } if $pid;
+
+	my ($requests, $failed, $why) = (0, 0, '');
+	my $parent = getppid();
+	until (-e $stop || getppid() != $parent)
+	{
+		my $answer = '';
+		$requests++;
+		if (my $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $self->{port}))
+		{
+			print $socket "GET / HTTP/1.1\r\nHost: bc\r\nConnection: close\r\n\r\n";
+			local $/;
+			$answer = <$socket> // '';
+		}
+		next if $answer =~ /^HTTP\/1.1 200 .*\r\n\r\n\w+$/s;
+		$failed++;
+		$why .= "\nrequest $requests: $answer";
+	}
+	PostgreSQL::Test::Utils::append_to_file($report, "requests $requests\nfailed $failed$why");
+	require POSIX;
+	POSIX::_exit(0);
+}
+
+sub client_end
+{
+	my ($self, $client) = @_;
+	waitpid $client->{pid}, 0;
+	return PostgreSQL::Test::Utils::slurp_file($client->{report});
 }
 
 END
