@@ -59,9 +59,9 @@ bcmig_ask_outside(const BcmigSync *sync)
 }
 
 /*
- * A row: check_name, status, value, bound, detail, fix.  Two statements and one
- * that finds what is depended on: all in one would be planned for so many rows
- * that every look at it would be compiled (jit).
+ * A row: check_name, status, value, bound, detail, fix.  Each statement is about
+ * one sync and planned for that: found together with what is depended on it would
+ * be planned for thousands.
  */
 
 /* of the sync $1 itself and of what it depends on; $2 ends the names of gates */
