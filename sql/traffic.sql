@@ -105,6 +105,8 @@ SELECT bcmig_alter_environment('traffic_blue', '{"health_url": "file:///etc/pass
 SELECT bcmig_add_environment('traffic_blue2', 'blue', 'regress_blue', 'www.example.com');
 SELECT bcmig_alter_environment('traffic_blue', '{"health_required": 2}');
 \echo :LAST_ERROR_SQLSTATE
+SELECT bcmig_alter_environment('traffic_blue', '{"health_ca_file": "ca.pem"}');
+\echo :LAST_ERROR_SQLSTATE
 SELECT bcmig_alter_environment('traffic_blue', '{"health_probes": 21}');
 SELECT bcmig_alter_environment('traffic_blue', '{"health_expect": "happiness"}');
 SELECT bcmig_alter_environment('traffic_blue', '{"failure_limit": 0}');

@@ -205,9 +205,15 @@ check_health(const char *environment, const char *url, Jsonb *options)
 	char	   *option = bcmig_option_value("health_url", NULL, options);
 	int64		probes = bcmig_option_int64("health_probes", NULL, options, 0);
 	int64		required = bcmig_option_int64("health_required", NULL, options, 0);
+	char	   *ca_file = bcmig_option_value("health_ca_file", NULL, options);
 
 	if (option != NULL)
 		url = option;
+	if (ca_file != NULL && !is_absolute_path(ca_file))
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_OPTION),
+				 errmsg("option health_ca_file is not an absolute path"),
+				 errhint("SELECT bcmig_alter_environment(%s, '{\"health_ca_file\": \"/etc/ssl/...\"}');", quote_literal_cstr(environment))));
 	if (url != NULL && pg_strncasecmp(url, "http://", 7) != 0 && pg_strncasecmp(url, "https://", 8) != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_BM_OPTION),
