@@ -217,6 +217,7 @@ is(set_traffic(0), 'changed', 'and back');
 # while a request is under way, and afterwards, a secret is nowhere to be seen
 remove('gw');
 add('gw', 'http', "'$api'", q({"server": "gw", "set": {"url": "silent?key={{token}}&green={{percent}}"}, "get": {"url": "silent?key={{token}}", "path": "$"}}));
+green(q{SELECT bcmig_set_traffic('s', 0)});
 ok($green->poll_query_until('postgres', q{SELECT count(*) > 0 FROM bcmig.worker_status WHERE phase = 'traffic'}), 'a worker asks');
 unlike(green('SELECT string_agg(a::text, E\'\n\') FROM pg_stat_activity a'), qr/TopSecretToken|Hidden/, 'pg_stat_activity');
 ok($green->poll_query_until('postgres', q{SELECT balancer_problems LIKE 'gw: %no answer%' FROM bcmig.traffic_status}), 'it gives up');
@@ -279,7 +280,7 @@ is(servers(50), 'blue1', 'nothing new goes to green');
 is(servers(50, 'green1'), 'blue1', 'with its cookie neither');
 is(servers(50, 'green2'), 'blue1', 'nor with the other one');
 is($front->green_share, 0, 'its weight is 0');
-green(q{SELECT bcmig_hold_traffic('s', 'x'); SELECT bcmig_resume_traffic('s')});
+green(q{SELECT bcmig_hold_traffic('s', 'x'); SELECT bcmig_resume_traffic('s'); SELECT bcmig_set_traffic('s', 0)});
 ok($green->poll_query_until('postgres', q{SELECT green_percent = 0 FROM bcmig.balancer_state}), 'it is read as 0');
 is(servers(20, 'green1'), 'blue1', 'and left alone');
 is(set_traffic(50), 'changed', 'a weight brings green back');

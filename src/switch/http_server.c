@@ -157,7 +157,12 @@ bcmig_http_server(const char *name, Oid role)
 	server = palloc0(sizeof(BcmigHttpServer));
 	server->name = pstrdup(name);
 	server->role = role;
-	server->url = bcmig_url(NULL, option_of(foreign->options, "url"));
+	server->url = option_of(foreign->options, "url") ? bcmig_url(NULL, option_of(foreign->options, "url")) : NULL;
+	if (server->url == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_UNSUITABLE),
+				 errmsg("server \"%s\" has no usable option url", name),
+				 errdetail("It was made while wrapper %s had no validator.", WRAPPER)));
 	server->ca_file = option_of(foreign->options, "ca_file");
 	server->mapped = SearchSysCacheExists2(USERMAPPINGUSERSERVER, ObjectIdGetDatum(role), ObjectIdGetDatum(foreign->serverid)) ||
 		SearchSysCacheExists2(USERMAPPINGUSERSERVER, ObjectIdGetDatum(InvalidOid), ObjectIdGetDatum(foreign->serverid));
