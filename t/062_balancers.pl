@@ -22,9 +22,18 @@ $blue->safe_psql('postgres', q{
 	CREATE TABLE item (id int PRIMARY KEY, v text, "timestamp" bigint NOT NULL DEFAULT 0);
 	INSERT INTO item SELECT i, 'v' || i, 0 FROM generate_series(1, 10) i;});
 track($blue, 'item');
-connect_blue($green, $blue, 's', '{"traffic_timeout": "500ms"}');
-$green->safe_psql('postgres', q{SELECT bcmig_add_table('s', 'item')});
-start_sync($green, 's');
+my $me = (getpwuid($<))[0];
+connect_blue($green, $blue);
+
+# the owner of the sync is no superuser
+$green->safe_psql('postgres', qq{
+	CREATE ROLE boss LOGIN; GRANT pg_monitor TO boss; GRANT CREATE ON SCHEMA public TO boss;
+	GRANT USAGE ON FOREIGN SERVER blue TO boss; CREATE USER MAPPING FOR boss SERVER blue OPTIONS (user '$me', password_required 'false');
+	GRANT USAGE ON SCHEMA bcmig TO boss; GRANT SELECT ON ALL TABLES IN SCHEMA bcmig TO boss; GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public TO boss;
+	SET ROLE boss;
+	SELECT bcmig_create_sync('s', 'blue', '{"traffic_timeout": "20s"}');
+	SELECT bcmig_add_table('s', 'item');
+	SELECT bcmig_start_sync('s');});
 wait_sync($green, 's');
 run_validation($green, 's', 'full');
 
@@ -40,6 +49,9 @@ sub set_traffic
 	return green("SELECT event || coalesce(': ' || detail, '') FROM bcmig.traffic_event WHERE $done ORDER BY event_id LIMIT 1");
 }
 
+# For cases that wait for it; others may be slow on a busy machine.
+sub timeout { green("SELECT bcmig_alter_sync('s', '{\"traffic_timeout\": \"$_[0]\"}')") }
+
 sub add { my ($name, $driver, $url, $options) = @_; green("SELECT bcmig_add_balancer('s', '$name', '$driver', $url, \$o\$$options\$o\$)") }
 # Also from the memory of a worker that has read it before.
 sub remove
@@ -52,14 +64,15 @@ sub remove
 # SQL functions
 # ---------------------------------------------------------------------------
 green(q{
-	CREATE SCHEMA app;
+	CREATE SCHEMA app; GRANT USAGE ON SCHEMA app TO boss;
 	CREATE TABLE app.share (sync text, percent numeric, by text DEFAULT current_user || ' ' || current_setting('search_path'));
 	CREATE FUNCTION app.set_share(sync text, percent numeric) RETURNS void LANGUAGE sql AS 'INSERT INTO app.share VALUES ($1, $2)';
 	CREATE FUNCTION app.get_share(sync text) RETURNS numeric LANGUAGE sql AS
-		'SELECT coalesce((SELECT percent FROM app.share s WHERE s.sync = $1 ORDER BY ctid DESC LIMIT 1), 0)';});
+		'SELECT coalesce((SELECT percent FROM app.share s WHERE s.sync = $1 ORDER BY ctid DESC LIMIT 1), 0)';
+	GRANT SELECT, INSERT ON app.share TO boss;});
 add('own', 'function', 'NULL', '{"set": "app.set_share(text,numeric)", "get": "app.get_share(text)"}');
 is(set_traffic(12.5), 'changed', 'a function is set and read back');
-is(green(q{SELECT DISTINCT sync || ' ' || percent || ' ' || by FROM app.share}), 's 12.5 ' . (getpwuid($<))[0] . ' pg_catalog, pg_temp',
+is(green(q{SELECT DISTINCT sync || ' ' || percent || ' ' || by  FROM app.share}), 's 12.5 boss pg_catalog, pg_temp',
 	'called as the owner, with the name of the sync');
 
 foreach my $case (
@@ -75,15 +88,20 @@ foreach my $case (
 	my ($type, $body, $expected, $name) = @$case;
 	green("DROP FUNCTION app.set_share; CREATE FUNCTION app.set_share(sync text, percent numeric) RETURNS $type LANGUAGE sql AS \$f\$$body"
 		. ($type eq 'void' ? '; SELECT' : '') . '$f$');
+	timeout('300ms') if $body =~ /sleep/;
 	like(set_traffic(20), $expected, "a function that $name");
+	timeout('20s') if $body =~ /sleep/;
 }
 green(q{DROP FUNCTION app.set_share});
 like(set_traffic(20), qr/^undone: balancer own: BM001: there is no function/, 'a function that is gone');
+green(q{CREATE FUNCTION app.set_share(sync text, percent numeric) RETURNS void LANGUAGE sql AS 'SELECT'; REVOKE EXECUTE ON FUNCTION app.set_share FROM PUBLIC});
+like(set_traffic(20), qr/^undone: balancer own: 42501: role boss may not execute/, 'a function that the owner may not execute any more');
+green(q{DROP FUNCTION app.set_share});
 is(green(q{SELECT green_percent FROM bcmig.traffic_status}), '12.5', 'the weight stays');
 
 # settings, and a constraint that is to be looked at when the transaction ends
 green(q{
-	CREATE TABLE app.one (id int UNIQUE DEFERRABLE INITIALLY DEFERRED);
+	CREATE TABLE app.one (id int UNIQUE DEFERRABLE INITIALLY DEFERRED); GRANT INSERT ON app.one TO boss;
 	CREATE FUNCTION app.set_share(sync text, percent numeric) RETURNS boolean LANGUAGE sql AS $f$
 		INSERT INTO app.share VALUES ($1, $2); INSERT INTO app.one SELECT 1 FROM generate_series(1, (percent > 20)::int + 1);
 		SELECT set_config('search_path', 'app', false), set_config('statement_timeout', '1', false); SELECT true $f$;});
@@ -91,7 +109,7 @@ like(set_traffic(30), qr/^undone: balancer own: 42501: cannot fire deferred trig
 green(q{ALTER TABLE app.one DROP CONSTRAINT one_id_key; TRUNCATE app.share});
 is(set_traffic(15), 'changed', 'mended');
 is(set_traffic(16), 'changed', 'again');
-is(green(q{SELECT string_agg(DISTINCT by, ';') FROM app.share}), (getpwuid($<))[0] . ' pg_catalog, pg_temp', 'what a function sets is gone when it ends');
+is(green(q{SELECT string_agg(DISTINCT by, ';') FROM app.share}), 'boss pg_catalog, pg_temp', 'what a function sets is gone when it ends');
 green(q{CREATE OR REPLACE FUNCTION app.get_share(sync text) RETURNS numeric LANGUAGE sql AS $$SELECT 'NaN'::numeric$$});
 like(set_traffic(15), qr/^undone: balancer own: BM030: app\.get_share returned NaN, which is no percentage/, 'a share that is none');
 remove('own');
@@ -103,11 +121,11 @@ is(set_traffic(0), 'changed', 'back to 0');
 my $token = q{TopSecretToken"\\&/+ %=};
 my $password = 'Hidden:Password';
 my $gateway = WeightServer->new(bearer => $token, basic => "clerk:$password");
-my $me = (getpwuid($<))[0];
 my $api = "http://127.0.0.1:$gateway->{port}/api/";
 green(qq{
 	CREATE SERVER gw FOREIGN DATA WRAPPER bcmig_http OPTIONS (url 'http://127.0.0.1:$gateway->{port}/api');
-	CREATE USER MAPPING FOR CURRENT_USER SERVER gw OPTIONS (user 'clerk', password '$password', token '$token');});
+	GRANT USAGE ON FOREIGN SERVER gw TO boss;
+	CREATE USER MAPPING FOR boss SERVER gw OPTIONS (user 'clerk', password '$password', token '$token');});
 
 # A balancer at a path of the gateway: set and get, and what is to be added to them.
 sub add_http
@@ -130,7 +148,7 @@ is($request->{path}, '/api/weights/s', 'where it was told to');
 is($request->{body}, '{"green": 33.3, "blue": 66.7}', 'what it was told to');
 is($request->{headers}{'content-type'}, 'application/json', 'said to be JSON');
 is($request->{headers}{authorization}, "Bearer $token", 'with the token, as it is in a header');
-my ($rc, $out, $err) = $green->psql('postgres', qq{BEGIN; SELECT bcmig_create_sync('other', 'blue');
+my ($rc, $out, $err) = $green->psql('postgres', qq{BEGIN; SELECT bcmig_create_sync('other', 'blue'); GRANT USAGE ON FOREIGN SERVER gw TO CURRENT_USER;
 	SELECT bcmig_add_balancer('other', 'gw', 'http', 'HTTP://127.0.0.1:$gateway->{port}/api/x/', \$o\${"server": "gw",
 	"set": {"url": "../weights/s", "body": "{{percent}}"}, "get": {"path": "\$.green"}}\$o\$)}, extra_params => [ '-v', 'VERBOSITY=verbose' ]);
 like($err, qr{BM002: http://127\.0\.0\.1:\d+/api/weights/s is balancer "gw" of sync "s" already}, 'one sync for a URL, however it is spelled');
@@ -186,13 +204,15 @@ foreach my $case (
 
 # a secret that would make a header of its own
 add_http('weights/b');
-green(q{ALTER USER MAPPING FOR CURRENT_USER SERVER gw OPTIONS (SET token E'x\r\nX-Evil: TopSecretToken')});
+green(q{ALTER USER MAPPING FOR boss SERVER gw OPTIONS (SET token E'x\r\nX-Evil: TopSecretToken')});
 my $before = () = $gateway->requests;
 like(set_traffic(20), qr/^undone: balancer gw: BM003: option set of balancer "gw": header Authorization would hold an end of line/, 'an end of line in a header');
 is(scalar(() = $gateway->requests), $before, 'was not sent');
-green(q{ALTER USER MAPPING FOR CURRENT_USER SERVER gw OPTIONS (DROP token)});
+green(q{ALTER USER MAPPING FOR boss SERVER gw OPTIONS (DROP token)});
 like(set_traffic(20), qr/^undone: balancer gw: \w+: the user mapping of role \S+ for server "gw" has no option token/, 'a secret that is not there');
-green(q{DROP USER MAPPING FOR CURRENT_USER SERVER gw});
+green(q{REVOKE USAGE ON FOREIGN SERVER gw FROM boss});
+like(set_traffic(20), qr/^undone: balancer gw: 42501: role boss may not use server "gw"/, 'a server the owner may not use any more');
+green(q{GRANT USAGE ON FOREIGN SERVER gw TO boss; DROP USER MAPPING FOR boss SERVER gw});
 like(set_traffic(20), qr/^undone: balancer gw: \w+: role \S+ has no user mapping for server "gw"/, 'nor any other');
 green(q{ALTER SERVER gw OPTIONS (SET url 'http://127.0.0.1:1/api')});
 like(set_traffic(20), qr/^undone: balancer gw: BM003: "\S+" and "weights\/b" of balancer "gw" make no URL below that of server "gw"/, 'a server that is another one now');
@@ -205,7 +225,7 @@ system_or_bail('openssl', 'req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-day
 append_to_file($pem, slurp_file("$pem.crt") . slurp_file("$pem.key"));
 my $tls = WeightServer->new(bearer => $token, basic => 'nobody:x', tls => $pem);
 green(qq{ALTER SERVER gw OPTIONS (SET url 'https://127.0.0.1:$tls->{port}/');
-	CREATE USER MAPPING FOR CURRENT_USER SERVER gw OPTIONS (user 'clerk', password '$password', token '$token');});
+	CREATE USER MAPPING FOR boss SERVER gw OPTIONS (user 'clerk', password '$password', token '$token');});
 $api = "https://127.0.0.1:$tls->{port}/api/";
 add_http('weights/tls');
 like(set_traffic(20), qr/^undone: balancer gw: PUT weights\/tls at \S+: .*certificate/, 'a certificate nobody vouches for');
@@ -216,12 +236,14 @@ is(set_traffic(0), 'changed', 'and back');
 
 # while a request is under way, and afterwards, a secret is nowhere to be seen
 remove('gw');
+timeout('300ms');
 add('gw', 'http', "'$api'", q({"server": "gw", "set": {"url": "silent?key={{token}}&green={{percent}}"}, "get": {"url": "silent?key={{token}}", "path": "$"}}));
 green(q{SELECT bcmig_set_traffic('s', 0)});
 ok($green->poll_query_until('postgres', q{SELECT count(*) > 0 FROM bcmig.worker_status WHERE phase = 'traffic'}), 'a worker asks');
 unlike(green('SELECT string_agg(a::text, E\'\n\') FROM pg_stat_activity a'), qr/TopSecretToken|Hidden/, 'pg_stat_activity');
 ok($green->poll_query_until('postgres', q{SELECT balancer_problems LIKE 'gw: %no answer%' FROM bcmig.traffic_status}), 'it gives up');
 remove('gw');
+timeout('20s');
 my $relations = green(q{SELECT string_agg(c.oid::regclass::text, ' ') FROM pg_class c WHERE relnamespace = 'bcmig'::regnamespace AND relkind IN ('r', 'v')});
 my $everything = join "\n", map { green("SELECT t::text FROM $_ t") } split / /, $relations;
 like($everything, qr/weights\/a\?key=\{\{password\}\}/, 'bcmig.* has the template');
