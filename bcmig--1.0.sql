@@ -290,7 +290,7 @@ CREATE TABLE bcmig.balancer (
 );
 COMMENT ON TABLE bcmig.balancer IS 'Load balancers in front of the consumers of a sync. A backend of a balancer belongs to one sync only.';
 COMMENT ON COLUMN bcmig.balancer.url IS 'where it takes commands; empty for driver function';
-COMMENT ON COLUMN bcmig.balancer.options IS 'of haproxy: backend, and the names of its servers on either side, lists blue and green; of function: set and get, names of SQL functions';
+COMMENT ON COLUMN bcmig.balancer.options IS 'of haproxy: backend, and the names of its servers on either side, lists blue and green; of http: server, set and get, requests as templates; of function: set and get, names of SQL functions';
 
 CREATE TABLE bcmig.gate (
     gate_id       integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -1305,10 +1305,15 @@ REVOKE ALL ON FUNCTION bcmig_compare_query(text, text, text), bcmig_add_rule(tex
 -- ---------------------------------------------------------------------------
 CREATE FUNCTION bcmig_add_balancer(sync text, name text, driver text, url text, options jsonb DEFAULT '{}') RETURNS integer
     AS 'MODULE_PATHNAME' LANGUAGE C;
-COMMENT ON FUNCTION bcmig_add_balancer(text, text, text, text, jsonb) IS 'configuration: a load balancer that gives green its share. Driver haproxy: url of its runtime API (tcp://host:port or unix:///path), options backend, blue and green (names of servers). Driver function: url NULL, options set (a function (sync text, percent numeric) that returns void or boolean) and get (a function (sync text) that returns numeric). It is brought to the weight of the sync within seconds; nothing is sent before COMMIT. Returns its id.';
+COMMENT ON FUNCTION bcmig_add_balancer(text, text, text, text, jsonb) IS 'configuration: a load balancer that gives green its share. Driver haproxy: url of its runtime API (tcp://host:port or unix:///path), options backend, blue and green (names of servers). Driver http: url, options server (a foreign server of wrapper bcmig_http), set and get (objects of method, url, headers, body, expect_status; get has a JSON path to the percent of green). Driver function: url NULL, options set (a function (sync text, percent numeric) that returns void or boolean) and get (a function (sync text) that returns numeric). It is brought to the weight of the sync within seconds; nothing is sent before COMMIT. Returns its id.';
 CREATE FUNCTION bcmig_remove_balancer(sync text, name text) RETURNS void
     AS 'MODULE_PATHNAME' LANGUAGE C;
 COMMENT ON FUNCTION bcmig_remove_balancer(text, text) IS 'configuration: forget a load balancer, which goes on as it is.';
+CREATE FUNCTION bcmig.http_validator(options text[], catalog oid) RETURNS void
+    AS 'MODULE_PATHNAME', 'bcmig_http_validator' LANGUAGE C STRICT;
+COMMENT ON FUNCTION bcmig.http_validator(text[], oid) IS 'engine: which options servers and user mappings of bcmig_http have.';
+CREATE FOREIGN DATA WRAPPER bcmig_http VALIDATOR bcmig.http_validator;
+COMMENT ON FOREIGN DATA WRAPPER bcmig_http IS 'Hosts bcmig may send HTTP requests with secrets to. Server: url (requests go to URLs below it only), ca_file; user mapping: user, password, token.';
 CREATE FUNCTION bcmig_check_gates(sync text)
     RETURNS TABLE (check_name text, status text, value text, bound text, detail text, fix text)
     AS 'MODULE_PATHNAME' LANGUAGE C;
@@ -1356,7 +1361,7 @@ CREATE FUNCTION bcmig.try_blue_fence(sync text, action text) RETURNS void
 COMMENT ON FUNCTION bcmig.try_blue_fence(text, text) IS 'request: try the fence of blue before a switch does: fence, unfence (both as option fence_by says), read. Real: who writes to blue is refused in between. bcmig.traffic_status.blue_fence and the audit log say what became of it. Not at 100 % nor while traffic is being changed or held.';
 
 REVOKE ALL ON FUNCTION bcmig_confirm(text, text, text), bcmig.try_blue_fence(text, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION bcmig_add_balancer(text, text, text, text, jsonb), bcmig_remove_balancer(text, text),
+REVOKE ALL ON FUNCTION bcmig_add_balancer(text, text, text, text, jsonb), bcmig_remove_balancer(text, text), bcmig.http_validator(text[], oid),
     bcmig_switch_traffic(text, numeric[], jsonb, boolean), bcmig_rollback(text, text, jsonb, boolean), bcmig_complete_sync(text, text, boolean),
     bcmig_check_gates(text), bcmig_add_gate(text, text, text), bcmig_remove_gate(text, text), bcmig_set_traffic(text, numeric), bcmig_hold_traffic(text, text), bcmig_resume_traffic(text), bcmig_adopt(text), bcmig_route(text, text, boolean) FROM PUBLIC;
 

@@ -56,6 +56,106 @@ SELECT bcmig_add_balancer('other_front', 'f', 'function', '', '{"set": "\"regres
 \echo :LAST_ERROR_SQLSTATE
 ROLLBACK;
 DROP FUNCTION regress_green.set_share(text, numeric), regress_green.set_share(text, float8), regress_green.get_share(text);
+
+-- hosts for HTTP requests
+RESET ROLE;
+CREATE SERVER regress_gw FOREIGN DATA WRAPPER bcmig_http;
+CREATE SERVER regress_gw FOREIGN DATA WRAPPER bcmig_http OPTIONS (url 'gw.example');
+CREATE SERVER regress_gw FOREIGN DATA WRAPPER bcmig_http OPTIONS (url 'file:///etc/passwd');
+CREATE SERVER regress_gw FOREIGN DATA WRAPPER bcmig_http OPTIONS (url 'https://user:secret@gw.example/');
+CREATE SERVER regress_gw FOREIGN DATA WRAPPER bcmig_http OPTIONS (url 'https://gw.example/?a=b');
+CREATE SERVER regress_gw FOREIGN DATA WRAPPER bcmig_http OPTIONS (url 'https://gw.example/api', ca_file 'pem');
+CREATE SERVER regress_gw FOREIGN DATA WRAPPER bcmig_http OPTIONS (url 'https://gw.example/api', password 'x');
+\echo :LAST_ERROR_SQLSTATE
+CREATE SERVER regress_gw FOREIGN DATA WRAPPER bcmig_http OPTIONS (url 'https://gw.example/api', ca_file '/etc/ssl/gw.pem');
+ALTER SERVER regress_gw OPTIONS (DROP url);
+CREATE USER MAPPING FOR regress_bcmig_owner SERVER regress_gw OPTIONS (url 'https://gw.example/');
+CREATE FOREIGN TABLE regress_green.gw (a int) SERVER regress_gw OPTIONS (url 'x');
+
+-- balancers that are set by them
+CREATE FUNCTION add_http(url text, change jsonb) RETURNS void LANGUAGE sql AS $f$
+    SELECT bcmig_add_balancer('front', 'h', 'http', url, (SELECT jsonb_strip_nulls(
+        jsonb_build_object('server', coalesce(change->'server', to_jsonb('regress_gw'::text))) || (change - 'set' - 'get' - 'server') || jsonb_build_object(
+        'set', CASE WHEN jsonb_typeof(change->'set') IS DISTINCT FROM 'object' AND change ? 'set' THEN change->'set'
+               ELSE '{"url": "w", "body": "{\"green\": {{percent}}}"}' || coalesce(change->'set', '{}') END,
+        'get', '{"url": "w", "path": "$.green"}' || coalesce(change->'get', '{}'))))) $f$;
+GRANT EXECUTE ON FUNCTION add_http TO regress_bcmig_owner;
+SET ROLE regress_bcmig_owner;
+\set VERBOSITY terse
+SELECT add_http('https://gw.example/api/', '{}');
+\echo :LAST_ERROR_SQLSTATE
+RESET ROLE;
+GRANT USAGE ON FOREIGN SERVER regress_gw TO regress_bcmig_owner;
+SET ROLE regress_bcmig_owner;
+SELECT add_http('https://gw.example/api/', '{"server": "regress_nowhere"}');
+SELECT add_http('https://gw.example/api/', '{"server": "regress_blue"}');
+SELECT add_http('https://gw.example/api/', '{"server": 1}');
+SELECT add_http(NULL, '{}');
+SELECT add_http('gw.example', '{}');
+SELECT add_http('ftp://gw.example/api/', '{}');
+SELECT add_http('https://user:secret@gw.example/api/', '{}');
+
+-- requests stay below the url of the server
+SELECT add_http('https://gw.example.evil/api/', '{}');
+SELECT add_http('http://gw.example/api/', '{}');
+SELECT add_http('https://gw.example:8443/api/', '{}');
+SELECT add_http('https://gw.example/', '{}');
+SELECT add_http('https://gw.example/apis/', '{}');
+SELECT add_http('https://gw.example/api/', '{"set": {"url": "https://evil.example/api/w"}}');
+SELECT add_http('https://gw.example/api/', '{"set": {"url": "//evil.example/api/w"}}');
+SELECT add_http('https://gw.example/api/', '{"set": {"url": "/admin"}}');
+SELECT add_http('https://gw.example/api/', '{"set": {"url": "../admin"}}');
+SELECT add_http('https://gw.example/api/', '{"set": {"url": "%2E%2e/admin"}}');
+SELECT add_http('https://gw.example/api/', '{"set": {"url": "..%2fadmin"}}');
+SELECT add_http('https://gw.example/api/', '{"set": {"url": "..\\admin"}}');
+SELECT add_http('https://gw.example', '{"set": {"url": "@evil.example/api/w"}}');
+SELECT add_http('https://gw.example/api/', '{"set": {"url": "w\r\nX: y"}}');
+SELECT add_http('https://gw.example/api/', '{"set": {"url": "w#x"}}');
+
+-- what a request is made of
+SELECT add_http('https://gw.example/api/', '{"sett": {}}');
+SELECT add_http('https://gw.example/api/', '{"set": "PUT"}');
+SELECT add_http('https://gw.example/api/', '{"set": {"verb": "PUT"}}');
+SELECT add_http('https://gw.example/api/', '{"set": {"path": "$.green"}}');
+SELECT add_http('https://gw.example/api/', '{"set": {"method": "TRACE"}}');
+SELECT add_http('https://gw.example/api/', '{"set": {"method": "PUT / HTTP/1.1\r\nX: y"}}');
+SELECT add_http('https://gw.example/api/', '{"set": {"url": ["w"]}}');
+SELECT add_http('https://gw.example/api/', '{"set": {"body": {"green": 1}}}');
+SELECT add_http('https://gw.example/api/', '{"set": {"body": "{\"green\": 50}"}}');
+SELECT add_http('https://gw.example/api/', '{"set": {"headers": ["X"]}}');
+SELECT add_http('https://gw.example/api/', '{"set": {"headers": {"X": 1}}}');
+SELECT add_http('https://gw.example/api/', '{"set": {"headers": {"X": ""}}}');
+SELECT add_http('https://gw.example/api/', '{"set": {"headers": {"X: y\r\nZ": "1"}}}');
+SELECT add_http('https://gw.example/api/', '{"set": {"headers": {"X": "y\r\nZ: 1"}}}');
+SELECT add_http('https://gw.example/api/', '{"set": {"headers": {"host": "evil.example"}}}');
+SELECT add_http('https://gw.example/api/', '{"set": {"headers": {"authorization": "Bearer secret"}}}');
+SELECT add_http('https://gw.example/api/', '{"set": {"expect_status": 200}}');
+SELECT add_http('https://gw.example/api/', '{"set": {"expect_status": []}}');
+SELECT add_http('https://gw.example/api/', '{"set": {"expect_status": [302]}}');
+SELECT add_http('https://gw.example/api/', '{"set": {"expect_status": ["200"]}}');
+SELECT add_http('https://gw.example/api/', '{"get": {"path": "$."}}');
+SELECT add_http('https://gw.example/api/', '{"get": {"path": ["$"]}}');
+
+-- templates
+SELECT add_http('https://gw.example/api/', '{"set": {"url": "{{percent"}}');
+SELECT add_http('https://gw.example/api/', '{"set": {"url": "{{pecent}}"}}');
+SELECT add_http('https://gw.example/api/', '{"get": {"url": "{{percent}}"}}');
+SELECT add_http('https://gw.example/api/', '{"set": {"headers": {"Content-Type": "text/xml"}, "body": "<a green=\"{{percent}}\">{{sync}}</a>"}}');
+SELECT add_http('https://gw.example/api/', '{"set": {"headers": {"Authorization": "Bearer {{token}}"}}}');
+RESET ROLE;
+CREATE USER MAPPING FOR regress_bcmig_owner SERVER regress_gw OPTIONS (user 'clerk', token 'hidden');
+SET ROLE regress_bcmig_owner;
+SELECT add_http('https://gw.example/api/', '{"set": {"headers": {"Authorization": "Basic {{basic}}"}}}');
+BEGIN;
+SELECT add_http('https://gw.example/api/', '{"set": {"headers": {"Authorization": "Bearer {{token}}"}}}');
+SELECT url, options FROM bcmig.balancer WHERE driver = 'http';
+SELECT detail FROM bcmig.audit_log WHERE event = 'bcmig_add_balancer';
+ROLLBACK;
+\set VERBOSITY default
+RESET ROLE;
+DROP FUNCTION add_http;
+DROP SERVER regress_gw CASCADE;
+SET ROLE regress_bcmig_owner;
 SET ROLE regress_bcmig_other;
 SELECT bcmig_add_balancer('front', 'lb', 'haproxy', 'tcp://127.0.0.1:1', '{"backend": "bc", "blue": ["b1"], "green": ["g1"]}');
 SET ROLE regress_bcmig_owner;

@@ -19,7 +19,7 @@
 BCMIG_FUNCTION(bcmig_add_balancer);
 BCMIG_FUNCTION(bcmig_remove_balancer);
 
-static const BcmigBalancerDriver *const drivers[] = {&bcmig_haproxy, &bcmig_function_balancer};
+static const BcmigBalancerDriver *const drivers[] = {&bcmig_haproxy, &bcmig_http_balancer, &bcmig_function_balancer};
 
 /* NULL when there is none */
 const BcmigBalancerDriver *
@@ -40,12 +40,18 @@ text_of(const JsonbValue *v)
 }
 
 char *
-bcmig_balancer_text(const BcmigBalancer *balancer, const char *name)
+bcmig_json_text(JsonbContainer *object, const char *name)
 {
 	JsonbValue	buf;
-	JsonbValue *v = getKeyJsonValueFromContainer(&balancer->options->root, name, strlen(name), &buf);
+	JsonbValue *v = getKeyJsonValueFromContainer(object, name, strlen(name), &buf);
 
 	return v != NULL && v->type == jbvString ? text_of(v) : NULL;
+}
+
+char *
+bcmig_balancer_text(const BcmigBalancer *balancer, const char *name)
+{
+	return bcmig_json_text(&balancer->options->root, name);
 }
 
 /* what is no text is left out: check() sees the rest */
@@ -91,7 +97,7 @@ bcmig_balancer_keys(const BcmigBalancer *balancer, JsonbContainer *object, const
 		if (!found)
 			ereport(ERROR,
 					(errcode(ERRCODE_BM_OPTION),
-					 errmsg("%s of balancer \"%s\" have no \"%s\"", where, balancer->name, key),
+					 errmsg("balancer \"%s\" has no option \"%s%s\"", balancer->name, where, key),
 					 errhint("Known: %s.", all.data)));
 	}
 }

@@ -51,13 +51,15 @@ typedef struct BcmigBalancerDriver
 } BcmigBalancerDriver;
 
 extern const BcmigBalancerDriver bcmig_haproxy;
+extern const BcmigBalancerDriver bcmig_http_balancer;
 extern const BcmigBalancerDriver bcmig_function_balancer;
 
-/* a text of the options, or NULL; a list of texts, NIL when there is none */
+/* a text of an object, or NULL; of the options; a list of texts, NIL when there is none */
+extern char *bcmig_json_text(JsonbContainer *object, const char *name);
 extern char *bcmig_balancer_text(const BcmigBalancer *balancer, const char *name);
 extern List *bcmig_balancer_list(const BcmigBalancer *balancer, const char *name);
 
-/* ERROR when the object has another key than these; "where" is what the message calls it */
+/* ERROR when the object has another key than these; "where" is what the message puts before it */
 extern void bcmig_balancer_keys(const BcmigBalancer *balancer, JsonbContainer *object, const char *where, List *known);
 
 /*

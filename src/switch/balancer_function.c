@@ -110,7 +110,7 @@ function_check(const BcmigBalancer *b)
 				(errcode(ERRCODE_BM_OPTION),
 				 errmsg("balancer \"%s\" of driver function has no url", b->name),
 				 errhint("%s", example(b))));
-	bcmig_balancer_keys(b, &b->options->root, "options", list_make2("set", "get"));
+	bcmig_balancer_keys(b, &b->options->root, "", list_make2("set", "get"));
 	(void) find_function(b, &shape_of_set);
 	(void) find_function(b, &shape_of_get);
 }

@@ -75,7 +75,7 @@ haproxy_check(const BcmigBalancer *b)
 				(errcode(ERRCODE_BM_OPTION),
 				 errmsg("\"%s\" is not the address of HAProxy's runtime API", b->url),
 				 errhint("Give what \"stats socket\" in haproxy.cfg says, as tcp://host:port or unix:///path; its level must be admin.")));
-	bcmig_balancer_keys(b, &b->options->root, "options", list_make3("backend", "blue", "green"));
+	bcmig_balancer_keys(b, &b->options->root, "", list_make3("backend", "blue", "green"));
 	check_names(b, "backend", backend ? list_make1(backend) : NIL);
 	check_names(b, "blue", blue);
 	check_names(b, "green", green);

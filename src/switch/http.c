@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * http.c
- *	  HTTP requests, and lines exchanged over a socket: all that knows libcurl.
+ *	  HTTP requests, lines exchanged over a socket, URLs: all that knows libcurl.
  *
  * One transfer at a time, through a multi handle, so that the process looks up
  * every WAIT_MS whatever the other side does: curl_multi_poll() returns when
@@ -285,4 +285,57 @@ bcmig_socket_line(const char *url, const char *line, int timeout, int most_bytes
 	}
 	PG_END_TRY();
 	return answer;
+}
+
+/* ---- URLs ---- */
+
+/* in our memory; NULL when there is none */
+static char *
+url_part(CURLU *handle, CURLUPart part, unsigned int flags)
+{
+	char	   *value = NULL;
+	char	   *result = NULL;
+
+	if (curl_url_get(handle, part, &value, flags) == CURLUE_OK)
+		result = pstrdup(value);
+	curl_free(value);
+	return result;
+}
+
+BcmigUrl *
+bcmig_url(const char *base, const char *url)
+{
+	CURLU	   *handle = curl_url();
+	BcmigUrl   *volatile result = NULL;
+
+	if (handle == NULL)
+		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory in libcurl")));
+	PG_TRY();
+	{
+		char	   *scheme;
+
+		if ((base == NULL || curl_url_set(handle, CURLUPART_URL, base, CURLU_DISALLOW_USER) == CURLUE_OK) &&
+			curl_url_set(handle, CURLUPART_URL, url, CURLU_DISALLOW_USER) == CURLUE_OK &&
+			(scheme = url_part(handle, CURLUPART_SCHEME, 0)) != NULL &&
+			(pg_strcasecmp(scheme, "http") == 0 || pg_strcasecmp(scheme, "https") == 0) &&
+			url_part(handle, CURLUPART_FRAGMENT, 0) == NULL)
+		{
+			BcmigUrl   *u = palloc0(sizeof(BcmigUrl));
+
+			u->origin = psprintf("%s://%s:%s", scheme, url_part(handle, CURLUPART_HOST, 0),
+								 url_part(handle, CURLUPART_PORT, CURLU_DEFAULT_PORT));
+			for (char *c = u->origin; *c; c++)
+				*c = pg_ascii_tolower(*c);
+			u->path = url_part(handle, CURLUPART_PATH, 0);
+			u->query = url_part(handle, CURLUPART_QUERY, 0);
+			u->whole = psprintf("%s%s%s%s", u->origin, u->path, u->query ? "?" : "", u->query ? u->query : "");
+			result = u;
+		}
+	}
+	PG_FINALLY();
+	{
+		curl_url_cleanup(handle);
+	}
+	PG_END_TRY();
+	return result;
 }

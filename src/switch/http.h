@@ -42,4 +42,19 @@ extern BcmigHttpAnswer *bcmig_http(const BcmigHttpRequest *request);
 /* the same for one line sent to a socket (tcp://host:port, unix:///path) that answers and closes */
 extern BcmigHttpAnswer *bcmig_socket_line(const char *url, const char *line, int timeout, int most_bytes);
 
+/* a URL, taken apart */
+typedef struct BcmigUrl
+{
+	char	   *origin;			/* scheme://host:port, in lower case, the port always */
+	char	   *path;			/* without dot segments */
+	char	   *query;			/* NULL = none */
+	char	   *whole;			/* all of it */
+} BcmigUrl;
+
+/*
+ * A URL of http or https, which may be relative to "base" when there is one.
+ * NULL when it is none, or holds a user or a fragment.
+ */
+extern BcmigUrl *bcmig_url(const char *base, const char *url);
+
 #endif							/* BCMIG_HTTP_H */
