@@ -89,7 +89,8 @@ load(const BcmigSync *sync)
 	f->method = option_text(env, "fence_by", caller);
 	f->hook = option_text(env, "fence_hook", caller);
 	f->login = option_text(env, "bc_login", caller);
-	n = bcmig_sql("SELECT p.source_schema, p.source_table FROM bcmig.sync_table t, "
+	/* a companion may be a table of the sync as well */
+	n = bcmig_sql("SELECT DISTINCT p.source_schema, p.source_table FROM bcmig.sync_table t, "
 				  " LATERAL (SELECT t.source_schema, t.source_table UNION ALL "
 				  "  SELECT c.source_schema, c.source_table FROM bcmig.companion c WHERE c.table_id = t.table_id) p "
 				  "WHERE t.sync_id = $1 ORDER BY 1, 2", "i", sync->sync_id);
