@@ -207,6 +207,8 @@ $green->safe_psql('postgres', q{SELECT bcmig_confirm('s', 'unfence', 'the servic
 state_is('open: \w+ says so', 'the last word counts');
 $green->safe_psql('postgres', q{SELECT bcmig_confirm('s', 'fence', 'stopped again')});
 like(try_fence('unfence'), qr/^unfence: now unknown/, 'what was said before is not about this');
+(undef, undef, $err) = $green->psql('postgres', q{BEGIN; SELECT bcmig_confirm('s', 'unfence', 'x'); SELECT bcmig_confirm('s', 'fence', 'x'); ROLLBACK});
+is(join(' ', $err =~ /NOTICE:\s+(.*)/g), 'nobody has asked for "fence" yet', 'who is too early is told');
 like(try_fence('fence'), qr/^fence: now unknown/, 'nor for the fence that is asked for later');
 $green->safe_psql('postgres', q{SELECT bcmig_confirm('s', 'fence', 'stopped')});
 option('{"bc_login": null}');

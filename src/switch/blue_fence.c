@@ -394,6 +394,7 @@ bcmig_confirm(PG_FUNCTION_ARGS)
 	char	   *note = bcmig_arg_text(fcinfo, 2, "note");
 	BcmigTraffic traffic;
 	BcmigCatalogScope scope;
+	bool		asked;
 
 	if (strcmp(what, "fence") != 0 && strcmp(what, "unfence") != 0)
 		ereport(ERROR,
@@ -411,7 +412,13 @@ bcmig_confirm(PG_FUNCTION_ARGS)
 	bcmig_sql("INSERT INTO bcmig.confirmation (sync_id, what, note) VALUES ($1, $2, $3)", "itt", sync->sync_id, what, note);
 	bcmig_audit("command", sync->name, NULL, "bcmig_confirm", psprintf("%s: %s", what, note));
 	bcmig_config_changed();
+	bcmig_sql("SELECT coalesce((blue_fence_asked->>'up')::bool = ($2 = 'fence'), false) FROM bcmig.traffic WHERE sync_id = $1", "it", sync->sync_id, what);
+	asked = bcmig_get_bool(0, 1);
 	bcmig_catalog_end(&scope);
+	if (!asked)
+		ereport(NOTICE,
+				(errmsg("nobody has asked for \"%s\" yet", what),
+				 errdetail("When a switch or rollback asks for it later, it has to be confirmed again.")));
 	PG_RETURN_VOID();
 }
 
