@@ -96,7 +96,7 @@ DECLARE
 BEGIN
 	FOR this IN SELECT f.relid FROM bcmig_blue.fence_relations(tables) f WHERE f.relid IS NOT NULL ORDER BY f.relid
 	LOOP
-		PERFORM set_config('lock_timeout', greatest(1, ceil(extract(epoch FROM deadline - clock_timestamp()) * 1000))::bigint::text, true);
+		PERFORM set_config('lock_timeout', least(2147483647, greatest(1, ceil(extract(epoch FROM deadline - clock_timestamp()) * 1000)))::bigint::text, true);
 		EXECUTE format('LOCK TABLE ONLY %s IN SHARE ROW EXCLUSIVE MODE', this::regclass);
 	END LOOP;
 EXCEPTION WHEN lock_not_available OR deadlock_detected THEN

@@ -93,8 +93,7 @@ $blue->safe_psql('pub', q{CREATE TABLE item (id int PRIMARY KEY, v text, "timest
 $blue->safe_psql('postgres', sprintf q{CREATE SUBSCRIPTION sub CONNECTION $c$%s$c$ PUBLICATION p WITH (create_slot = false, copy_data = false)}, $blue->connstr('pub'));
 my $log = -s $blue->logfile;
 $blue->safe_psql('pub', q{INSERT INTO item VALUES (3000, 'replicated')});
-ok($blue->poll_query_until('postgres', q{SELECT apply_error_count > 0 FROM pg_stat_subscription_stats WHERE subname = 'sub'}), 'an apply worker fails');
-like(PostgreSQL::Test::Utils::slurp_file($blue->logfile, $log), qr/public\.item takes no writes/, 'because of the fence');
+ok($blue->wait_for_log(qr/public\.item takes no writes/, $log), 'an apply worker is refused');
 is($blue->safe_psql('postgres', 'SELECT count(*) FROM item WHERE id = 3000'), '0', 'and writes nothing');
 $blue->safe_psql('postgres', q{ALTER SUBSCRIPTION sub DISABLE; ALTER SUBSCRIPTION sub SET (slot_name = NONE); DROP SUBSCRIPTION sub});
 $blue->poll_query_until('pub', q{SELECT count(pg_drop_replication_slot('sub')) = 1}, 't');
@@ -208,6 +207,8 @@ $green->safe_psql('postgres', q{SELECT bcmig_confirm('s', 'unfence', 'the servic
 state_is('open: \w+ says so', 'the last word counts');
 $green->safe_psql('postgres', q{SELECT bcmig_confirm('s', 'fence', 'stopped again')});
 like(try_fence('unfence'), qr/^unfence: now unknown/, 'what was said before is not about this');
+(undef, undef, $err) = $green->psql('postgres', q{BEGIN; SELECT bcmig_confirm('s', 'unfence', 'x'); SELECT bcmig_confirm('s', 'fence', 'x'); ROLLBACK});
+is(join(' ', $err =~ /NOTICE:\s+(.*)/g), 'nobody has asked for "fence" yet', 'who is too early is told');
 like(try_fence('fence'), qr/^fence: now unknown/, 'nor for the fence that is asked for later');
 $green->safe_psql('postgres', q{SELECT bcmig_confirm('s', 'fence', 'stopped')});
 option('{"bc_login": null}');

@@ -89,7 +89,8 @@ load(const BcmigSync *sync)
 	f->method = option_text(env, "fence_by", caller);
 	f->hook = option_text(env, "fence_hook", caller);
 	f->login = option_text(env, "bc_login", caller);
-	n = bcmig_sql("SELECT p.source_schema, p.source_table FROM bcmig.sync_table t, "
+	/* a companion may be a table of the sync as well */
+	n = bcmig_sql("SELECT DISTINCT p.source_schema, p.source_table FROM bcmig.sync_table t, "
 				  " LATERAL (SELECT t.source_schema, t.source_table UNION ALL "
 				  "  SELECT c.source_schema, c.source_table FROM bcmig.companion c WHERE c.table_id = t.table_id) p "
 				  "WHERE t.sync_id = $1 ORDER BY 1, 2", "i", sync->sync_id);
@@ -393,6 +394,7 @@ bcmig_confirm(PG_FUNCTION_ARGS)
 	char	   *note = bcmig_arg_text(fcinfo, 2, "note");
 	BcmigTraffic traffic;
 	BcmigCatalogScope scope;
+	bool		asked;
 
 	if (strcmp(what, "fence") != 0 && strcmp(what, "unfence") != 0)
 		ereport(ERROR,
@@ -410,7 +412,13 @@ bcmig_confirm(PG_FUNCTION_ARGS)
 	bcmig_sql("INSERT INTO bcmig.confirmation (sync_id, what, note) VALUES ($1, $2, $3)", "itt", sync->sync_id, what, note);
 	bcmig_audit("command", sync->name, NULL, "bcmig_confirm", psprintf("%s: %s", what, note));
 	bcmig_config_changed();
+	bcmig_sql("SELECT coalesce((blue_fence_asked->>'up')::bool = ($2 = 'fence'), false) FROM bcmig.traffic WHERE sync_id = $1", "it", sync->sync_id, what);
+	asked = bcmig_get_bool(0, 1);
 	bcmig_catalog_end(&scope);
+	if (!asked)
+		ereport(NOTICE,
+				(errmsg("nobody has asked for \"%s\" yet", what),
+				 errdetail("When a switch or rollback asks for it later, it has to be confirmed again.")));
 	PG_RETURN_VOID();
 }
 
