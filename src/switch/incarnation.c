@@ -15,7 +15,9 @@
  *	  state restored in place, has another nonce as soon as one of them has
  *	  moved traffic.
  *
- * What disagrees is never corrected: traffic is held until bcmig_adopt().
+ * What disagrees is never corrected: traffic is held until bcmig_adopt().  While
+ * blue does not answer, nothing speaks against a green that has asked since it
+ * was started; one that has not waits.
  *
  * Telling blue comes after the commit of the epoch it is told of.  So blue may
  * have the nonce that is stored, or the one it had confirmed before that
@@ -71,6 +73,7 @@ typedef struct Stored
 	char	   *nonce;			/* NULL = no epoch was given out */
 	char	   *witness;
 	char	   *witnessed;
+	char	   *problem;		/* of asking or telling blue */
 	bool		asked;			/* blue, since the server started */
 	int64		epoch;
 	bool		goes_on;		/* on_promotion */
@@ -138,7 +141,7 @@ load_stored(const BcmigSync *sync, Stored *s)
 	BcmigCatalogScope scope;
 	const char *query =
 		"SELECT i.system, i.database, i.timeline, i.machine, i.directory, i.disputed, i.nonce, i.witness, i.witnessed, "
-		" i.server_start IS NOT DISTINCT FROM $2, t.epoch FROM bcmig.incarnation i JOIN bcmig.traffic t USING (sync_id) "
+		" i.server_start IS NOT DISTINCT FROM $2, t.epoch, i.witness_error FROM bcmig.incarnation i JOIN bcmig.traffic t USING (sync_id) "
 		"WHERE i.sync_id = $1";
 
 	bcmig_catalog_begin(&scope);
@@ -159,6 +162,7 @@ load_stored(const BcmigSync *sync, Stored *s)
 	s->witnessed = bcmig_get_text(0, 9);
 	s->asked = bcmig_get_bool(0, 10);
 	s->epoch = bcmig_get_int64(0, 11, 0);
+	s->problem = bcmig_get_text(0, 12);
 	s->goes_on = strcmp(bcmig_option_value("on_promotion", NULL, sync->options), "continue") == 0;
 	bcmig_catalog_end(&scope);
 	MemoryContextSwitchTo(caller);
@@ -249,8 +253,15 @@ compare_witness(const Stored *s, const BcmigWitness *w)
 					w->at, w->epoch, w->green, s->epoch);
 }
 
+/* blue was told something, and has not been asked since the server started */
+static bool
+unasked(const Stored *s)
+{
+	return !s->asked && s->nonce != NULL && strcmp(s->witness, "absent") != 0;
+}
+
 char *
-bcmig_incarnation_differs(const BcmigSync *sync)
+bcmig_incarnation_differs(const BcmigSync *sync, bool *waiting)
 {
 	Stored		s;
 	Green		is;
@@ -258,6 +269,8 @@ bcmig_incarnation_differs(const BcmigSync *sync)
 
 	load_stored(sync, &s);
 	read_green(&is);
+	if (waiting != NULL)
+		*waiting = unasked(&s) && s.problem != NULL;
 	return s.disputed ? s.disputed : compare(&s.green, &is, s.goes_on, &promoted);
 }
 
@@ -467,8 +480,8 @@ bcmig_green_may_act(const BcmigSync *sync, BcmigTraffic *t, bool acting)
 		if (why == NULL)
 			note_answer(sync, &w, NULL);
 
-		/* what another green may have done since the failover is not known */
-		if (promoted && w.answer == BCMIG_WITNESS_UNKNOWN)
+		/* what another green may have done while this server was down is not known */
+		if (w.answer == BCMIG_WITNESS_UNKNOWN && (promoted || (acting && unasked(&s))))
 			return false;
 		if (why == NULL && promoted)
 		{
