@@ -75,7 +75,7 @@ $front->tell('set weight bc/g 100');
 my $strange = $front->green_share;
 $first->promote;
 like(held_why($first), qr/^this cluster was promoted or recovered: timeline 2, was 1\. .*bcmig_adopt/, 'a promoted standby: held');
-ok(others_looked($front, 2), 'it looks at the balancer');
+ok(worked($first, 2), 'its workers go on');
 is($front->green_share, $strange, 'and leaves it alone');
 $first->stop;
 $front->tell("set weight bc/g $weight");

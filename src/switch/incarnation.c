@@ -24,8 +24,11 @@
  * (bcmig.incarnation.witnessed): a crash in between looks like this, and is
  * mended by telling again.  Any other nonce is somebody else's.
  *
- * All rows of bcmig.incarnation are changed with the row of bcmig.traffic
- * locked, or by the one job a sync has at a time.
+ * Two jobs of a sync may be at this at the same time, the one of traffic and the
+ * one that brings writes back, and a session that adopts: an epoch is given out
+ * with the row of bcmig.traffic locked, what blue has answered is stored only if
+ * it is about the nonce that is stored, and nothing is held on what has changed
+ * meanwhile.
  *
  *-------------------------------------------------------------------------
  */
@@ -328,8 +331,12 @@ bcmig_give_epoch(int sync_id, int64 witnessed)
 	return bcmig_get_int64(0, 1, 0);
 }
 
+/*
+ * Not if what was compared has changed meanwhile: another job of this sync has
+ * told blue, or a person has adopted.  Then the next look decides.
+ */
 static void
-hold(const BcmigSync *sync, BcmigTraffic *t, const char *why)
+hold(const BcmigSync *sync, BcmigTraffic *t, const Stored *s, const char *why)
 {
 	BcmigCatalogScope scope;
 	char	   *reason = psprintf("%s. If this database is the one that moves the traffic: SELECT bcmig_adopt(%s);",
@@ -339,10 +346,14 @@ hold(const BcmigSync *sync, BcmigTraffic *t, const char *why)
 	if (bcmig_traffic_load(sync->sync_id, true, t) && t->held == NULL)
 	{
 		bcmig_catalog_begin(&scope);
-		bcmig_sql("UPDATE bcmig.incarnation SET disputed = $2 WHERE sync_id = $1", "it", sync->sync_id, why);
-		bcmig_traffic_hold(sync->sync_id, sync->name, NULL, reason);
+		if (bcmig_sql("UPDATE bcmig.incarnation SET disputed = $2 WHERE sync_id = $1 AND witness = $3 "
+					  "AND (nonce, witnessed) IS NOT DISTINCT FROM ($4, $5)",
+					  "itttt", sync->sync_id, why, s->witness, s->nonce, s->witnessed) > 0)
+		{
+			bcmig_traffic_hold(sync->sync_id, sync->name, NULL, reason);
+			t->held = reason;
+		}
 		bcmig_catalog_end(&scope);
-		t->held = reason;
 	}
 	bcmig_end_transaction();
 }
@@ -441,7 +452,7 @@ tell_blue(const BcmigSync *sync, BcmigTraffic *t)
 	if (why == NULL)
 		note_answer(sync, &w, s.nonce);
 	else if (strcmp(s.witness, "take") != 0)
-		hold(sync, t, why);
+		hold(sync, t, &s, why);
 }
 
 void
@@ -452,20 +463,46 @@ bcmig_witness_store(const BcmigSync *sync)
 	tell_blue(sync, &t);
 }
 
+/*
+ * A standby that was promoted is this green from now on, unless another job has
+ * seen to that.
+ */
+static void
+go_on(const BcmigSync *sync, const Stored *s, const Green *is, bool absent)
+{
+	BcmigTraffic t;
+	BcmigCatalogScope scope;
+
+	bcmig_start_transaction();
+	if (bcmig_traffic_load(sync->sync_id, true, &t))
+	{
+		bcmig_catalog_begin(&scope);
+		if (bcmig_sql("SELECT FROM bcmig.incarnation WHERE sync_id = $1 AND timeline = $2", "iI", sync->sync_id, s->green.timeline) > 0)
+		{
+			become(sync->sync_id, is, absent ? "absent" : "behind");
+			if (!absent)
+				(void) bcmig_give_epoch(sync->sync_id, 0);
+			(void) bcmig_traffic_event(sync->name, "promoted", -1, -1, 0, NULL,
+									   psprintf("timeline " INT64_FORMAT ", was " INT64_FORMAT, is->timeline, s->green.timeline));
+		}
+		bcmig_catalog_end(&scope);
+	}
+	bcmig_end_transaction();
+}
+
 bool
 bcmig_green_may_act(const BcmigSync *sync, BcmigTraffic *t, bool acting)
 {
 	Stored		s;
 	Green		is;
 	BcmigWitness w;
-	BcmigCatalogScope scope;
 	bool		promoted;
 	bool		asking;
 	char	   *why;
 
-	if (t->held != NULL)
-		return true;
 	load_in_transaction(sync, &s, &is);
+	if (t->held != NULL)
+		return s.disputed == NULL;
 	why = compare(&s.green, &is, s.goes_on, &promoted);
 	if (why == NULL && strcmp(s.witness, "take") == 0)
 	{
@@ -484,24 +521,11 @@ bcmig_green_may_act(const BcmigSync *sync, BcmigTraffic *t, bool acting)
 		if (w.answer == BCMIG_WITNESS_UNKNOWN && (promoted || (acting && unasked(&s))))
 			return false;
 		if (why == NULL && promoted)
-		{
-			bcmig_start_transaction();
-			if (bcmig_traffic_load(sync->sync_id, true, t))
-			{
-				bcmig_catalog_begin(&scope);
-				become(sync->sync_id, &is, w.answer == BCMIG_WITNESS_ABSENT ? "absent" : "behind");
-				if (w.answer != BCMIG_WITNESS_ABSENT)
-					(void) bcmig_give_epoch(sync->sync_id, 0);
-				(void) bcmig_traffic_event(sync->name, "promoted", -1, -1, 0, NULL,
-										   psprintf("timeline " INT64_FORMAT ", was " INT64_FORMAT, is.timeline, s.green.timeline));
-				bcmig_catalog_end(&scope);
-			}
-			bcmig_end_transaction();
-		}
+			go_on(sync, &s, &is, w.answer == BCMIG_WITNESS_ABSENT);
 	}
 	if (why != NULL)
 	{
-		hold(sync, t, why);
+		hold(sync, t, &s, why);
 		return false;
 	}
 	if (asking || strcmp(s.witness, "behind") == 0)

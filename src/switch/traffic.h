@@ -101,8 +101,10 @@ extern void bcmig_incarnation_adopt(int sync_id);
  * To be asked by a worker before it does anything outside of green, in no
  * transaction: false, it must not, and traffic is held unless blue can say more.
  * acting: it is about to, so that blue is asked whatever was found before.
- * True when traffic was held already.
+ * True when traffic was held for another reason already.
  */
+#define BCMIG_NOT_KNOWN_TO_BE_GREEN(t) \
+	((t)->held ? (t)->held : "it is not known whether this is the green that moves traffic: blue does not answer")
 extern bool bcmig_green_may_act(const BcmigSync *sync, BcmigTraffic *traffic, bool acting);
 
 /*
