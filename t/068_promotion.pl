@@ -129,4 +129,31 @@ ok(kept($second), 'adopted');
 cmp_ok((split ' ', witness())[0], '>', (split ' ', $newer)[0], 'its epoch is above all there were');
 ok(poll(sub { abs($front->green_share - 10) < 0.5 }), 'and its weight is that of the state that was put back');
 
+# --- writes on green that are not on blue yet: a copy does not bring them there ---
+$second->safe_psql('postgres', q{
+	SELECT bcmig_alter_sync('s', '{"reverse": false}');
+	BEGIN; SELECT bcmig.arm_journal('s'); SELECT bcmig.lift_fence('s'); COMMIT;
+	UPDATE bcmig.traffic SET green_percent = 100;
+	SELECT bcmig_remove_balancer('s', 'front');
+	UPDATE item SET v = 'written on green' WHERE id = 1;});
+$second->stop;
+$second->backup_fs_cold('cold');
+my $copy = PostgreSQL::Test::Cluster->new('copy');
+$copy->init_from_backup($second, 'cold');
+$copy->start;
+like(held_why($copy), qr/another data directory/, 'the copy is held');
+
+# as if the job that brings writes back had come before the one that held it
+$copy->safe_psql('postgres', q{
+	UPDATE bcmig.incarnation SET disputed = NULL, server_start = pg_postmaster_start_time();
+	UPDATE bcmig.traffic SET held = NULL;
+	SELECT bcmig_alter_sync('s', '{"reverse": true}');});
+like(held_why($copy), qr/another data directory/, 'before it writes to blue it is held');
+is($blue->safe_psql('postgres', 'SELECT v FROM item WHERE id = 1'), 'v1', 'blue has what it had');
+is($copy->safe_psql('postgres', 'SELECT count(*) FROM bcmig.journal WHERE settled_at IS NULL'), '1', 'the entry waits');
+$copy->stop;
+$second->start;
+$second->safe_psql('postgres', q{SELECT bcmig_alter_sync('s', '{"reverse": true}')});
+ok($blue->poll_query_until('postgres', q{SELECT v = 'written on green' FROM item WHERE id = 1}), 'the original brings it there');
+
 done_testing();
