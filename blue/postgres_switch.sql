@@ -489,6 +489,8 @@ COMMENT ON COLUMN bcmig_blue.witness.at IS 'when it was told';
 CREATE OR REPLACE FUNCTION bcmig_blue.witness_put(sync text, green text, epoch bigint, nonce text) RETURNS boolean
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
+	-- green does not tell it again once it was told
+	SELECT set_config('synchronous_commit', 'on', true);
 	WITH put AS (
 		INSERT INTO bcmig_blue.witness AS w (sync, green, epoch, nonce, at) VALUES ($1, $2, $3, $4, clock_timestamp())
 		ON CONFLICT ON CONSTRAINT witness_pkey

@@ -275,7 +275,7 @@ bcmig_change_weight(BcmigTrafficJob *job, const BcmigChange *change)
 	bool		raising = change->percent > job->traffic.green_percent;
 
 	if (!bcmig_green_may_act(job->sync, &job->traffic, true))
-		return job->traffic.held ? job->traffic.held : "it is not known whether this is the green that moves traffic";
+		return BCMIG_NOT_KNOWN_TO_BE_GREEN(&job->traffic);
 	if (raising)
 		bcmig_ask_outside(job->sync);
 	why = bcmig_begin_change(job, change);

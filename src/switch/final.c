@@ -348,6 +348,8 @@ bcmig_final_step(BcmigTrafficJob *job, const BcmigSwitch *sw)
 	why = journal_problem(job->sync);
 	if (why != NULL)
 		return psprintf("the journal cannot be armed: %s", why);
+	if (!bcmig_green_may_act(job->sync, &job->traffic, true))
+		return BCMIG_NOT_KNOWN_TO_BE_GREEN(&job->traffic);
 	bcmig_ask_outside(job->sync);
 	why = bcmig_begin_change(job, &change);
 	if (why != NULL)

@@ -15,15 +15,20 @@
  *	  state restored in place, has another nonce as soon as one of them has
  *	  moved traffic.
  *
- * What disagrees is never corrected: traffic is held until bcmig_adopt().
+ * What disagrees is never corrected: traffic is held until bcmig_adopt().  While
+ * blue does not answer, nothing speaks against a green that has asked since it
+ * was started; one that has not waits.
  *
  * Telling blue comes after the commit of the epoch it is told of.  So blue may
  * have the nonce that is stored, or the one it had confirmed before that
  * (bcmig.incarnation.witnessed): a crash in between looks like this, and is
  * mended by telling again.  Any other nonce is somebody else's.
  *
- * All rows of bcmig.incarnation are changed with the row of bcmig.traffic
- * locked, or by the one job a sync has at a time.
+ * Two jobs of a sync may be at this at the same time, the one of traffic and the
+ * one that brings writes back, and a session that adopts: an epoch is given out
+ * with the row of bcmig.traffic locked, what blue has answered is stored only if
+ * it is about the nonce that is stored, and nothing is held on what has changed
+ * meanwhile.
  *
  *-------------------------------------------------------------------------
  */
@@ -71,6 +76,7 @@ typedef struct Stored
 	char	   *nonce;			/* NULL = no epoch was given out */
 	char	   *witness;
 	char	   *witnessed;
+	char	   *problem;		/* of asking or telling blue */
 	bool		asked;			/* blue, since the server started */
 	int64		epoch;
 	bool		goes_on;		/* on_promotion */
@@ -138,7 +144,7 @@ load_stored(const BcmigSync *sync, Stored *s)
 	BcmigCatalogScope scope;
 	const char *query =
 		"SELECT i.system, i.database, i.timeline, i.machine, i.directory, i.disputed, i.nonce, i.witness, i.witnessed, "
-		" i.server_start IS NOT DISTINCT FROM $2, t.epoch FROM bcmig.incarnation i JOIN bcmig.traffic t USING (sync_id) "
+		" i.server_start IS NOT DISTINCT FROM $2, t.epoch, i.witness_error FROM bcmig.incarnation i JOIN bcmig.traffic t USING (sync_id) "
 		"WHERE i.sync_id = $1";
 
 	bcmig_catalog_begin(&scope);
@@ -159,6 +165,7 @@ load_stored(const BcmigSync *sync, Stored *s)
 	s->witnessed = bcmig_get_text(0, 9);
 	s->asked = bcmig_get_bool(0, 10);
 	s->epoch = bcmig_get_int64(0, 11, 0);
+	s->problem = bcmig_get_text(0, 12);
 	s->goes_on = strcmp(bcmig_option_value("on_promotion", NULL, sync->options), "continue") == 0;
 	bcmig_catalog_end(&scope);
 	MemoryContextSwitchTo(caller);
@@ -249,8 +256,15 @@ compare_witness(const Stored *s, const BcmigWitness *w)
 					w->at, w->epoch, w->green, s->epoch);
 }
 
+/* blue was told something, and has not been asked since the server started */
+static bool
+unasked(const Stored *s)
+{
+	return !s->asked && s->nonce != NULL && strcmp(s->witness, "absent") != 0;
+}
+
 char *
-bcmig_incarnation_differs(const BcmigSync *sync)
+bcmig_incarnation_differs(const BcmigSync *sync, bool *waiting)
 {
 	Stored		s;
 	Green		is;
@@ -258,6 +272,8 @@ bcmig_incarnation_differs(const BcmigSync *sync)
 
 	load_stored(sync, &s);
 	read_green(&is);
+	if (waiting != NULL)
+		*waiting = unasked(&s) && s.problem != NULL;
 	return s.disputed ? s.disputed : compare(&s.green, &is, s.goes_on, &promoted);
 }
 
@@ -315,8 +331,12 @@ bcmig_give_epoch(int sync_id, int64 witnessed)
 	return bcmig_get_int64(0, 1, 0);
 }
 
+/*
+ * Not if what was compared has changed meanwhile: another job of this sync has
+ * told blue, or a person has adopted.  Then the next look decides.
+ */
 static void
-hold(const BcmigSync *sync, BcmigTraffic *t, const char *why)
+hold(const BcmigSync *sync, BcmigTraffic *t, const Stored *s, const char *why)
 {
 	BcmigCatalogScope scope;
 	char	   *reason = psprintf("%s. If this database is the one that moves the traffic: SELECT bcmig_adopt(%s);",
@@ -326,10 +346,14 @@ hold(const BcmigSync *sync, BcmigTraffic *t, const char *why)
 	if (bcmig_traffic_load(sync->sync_id, true, t) && t->held == NULL)
 	{
 		bcmig_catalog_begin(&scope);
-		bcmig_sql("UPDATE bcmig.incarnation SET disputed = $2 WHERE sync_id = $1", "it", sync->sync_id, why);
-		bcmig_traffic_hold(sync->sync_id, sync->name, NULL, reason);
+		if (bcmig_sql("UPDATE bcmig.incarnation SET disputed = $2 WHERE sync_id = $1 AND witness = $3 "
+					  "AND (nonce, witnessed) IS NOT DISTINCT FROM ($4, $5)",
+					  "itttt", sync->sync_id, why, s->witness, s->nonce, s->witnessed) > 0)
+		{
+			bcmig_traffic_hold(sync->sync_id, sync->name, NULL, reason);
+			t->held = reason;
+		}
 		bcmig_catalog_end(&scope);
-		t->held = reason;
 	}
 	bcmig_end_transaction();
 }
@@ -428,7 +452,7 @@ tell_blue(const BcmigSync *sync, BcmigTraffic *t)
 	if (why == NULL)
 		note_answer(sync, &w, s.nonce);
 	else if (strcmp(s.witness, "take") != 0)
-		hold(sync, t, why);
+		hold(sync, t, &s, why);
 }
 
 void
@@ -439,20 +463,46 @@ bcmig_witness_store(const BcmigSync *sync)
 	tell_blue(sync, &t);
 }
 
+/*
+ * A standby that was promoted is this green from now on, unless another job has
+ * seen to that.
+ */
+static void
+go_on(const BcmigSync *sync, const Stored *s, const Green *is, bool absent)
+{
+	BcmigTraffic t;
+	BcmigCatalogScope scope;
+
+	bcmig_start_transaction();
+	if (bcmig_traffic_load(sync->sync_id, true, &t))
+	{
+		bcmig_catalog_begin(&scope);
+		if (bcmig_sql("SELECT FROM bcmig.incarnation WHERE sync_id = $1 AND timeline = $2", "iI", sync->sync_id, s->green.timeline) > 0)
+		{
+			become(sync->sync_id, is, absent ? "absent" : "behind");
+			if (!absent)
+				(void) bcmig_give_epoch(sync->sync_id, 0);
+			(void) bcmig_traffic_event(sync->name, "promoted", -1, -1, 0, NULL,
+									   psprintf("timeline " INT64_FORMAT ", was " INT64_FORMAT, is->timeline, s->green.timeline));
+		}
+		bcmig_catalog_end(&scope);
+	}
+	bcmig_end_transaction();
+}
+
 bool
 bcmig_green_may_act(const BcmigSync *sync, BcmigTraffic *t, bool acting)
 {
 	Stored		s;
 	Green		is;
 	BcmigWitness w;
-	BcmigCatalogScope scope;
 	bool		promoted;
 	bool		asking;
 	char	   *why;
 
-	if (t->held != NULL)
-		return true;
 	load_in_transaction(sync, &s, &is);
+	if (t->held != NULL)
+		return s.disputed == NULL;
 	why = compare(&s.green, &is, s.goes_on, &promoted);
 	if (why == NULL && strcmp(s.witness, "take") == 0)
 	{
@@ -467,28 +517,15 @@ bcmig_green_may_act(const BcmigSync *sync, BcmigTraffic *t, bool acting)
 		if (why == NULL)
 			note_answer(sync, &w, NULL);
 
-		/* what another green may have done since the failover is not known */
-		if (promoted && w.answer == BCMIG_WITNESS_UNKNOWN)
+		/* what another green may have done while this server was down is not known */
+		if (w.answer == BCMIG_WITNESS_UNKNOWN && (promoted || (acting && unasked(&s))))
 			return false;
 		if (why == NULL && promoted)
-		{
-			bcmig_start_transaction();
-			if (bcmig_traffic_load(sync->sync_id, true, t))
-			{
-				bcmig_catalog_begin(&scope);
-				become(sync->sync_id, &is, w.answer == BCMIG_WITNESS_ABSENT ? "absent" : "behind");
-				if (w.answer != BCMIG_WITNESS_ABSENT)
-					(void) bcmig_give_epoch(sync->sync_id, 0);
-				(void) bcmig_traffic_event(sync->name, "promoted", -1, -1, 0, NULL,
-										   psprintf("timeline " INT64_FORMAT ", was " INT64_FORMAT, is.timeline, s.green.timeline));
-				bcmig_catalog_end(&scope);
-			}
-			bcmig_end_transaction();
-		}
+			go_on(sync, &s, &is, w.answer == BCMIG_WITNESS_ABSENT);
 	}
 	if (why != NULL)
 	{
-		hold(sync, t, why);
+		hold(sync, t, &s, why);
 		return false;
 	}
 	if (asking || strcmp(s.witness, "behind") == 0)

@@ -15,6 +15,7 @@
 #include "reverse.h"
 
 #include "slot.h"
+#include "traffic.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
@@ -43,18 +44,24 @@ bcmig_run_reverse(int sync_id)
 {
 	BcmigSync  *sync;
 	BcmigReplayed result = {0};
+	BcmigTraffic traffic;
 	BcmigCatalogScope scope;
 	bool		pending;
 	char	   *problem;
 
 	bcmig_start_transaction();
 	sync = bcmig_read_sync(sync_id);
+	(void) bcmig_traffic_load(sync_id, false, &traffic);
 	bcmig_catalog_begin(&scope);
 	pending = bcmig_sql("SELECT FROM bcmig.sync_table t WHERE t.sync_id = $1 AND EXISTS (SELECT FROM bcmig.journal j "
 						" WHERE j.table_id = t.table_id AND j.settled_at IS NULL) LIMIT 1", "i", sync_id) > 0;
 	bcmig_catalog_end(&scope);
 	bcmig_end_transaction();
-	if (sync == NULL)
+	if (sync == NULL || traffic.held != NULL)
+		return;
+
+	/* a restored copy has this journal too */
+	if (pending && !bcmig_green_may_act(sync, &traffic, true))
 		return;
 	problem = pending ? bcmig_replay_problem(sync) : NULL;
 	if (pending && problem == NULL)

@@ -134,9 +134,12 @@ replay(BcmigTrafficJob *job, const BcmigSwitch *sw, int64 patience)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	BcmigReplayed r = {0};
-	char	   *by_hand = bcmig_replay_problem(job->sync);
+	char	   *by_hand;
 	int64		left;
 
+	if (!bcmig_green_may_act(job->sync, &job->traffic, true))
+		return BCMIG_NOT_KNOWN_TO_BE_GREEN(&job->traffic);
+	by_hand = bcmig_replay_problem(job->sync);
 	if (by_hand == NULL)
 		bcmig_replay(job->sync, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), patience), &r);
 	bcmig_start_transaction();
@@ -266,6 +269,8 @@ from_green(BcmigTrafficJob *job, const BcmigSwitch *sw)
 		}
 		pass_no_return(job);
 	}
+	if (!bcmig_green_may_act(job->sync, &job->traffic, true))
+		return BCMIG_NOT_KNOWN_TO_BE_GREEN(&job->traffic);
 	bcmig_switch_phase(sw, "opening blue", NULL);
 	why = bcmig_open_blue(job);
 	if (why != NULL)
@@ -408,7 +413,7 @@ bcmig_rollback(PG_FUNCTION_ARGS)
 	if (!dry_run)
 	{
 		/* a copy of the database that moves the traffic must not */
-		if (traffic.held != NULL && bcmig_incarnation_differs(sync))
+		if (traffic.held != NULL && bcmig_incarnation_differs(sync, NULL))
 			bcmig_refuse_held(sync, &traffic);
 		if (bcmig_rollback_asked(sync->sync_id))
 			ereport(ERROR,

@@ -117,7 +117,7 @@ bcmig_refuse_held(const BcmigSync *sync, const BcmigTraffic *traffic)
 				(errcode(ERRCODE_BM_TRAFFIC),
 				 errmsg("traffic of sync \"%s\" is held", sync->name),
 				 errdetail("%s", traffic->held),
-				 errhint("SELECT %s(%s);", bcmig_incarnation_differs(sync) ? "bcmig_adopt" : "bcmig_resume_traffic",
+				 errhint("SELECT %s(%s);", bcmig_incarnation_differs(sync, NULL) ? "bcmig_adopt" : "bcmig_resume_traffic",
 						 quote_literal_cstr(sync->name))));
 }
 
@@ -210,7 +210,7 @@ bcmig_resume_traffic(PG_FUNCTION_ARGS)
 	char	   *differs;
 
 	bcmig_require_started(sync, true, &traffic);
-	differs = bcmig_incarnation_differs(sync);
+	differs = bcmig_incarnation_differs(sync, NULL);
 	if (traffic.held == NULL)
 		ereport(NOTICE,
 				(errmsg("traffic of sync \"%s\" is not held", sync->name)));
@@ -239,12 +239,15 @@ bcmig_adopt(PG_FUNCTION_ARGS)
 	BcmigSync  *sync = bcmig_load_sync(bcmig_arg_text(fcinfo, 0, "sync"));
 	BcmigTraffic traffic;
 	BcmigCatalogScope scope;
-	char	   *differs;
+	const char *differs;
+	bool		waiting;
 	bool		disputed;
 
 	bcmig_require_loaded();
 	bcmig_require_started(sync, true, &traffic);
-	differs = bcmig_incarnation_differs(sync);
+	differs = bcmig_incarnation_differs(sync, &waiting);
+	if (differs == NULL && waiting)
+		differs = "blue could not be asked since the server started";
 	if (differs == NULL)
 		ereport(NOTICE,
 				(errmsg("this database is the one that moves the traffic of sync \"%s\" already", sync->name),

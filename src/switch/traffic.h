@@ -89,19 +89,22 @@ extern void bcmig_traffic_hold(int sync_id, const char *sync_name, const char *b
  * incarnation.c: is this database the one that moves the sync's traffic?
  *
  * seen: it is, in the transaction that makes the row of bcmig.traffic; inside a
- * scope.  differs: why it may not be, as far as green can tell; NULL = it is; in
- * a transaction.  adopt: it is from now on; inside a scope.
+ * scope.  differs: why it may not be, as far as green can tell; NULL = it is;
+ * *waiting (unless NULL): blue is to be asked first, and does not answer; in a transaction.
+ * adopt: it is from now on; inside a scope.
  */
 extern void bcmig_incarnation_seen(int sync_id);
-extern char *bcmig_incarnation_differs(const BcmigSync *sync);
+extern char *bcmig_incarnation_differs(const BcmigSync *sync, bool *waiting);
 extern void bcmig_incarnation_adopt(int sync_id);
 
 /*
  * To be asked by a worker before it does anything outside of green, in no
- * transaction: false, it must not, and traffic is held where that is for good.
+ * transaction: false, it must not, and traffic is held unless blue can say more.
  * acting: it is about to, so that blue is asked whatever was found before.
- * True when traffic was held already.
+ * True when traffic was held for another reason already.
  */
+#define BCMIG_NOT_KNOWN_TO_BE_GREEN(t) \
+	((t)->held ? (t)->held : "it is not known whether this is the green that moves traffic: blue does not answer")
 extern bool bcmig_green_may_act(const BcmigSync *sync, BcmigTraffic *traffic, bool acting);
 
 /*

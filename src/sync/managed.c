@@ -48,7 +48,7 @@ load_syncs(Config *c)
 			  "  OR EXISTS (SELECT FROM bcmig.traffic t WHERE t.sync_id = s.sync_id AND t.intent IS NOT NULL) "
 			  "  OR EXISTS (SELECT FROM bcmig.switch w WHERE w.sync_id = s.sync_id AND w.state = 'running') "
 			  "  OR EXISTS (SELECT FROM bcmig.traffic t JOIN bcmig.incarnation i USING (sync_id) WHERE t.sync_id = s.sync_id "
-			  "   AND t.held IS NULL AND (i.witness IN ('behind', 'take') OR t.epoch > 0 AND i.server_start IS DISTINCT FROM $1)), "
+			  "   AND t.held IS NULL AND t.completed_at IS NULL AND (i.witness IN ('behind', 'take') OR t.epoch > 0 AND i.server_start IS DISTINCT FROM $1)), "
 			  " EXISTS (SELECT FROM bcmig.balancer b WHERE b.sync_id = s.sync_id), "
 			  " coalesce((s.options->>'reverse')::bool, true) AND EXISTS (SELECT FROM bcmig.traffic t WHERE t.sync_id = s.sync_id "
 			  "  AND t.green_percent = 100 AND t.journal_armed AND t.intent IS NULL AND t.held IS NULL), "

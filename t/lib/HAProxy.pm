@@ -92,7 +92,6 @@ sub start
 		. "frontend f\n	bind 127.0.0.1:$self->{port}\n	default_backend bc\n"
 		. "backend bc\n	balance roundrobin\n"
 		. ($self->{cookie} ? "	cookie SERVER insert indirect nocache\n" : '') . $servers) unless -e $conf;
-	$self->{told} = 0;
 	$self->{pid} = fork() // die "fork: $!";
 	if ($self->{pid} == 0)
 	{
@@ -122,18 +121,9 @@ sub tell
 {
 	my ($self, $line) = @_;
 	my $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $self->{api}) or die "haproxy: $!";
-	$self->{told}++;
 	print $socket "$line\n";
 	local $/;
 	return scalar <$socket>;
-}
-
-# Connections others have made since it was started, to the runtime API or with requests.
-sub told_by_others
-{
-	my $self = shift;
-	$self->tell('show info') =~ /^CumConns: (\d+)$/m or die 'haproxy does not count';
-	return $1 - $self->{told};
 }
 
 # What the weights give green, in percent; not bcmig's reading of it.

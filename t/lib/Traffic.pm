@@ -9,7 +9,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Time::HiRes qw(usleep);
 
-our @EXPORT = qw(add_haproxy set_traffic held_why poll others_looked);
+our @EXPORT = qw(add_haproxy set_traffic held_why poll worked);
 
 # HAProxy as a balancer of sync 's'.
 sub add_haproxy
@@ -52,12 +52,14 @@ sub poll
 	return 0;
 }
 
-# Until a balancer has been asked by others than this test, n times more.
-sub others_looked
+# Until workers of a green have done n more jobs: looking after balancers, when
+# nothing happens on blue.
+sub worked
 {
-	my ($haproxy, $n) = @_;
-	my $before = $haproxy->told_by_others;
-	return poll(sub { $haproxy->told_by_others >= $before + $n });
+	my ($green, $n) = @_;
+	my $jobs = q{SELECT coalesce(sum(jobs_done), 0) FROM bcmig.worker_status WHERE role = 'worker'};
+	my $wanted = $n + $green->safe_psql('postgres', $jobs);
+	return $green->poll_query_until('postgres', "SELECT ($jobs) >= $wanted");
 }
 
 1;
