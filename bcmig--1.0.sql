@@ -628,6 +628,11 @@ CREATE TABLE bcmig.reverse_state (
     failing_since timestamptz,
     not_before    timestamptz
 );
+CREATE TABLE bcmig.reverse_sent (
+    table_id      integer PRIMARY KEY REFERENCES bcmig.sync_table ON DELETE CASCADE,
+    sent_at       timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+COMMENT ON TABLE bcmig.reverse_sent IS 'Tables of which a batch has been sent to blue, and it is not known yet whether blue has it.';
 COMMENT ON TABLE bcmig.reverse_state IS 'What came of bringing the writes of green to blue while they are on green (option reverse), a line a sync.';
 COMMENT ON COLUMN bcmig.reverse_state.replayed IS 'rows written to blue so far';
 COMMENT ON COLUMN bcmig.reverse_state.problem IS 'why it did not work the last time, of rows blue refuses the first; NULL = it did';
@@ -1761,6 +1766,7 @@ SELECT pg_extension_config_dump('bcmig.metric', '');
 SELECT pg_extension_config_dump('bcmig.quarantine', '');
 SELECT pg_extension_config_dump('bcmig.journal', '');
 SELECT pg_extension_config_dump('bcmig.reverse_state', '');
+SELECT pg_extension_config_dump('bcmig.reverse_sent', '');
 SELECT pg_extension_config_dump('bcmig.conflict', '');
 SELECT pg_extension_config_dump('bcmig.request', '');
 SELECT pg_extension_config_dump('bcmig.schema_change', '');

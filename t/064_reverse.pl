@@ -75,4 +75,58 @@ replayed('every operation');
 is(on_blue(q{SELECT string_agg(unmapped, ',' ORDER BY code) FROM item WHERE code IN ('K1', 'K2', 'N1')}), 'own1,own2,kept', 'columns green does not have are left alone');
 is(on_green(q{SELECT string_agg(DISTINCT settled_as, ',') FROM bcmig.journal}), 'replayed', 'settled as replayed');
 
+# --- hostile values, exact ---
+on_green(q~
+	INSERT INTO item (code, label, amount, flag, note, raw, fixed, f, at, "odd ""name""") VALUES
+	('q''"\{}', E'it''s "x" \\ {a,b} \n\t$1', 99999999999999999.99999999999999999999, true, 'NULL', '\x00275c22ff', 'a', 'NaN', '2026-01-01 12:00+05', -1),
+	('null', NULL, NULL, false, NULL, NULL, NULL, NULL, NULL, NULL),
+	('', '', 0, false, '', '', '', '-0', 'infinity', 0),
+	('unicode', U&'\00e4\4e2d\+01F600', -0.00000000000000000001, true, repeat('long ', 20000), decode(repeat('00ff', 50000), 'hex'), U&'\00e4', 1e-300, '0044-03-15 00:00 BC', 2147483647),
+	('null text', 'null', 0, false, '{}', '\x', 'NULL', 'Infinity', NULL, NULL);
+	UPDATE item SET note = '' WHERE code = 'K10'; UPDATE item SET note = NULL WHERE code = 'K11'; UPDATE item SET note = ' trailing ' WHERE code = 'K12';
+	UPDATE item SET day = '9999-12-31 23:59:59.999999' WHERE code = 'K13';~);
+replayed('hostile values');
+is(on_blue(q{SELECT count(*) FROM item WHERE note = '' AND code = 'K10' OR note IS NULL AND code IN ('K11', 'null') OR name = '' AND code = '' OR name IS NULL AND code = 'null'}), '4', 'empty is not NULL');
+is(on_blue(q{SELECT length(raw) || ' ' || length(note) FROM item WHERE code = 'unicode'}), '100000 100000', 'long values');
+
+# --- unique values that move between rows: a chain, a ring; with what green does not know of the rows ---
+on_green(q{
+	UPDATE item SET label = 'tmp' WHERE code = 'K20'; UPDATE item SET label = 'n20' WHERE code = 'K21'; UPDATE item SET label = 'n21' WHERE code = 'K20';
+	UPDATE item SET label = 'tmp' WHERE code = 'K30'; UPDATE item SET label = 'n30' WHERE code = 'K31'; UPDATE item SET label = 'n31' WHERE code = 'K32'; UPDATE item SET label = 'n32' WHERE code = 'K30';
+	DELETE FROM item WHERE code = 'K40'; UPDATE item SET label = 'n40' WHERE code = 'K41'; INSERT INTO item (code, label, flag) VALUES ('N41', 'n41', false);});
+replayed('unique values');
+is(on_blue(q{SELECT string_agg(unmapped, ',' ORDER BY code) FROM item WHERE code IN ('K20', 'K21', 'K30', 'K31', 'K32')}), 'own20,own21,own30,own31,own32', 'and the rest of the rows');
+on_green(q{SELECT bcmig_alter_table('s', 'item', '{"batch_rows": 1}');
+	UPDATE item SET label = 'tmp' WHERE code = 'K50'; UPDATE item SET label = 'n50' WHERE code = 'K51'; UPDATE item SET label = 'n51' WHERE code = 'K50';});
+replayed('a ring over two batches');
+on_green(q{SELECT bcmig_alter_table('s', 'item', '{"batch_rows": null}')});
+
+# --- again: nothing ---
+my $stamps = q{SELECT md5(string_agg(code || "timestamp", ',' ORDER BY code)) FROM item};
+my $before = on_blue($stamps);
+on_green(q{UPDATE bcmig.journal SET settled_at = NULL, settled_as = NULL, produced_version = NULL});
+replayed('sent again');
+is(on_blue($stamps), $before, 'blue is not written to twice');
+
+# --- a crash after blue's commit: blue has it, green does not know ---
+sub held
+{
+	my ($point, $between) = @_;
+	my $hold = hold_point($green, $point);
+	$between->();
+	return ($hold, point_reached($green, $point));
+}
+{
+	my ($hold) = held('replay_between_commits', sub { on_green(q{UPDATE plain SET v = 'crash' WHERE id = 2; INSERT INTO plain (id, v) VALUES (600, 'crash'); DELETE FROM plain WHERE id = 3}) });
+	is(on_blue(q{SELECT count(*) FROM plain WHERE v = 'crash' OR id = 3}), '2', 'blue has committed');
+	is(unsettled(), '3', 'green has not');
+	on_green(q{UPDATE plain SET v = 'later' WHERE id = 2; DELETE FROM plain WHERE id = 600; INSERT INTO plain (id, v) VALUES (3, 'later')});
+	$green->stop('immediate');
+	$hold->quit;
+	$green->start;
+}
+replayed('after a crash');
+is(on_blue(q{SELECT string_agg(id || v, ' ' ORDER BY id) FROM plain WHERE id IN (2, 3, 600)}), '2later 3later', 'with what came later');
+is(on_blue(q{SELECT count(*) FROM bcmig_blue.replaying}), '0', 'no mark is left');
+
 done_testing();

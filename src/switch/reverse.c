@@ -14,7 +14,8 @@
  *	3	the entries are settled
  *
  * postgres_fdw commits blue just before green commits.  Who dies in between has
- * written to blue and settled nothing: sent again, blue knows the entries.
+ * written to blue and settled nothing.  bcmig.reverse_sent says so from before
+ * the batch, and whoever is next to apply rows of blue asks blue first.
  *
  * What was written on blue as well is read again from there and meets the
  * journal like any other change of blue (conflict.c), which records it.  A key
@@ -43,6 +44,7 @@
 #include "transform.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -85,6 +87,13 @@ typedef struct Pass
 
 /* a batch is being committed: for bcmig_debug_point */
 static bool committing = false;
+
+/* which green this is: a copy of it, or one that was set back, is another */
+static char *
+green_identity(int sync_id)
+{
+	return psprintf(UINT64_FORMAT "/%u/%u/%d", GetSystemIdentifier(), GetWALInsertionTimeLine(), MyDatabaseId, sync_id);
+}
 
 /* ---- what is to be brought back ---- */
 
@@ -440,6 +449,68 @@ meet_conflicts(Pass *pass, List *met)
 	bcmig_reread_keys(work, "reverse", list_length(met), texts, &applied);
 }
 
+/* known before blue can have anything of the batch; in no transaction */
+static void
+mark_sent(int table_id)
+{
+	BcmigCatalogScope scope;
+
+	bcmig_start_transaction();
+	bcmig_catalog_begin(&scope);
+	bcmig_sql("INSERT INTO bcmig.reverse_sent (table_id) VALUES ($1) ON CONFLICT DO NOTHING", "i", table_id);
+	bcmig_catalog_end(&scope);
+	bcmig_end_transaction();
+}
+
+/* in the transaction that settles the entries */
+static void
+forget_sent(int table_id)
+{
+	BcmigCatalogScope scope;
+
+	bcmig_catalog_begin(&scope);
+	bcmig_sql("DELETE FROM bcmig.reverse_sent WHERE table_id = $1", "i", table_id);
+	bcmig_catalog_end(&scope);
+}
+
+void
+bcmig_replay_heard(BcmigWork *work)
+{
+	BcmigTableInfo *table = work->table;
+	MemoryContext caller = CurrentMemoryContext;
+	BcmigCatalogScope scope;
+	BcmigSettled *settled;
+	List	   *answers;
+	ListCell   *lc;
+	int64		since;
+	int			n = 0;
+
+	bcmig_applier_lock(work, ExclusiveLock);
+	bcmig_start_transaction();
+	bcmig_catalog_begin(&scope);
+	bcmig_sql("SELECT min(journal_id) FROM bcmig.journal WHERE table_id = $1 AND settled_at IS NULL", "i", table->table_id);
+	since = bcmig_get_int64(0, 1, PG_INT64_MAX);
+	bcmig_catalog_end(&scope);
+	MemoryContextSwitchTo(caller);
+	answers = bcmig_remote_texts(bcmig_text_feed(table->environment_id),
+								 work->dialect->replayed(table, green_identity(table->sync_id), since));
+	settled = palloc(sizeof(BcmigSettled) * Max(list_length(answers), 1));
+	foreach(lc, answers)
+	{
+		char	  **answer = lfirst(lc);
+		Datum		ids = OidInputFunctionCall(F_ARRAY_IN, answer[1], INT8OID, -1);
+
+		settled[n++] = (BcmigSettled) {.key = answer[0], .ids = ids, .as = "replayed", .version = answer[2] ? pg_strtoint64(answer[2]) : -1};
+	}
+	bcmig_catalog_begin(&scope);
+	bcmig_settle_entries(n, settled);
+	bcmig_catalog_end(&scope);
+	forget_sent(table->table_id);
+	bcmig_end_transaction();
+	MemoryContextSwitchTo(caller);
+	bcmig_applier_unlock(work, ExclusiveLock);
+}
+
 /*
  * Bring these keys (List of char *) to blue, or as many of them as fit; returns
  * how many were dealt with.
@@ -463,12 +534,14 @@ replay_batch(Pass *pass, List *texts)
 	int64		written = 0;
 	int64		equal = 0;
 
+	mark_sent(table->table_id);
 	bcmig_start_snapshot();
 	done = fitting(pass, list_length(texts), bcmig_text_array(texts));
 	texts = list_truncate(list_copy(texts), done);
 	n = load_keys(table, texts, &keys);
 	if (n == 0)
 	{
+		forget_sent(table->table_id);
 		bcmig_end_transaction();
 		return done;
 	}
@@ -511,6 +584,7 @@ replay_batch(Pass *pass, List *texts)
 	bcmig_catalog_begin(&scope);
 	bcmig_settle_entries(nsettled, settled);
 	bcmig_catalog_end(&scope);
+	forget_sent(table->table_id);
 	committing = true;
 	bcmig_end_transaction();
 	MemoryContextSwitchTo(caller);
@@ -584,13 +658,6 @@ replay_table(Pass *pass)
 }
 
 /* ---- a sync ---- */
-
-/* which green this is: a copy of it, or one that was set back, is another */
-static char *
-green_identity(int sync_id)
-{
-	return psprintf(UINT64_FORMAT "/%u/%u/%d", GetSystemIdentifier(), GetWALInsertionTimeLine(), MyDatabaseId, sync_id);
-}
 
 /* tables with unsettled entries; in the current context */
 static List *
