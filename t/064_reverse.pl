@@ -39,7 +39,10 @@ on_green(q{
 start_sync($green, 's');
 wait_sync($green, 's');
 on_green(q{BEGIN; SELECT bcmig.arm_journal('s'); SELECT bcmig.lift_fence('s'); COMMIT;
-	UPDATE bcmig.traffic SET green_percent = 100; SELECT bcmig_alter_sync('s', '{"reverse": true}')});
+	UPDATE bcmig.traffic SET green_percent = 100, switched_at = now(); SELECT bcmig_alter_sync('s', '{"reverse": true}')});
+
+my $fenced = 'ARRAY[' . join(',', map { "'public.$_'" } @tables) . ']';
+on_blue("SELECT bcmig_blue.raise_fence($fenced)");
 
 # green as blue would have it, equal to blue
 my $as_blue = q{SELECT format('%s|%s|%s|%s|%s|%s|%s|%s|%s|%s|%s', code, label, amount, coalesce(day, '1753-01-01'), flag::int, note, raw, fixed, f, at, "odd ""name""") FROM item ORDER BY 1};
@@ -157,6 +160,8 @@ replayed('trigger of blue');
 is(on_green(q{SELECT string_agg(v, ' ' ORDER BY id) FROM plain WHERE id IN (5, 6)}), 'QUIET QUIETER', 'and green has it too');
 on_blue('DROP TRIGGER shout ON plain');
 
+on_blue("SELECT bcmig_blue.lift_fence($fenced)");
+
 # --- blue has changed meanwhile: nothing is overwritten ---
 on_blue(q{INSERT INTO plain SELECT i, 'base' FROM generate_series(1001, 1010) i; INSERT INTO snap SELECT i, 'base' FROM generate_series(1001, 1002) i});
 wait_sync($green, 's');
@@ -208,14 +213,17 @@ on_green(q{UPDATE plain SET v = 'bad' WHERE id = 7; UPDATE plain SET v = 'good' 
 ok($green->poll_query_until('postgres', q{SELECT problem LIKE 'blue refuses ["7"] of public.plain: 23514: %' FROM bcmig.reverse_state}), 'a refused row is told');
 is(on_blue(q{SELECT string_agg(v, ' ' ORDER BY id) FROM plain WHERE id IN (7, 8)}), 'v7 good', 'the other is brought');
 is(unsettled(), '1', 'it stays to be done');
+ok($green->poll_query_until('postgres', q{SELECT count(*) = 1 FROM bcmig.alert WHERE name = 'unreplayed' AND cleared_at IS NULL AND detail LIKE '%blue refuses%'}), 'there is an alert');
 on_blue(q{ALTER TABLE plain DROP CONSTRAINT c});
 replayed('no longer refused');
+ok($green->poll_query_until('postgres', q{SELECT count(*) = 1 FROM bcmig.alert WHERE name = 'unreplayed' AND cleared_at IS NOT NULL}), 'it is cleared');
+is(on_green(q{SELECT unreplayed || ' ' || conflicts || ' ' || (replayed > 50) || ' ' || (replayed_at IS NOT NULL) || coalesce(problem, '') FROM bcmig.journal_status}), '0 0 true true', 'journal_status has it all');
 is(on_green(q{SELECT problem IS NULL AND failing_since IS NULL FROM bcmig.reverse_state}), 't', 'and nothing is wrong any more');
 
 # --- under writers ---
 my @writers = map {
 	my $w = $_;
-	my $sql = qq{DO \$\$ DECLARE k int; BEGIN FOR i IN 1..400 LOOP
+	my $sql = qq{DO \$\$ DECLARE k int; BEGIN FOR i IN 1..1200 LOOP
 		k := 1 + (random() * 19)::int;
 		IF i % 5 = 0 THEN INSERT INTO plain (id, v) VALUES ($w * 100000 + i, 'w$w');
 		ELSIF i % 7 = 0 THEN DELETE FROM plain WHERE id = $w * 100000 + i - 7;
