@@ -628,6 +628,11 @@ CREATE TABLE bcmig.reverse_state (
     failing_since timestamptz,
     not_before    timestamptz
 );
+CREATE TABLE bcmig.reverse_sent (
+    table_id      integer PRIMARY KEY REFERENCES bcmig.sync_table ON DELETE CASCADE,
+    sent_at       timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+COMMENT ON TABLE bcmig.reverse_sent IS 'Tables of which a batch has been sent to blue, and it is not known yet whether blue has it.';
 COMMENT ON TABLE bcmig.reverse_state IS 'What came of bringing the writes of green to blue while they are on green (option reverse), a line a sync.';
 COMMENT ON COLUMN bcmig.reverse_state.replayed IS 'rows written to blue so far';
 COMMENT ON COLUMN bcmig.reverse_state.problem IS 'why it did not work the last time, of rows blue refuses the first; NULL = it did';
@@ -1580,6 +1585,17 @@ SELECT y.name AS sync, format('%I.%I', t.target_schema, t.target_table) AS targe
  ORDER BY j.first_id, j.key;
 COMMENT ON VIEW bcmig.journal_pending IS 'Rows written on green by others than bcmig that a rollback would have to bring back to blue, a line a key.';
 
+CREATE VIEW bcmig.journal_status AS
+SELECT y.name AS sync, coalesce(t.journal_armed, false) AS journal_armed, coalesce(u.keys, 0) AS unreplayed, coalesce(c.conflicts, 0) AS conflicts,
+       u.oldest_at, coalesce(v.replayed, 0) AS replayed, v.replayed_at, v.problem, v.failing_since
+  FROM bcmig.sync y
+  LEFT JOIN bcmig.traffic t USING (sync_id)
+  LEFT JOIN (SELECT j.sync_id, count(DISTINCT (j.table_id, k.key)) AS keys, min(j.at) AS oldest_at
+               FROM bcmig.journal j, unnest(ARRAY[j.old_key, j.new_key]) k(key) WHERE j.settled_at IS NULL AND k.key IS NOT NULL GROUP BY 1) u USING (sync_id)
+  LEFT JOIN (SELECT sync_id, count(*) AS conflicts FROM bcmig.conflict WHERE decision IS NULL GROUP BY 1) c USING (sync_id)
+  LEFT JOIN bcmig.reverse_state v USING (sync_id);
+COMMENT ON VIEW bcmig.journal_status IS 'One line a sync: rows written on green that blue does not have yet (unreplayed, conflicts that wait among them) and since when, how many it was brought while writes are on green, and what is wrong with that.';
+
 CREATE VIEW bcmig.traffic_status AS
 SELECT y.name AS sync, coalesce(t.green_percent, 0) AS green_percent, coalesce(t.writes, 'blue') AS writes, coalesce(t.epoch, 0) AS epoch,
        coalesce(t.fence, false) AS fence, coalesce(t.journal_armed, false) AS journal_armed,
@@ -1669,6 +1685,10 @@ SELECT 'validation_old', y.name, NULL, 'warning', coalesce(to_char(v.finished_at
 UNION ALL
 SELECT 'traffic_held', t.sync, NULL, 'critical', t.green_percent || ' %', NULL, t.held, format('SELECT %s(%L);', CASE WHEN t.disputed THEN 'bcmig_adopt' ELSE 'bcmig_resume_traffic' END, t.sync), 1
   FROM bcmig.traffic_status t WHERE t.held IS NOT NULL
+UNION ALL
+SELECT 'unreplayed', j.sync, NULL, 'critical', j.unreplayed::text, '0', 'What is written on green does not reach blue: ' || j.problem || '.',
+       format('SELECT * FROM bcmig.journal_status WHERE sync = %L;', j.sync), 3
+  FROM bcmig.journal_status j WHERE j.failing_since IS NOT NULL AND j.unreplayed > j.conflicts
 UNION ALL
 SELECT 'balancer', t.sync, NULL, 'critical', NULL, t.green_percent || ' %', t.balancer_problems, format('SELECT * FROM bcmig.traffic_status WHERE sync = %L;', t.sync), 3
   FROM bcmig.traffic_status t WHERE t.balancer_problems IS NOT NULL;
@@ -1766,6 +1786,7 @@ SELECT pg_extension_config_dump('bcmig.metric', '');
 SELECT pg_extension_config_dump('bcmig.quarantine', '');
 SELECT pg_extension_config_dump('bcmig.journal', '');
 SELECT pg_extension_config_dump('bcmig.reverse_state', '');
+SELECT pg_extension_config_dump('bcmig.reverse_sent', '');
 SELECT pg_extension_config_dump('bcmig.conflict', '');
 SELECT pg_extension_config_dump('bcmig.request', '');
 SELECT pg_extension_config_dump('bcmig.schema_change', '');

@@ -468,6 +468,15 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION bcmig_blue.replay(text, text, text, text, text[], text[], jsonb, text[]) IS 'Brings rows that were written on green to a table of blue, each only if blue''s row is one green''s was based on: written, equal, applied (before), conflict or refused, with the row stamp';
 
+CREATE OR REPLACE FUNCTION bcmig_blue.replayed(green text, source_schema text, source_table text, since bigint)
+RETURNS TABLE (key jsonb, journal_ids bigint[], version bigint)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT a.key, a.journal_ids, a.version FROM bcmig_blue.applied a
+	 WHERE a.green = $1 AND a.relid = to_regclass(format('%I.%I', $2, $3)) AND a.journal_id >= $4
+$$;
+COMMENT ON FUNCTION bcmig_blue.replayed(text, text, text, bigint) IS 'What bcmig_blue.replay() wrote last to rows of a table, with a journal entry since the given one';
+
 -- ---------------------------------------------------------------------------
 -- Witness: which green has moved this blue's traffic
 -- ---------------------------------------------------------------------------
@@ -517,7 +526,8 @@ AS $$
 BEGIN
 	EXECUTE format('GRANT USAGE ON SCHEMA bcmig_blue TO %s', switcher);
 	EXECUTE format('GRANT EXECUTE ON FUNCTION bcmig_blue.raise_fence(text[], interval), bcmig_blue.lift_fence(text[], interval) TO %s', switcher);
-	EXECUTE format('GRANT EXECUTE ON FUNCTION bcmig_blue.replay(text, text, text, text, text[], text[], jsonb, text[]) TO %s', switcher);
+	EXECUTE format('GRANT EXECUTE ON FUNCTION bcmig_blue.replay(text, text, text, text, text[], text[], jsonb, text[]),'
+				   ' bcmig_blue.replayed(text, text, text, bigint) TO %s', switcher);
 	EXECUTE format('GRANT EXECUTE ON FUNCTION bcmig_blue.witness_put(text, text, bigint, text), bcmig_blue.witness_get(text) TO %s', switcher);
 END $$;
 COMMENT ON FUNCTION bcmig_blue.grant_switch(regrole) IS 'Lets a role fence the tracked tables, bring writes back and leave a witness';

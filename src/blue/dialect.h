@@ -398,9 +398,13 @@ typedef struct BcmigDialect
 	 * refused), version or NULL, SQLSTATE and message of one refused.  NULL:
 	 * this blue is not written to by bcmig.
 	 *
+	 * replayed: what it wrote last to rows of the table since an entry: key,
+	 * journal ids as the text of an array, version or NULL.
+	 *
 	 * may_write: one row, 'true' when all that needs is there, the login.
 	 */
 	char	   *(*replay) (const BcmigTableInfo *table, const char *green, List *columns, int n, const BcmigReverse *reverse);
+	char	   *(*replayed) (const BcmigTableInfo *table, const char *green, int64 since);
 	char	   *(*may_write) (void);
 } BcmigDialect;
 
@@ -421,6 +425,7 @@ extern char *bcmig_postgres_version_index(const BcmigTableInfo *table);
 
 /* reverse_postgres.c */
 extern char *bcmig_postgres_replay(const BcmigTableInfo *table, const char *green, List *columns, int n, const BcmigReverse *reverse);
+extern char *bcmig_postgres_replayed(const BcmigTableInfo *table, const char *green, int64 since);
 extern char *bcmig_postgres_may_write(void);
 
 /* dialect.c */

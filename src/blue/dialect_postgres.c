@@ -564,5 +564,6 @@ const BcmigDialect bcmig_dialect_postgres = {
 	.version_index = bcmig_postgres_version_index,
 	.fence = &bcmig_postgres_fence,
 	.replay = bcmig_postgres_replay,
+	.replayed = bcmig_postgres_replayed,
 	.may_write = bcmig_postgres_may_write,
 };

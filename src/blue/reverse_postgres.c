@@ -12,8 +12,6 @@
 
 #include "utils/builtins.h"
 
-#define REPLAY	"bcmig_blue.replay"
-
 char *
 bcmig_postgres_may_write(void)
 {
@@ -21,6 +19,14 @@ bcmig_postgres_may_write(void)
 				   "   AND pg_catalog.has_schema_privilege(n.oid, 'USAGE'))::text FROM pg_catalog.pg_proc p"
 				   "  JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = 'bcmig_blue' AND p.proname = 'replay'),"
 				   " session_user::text, NULL, NULL, NULL, NULL, NULL, NULL");
+}
+
+char *
+bcmig_postgres_replayed(const BcmigTableInfo *table, const char *green, int64 since)
+{
+	return psprintf("SELECT r.key::text, r.journal_ids::text, r.version::text, NULL, NULL, NULL, NULL, NULL"
+					" FROM bcmig_blue.replayed(%s, %s, %s, " INT64_FORMAT ") r",
+					quote_literal_cstr(green), quote_literal_cstr(table->source_schema), quote_literal_cstr(table->source_table), since);
 }
 
 static void
@@ -81,7 +87,7 @@ bcmig_postgres_replay(const BcmigTableInfo *table, const char *green, List *colu
 		append_entry(&entries, &reverse[i]);
 	}
 	appendStringInfoChar(&entries, ']');
-	appendStringInfo(&s, "SELECT r.n::text, r.outcome, r.version::text, r.code, r.message, NULL, NULL, NULL FROM " REPLAY "(%s, %s, %s, %s, ",
+	appendStringInfo(&s, "SELECT r.n::text, r.outcome, r.version::text, r.code, r.message, NULL, NULL, NULL FROM bcmig_blue.replay(%s, %s, %s, %s, ",
 					 quote_literal_cstr(green), quote_literal_cstr(table->source_schema), quote_literal_cstr(table->source_table),
 					 table->version_column ? quote_literal_cstr(table->version_column) : "NULL");
 	append_names(&s, table, columns);

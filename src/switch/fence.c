@@ -462,6 +462,7 @@ bcmig_switch_init(bool preloaded)
 		.traffic_failed = bcmig_traffic_failed,
 		.reverse = bcmig_run_reverse,
 		.reverse_failed = bcmig_reverse_failed,
+		.hear_blue = bcmig_replay_heard,
 	};
 
 	bcmig_switch_room = &room;

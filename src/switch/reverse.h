@@ -36,6 +36,9 @@ extern char *bcmig_replay_problem(const BcmigSync *sync);
 /* callbacks; once, when the library is loaded */
 extern void bcmig_reverse_init(void);
 
+/* what of a table has been sent to blue and not been heard of: settle it */
+extern void bcmig_replay_heard(struct BcmigWork *work);
+
 /* reverse_feed.c: the worker's job while writes are on green */
 extern void bcmig_run_reverse(int sync_id);
 extern void bcmig_reverse_failed(const BcmigJob *job, const ErrorData *edata);

@@ -128,8 +128,11 @@ extern void bcmig_ask_for_sweeps(int sync_id);
  * about to be started, in the transaction that says so; changing: a table is
  * about to come or go: ERROR when that cannot be.  traffic: a worker looks after
  * the weight of a sync and its balancers; failed: that raised an error; reverse:
- * it brings what was written on green to blue.
+ * it brings what was written on green to blue; hear_blue: ask blue what of it it
+ * has, where nobody lived to hear of it.
  */
+struct BcmigWork;
+
 typedef struct BcmigSwitchRoom
 {
 	void		(*starting) (const BcmigSync *sync);
@@ -138,6 +141,7 @@ typedef struct BcmigSwitchRoom
 	void		(*traffic_failed) (const BcmigJob *job, const ErrorData *edata);
 	void		(*reverse) (int sync_id);
 	void		(*reverse_failed) (const BcmigJob *job, const ErrorData *edata);
+	void		(*hear_blue) (struct BcmigWork *work);
 } BcmigSwitchRoom;
 
 extern const BcmigSwitchRoom *bcmig_switch_room;

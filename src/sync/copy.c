@@ -125,6 +125,7 @@ begin_copy(BcmigWork *work)
 		return true;
 
 	bcmig_applier_lock(work, ExclusiveLock);
+	bcmig_hear_blue(work);
 	bcmig_reading(table->table_id, &reading);
 	bcmig_start_transaction();
 	if (reading.poll == 0 || !bcmig_state_load(table->table_id, &stored) ||

@@ -62,7 +62,7 @@ bcmig_settle_entries(int n, const BcmigSettled *settled)
 	bcmig_sql("WITH k AS MATERIALIZED (SELECT u.n, u.key::jsonb AS key, u.how, u.version FROM unnest($1, $2, $3) WITH ORDINALITY u(key, how, version, n)), "
 			  "d AS MATERIALIZED (SELECT j.journal_id, max(k.how) AS how, max(nullif(k.version, -1)) FILTER (WHERE k.key = j.new_key) AS version, "
 			  "  bool_or(k.key = j.old_key) AS old_done, bool_or(k.key = j.new_key) AS new_done "
-			  "  FROM unnest($4, $5) i(id, n) JOIN k USING (n) JOIN bcmig.journal j ON j.journal_id = i.id AND j.settled_at IS NULL GROUP BY 1), "
+			  "  FROM unnest($4, $5) i(id, n) JOIN k USING (n) JOIN bcmig.journal j ON j.journal_id = i.id AND j.settled_at IS NULL AND (j.old_key = k.key OR j.new_key = k.key) GROUP BY 1), "
 			  "s AS (UPDATE bcmig.journal j SET settled_at = clock_timestamp(), settled_as = d.how, produced_version = d.version "
 			  "  FROM d WHERE d.journal_id = j.journal_id RETURNING j.*, d.old_done, d.new_done) "
 			  "INSERT INTO bcmig.journal (sync_id, table_id, operation, old_key, new_key, old_image, new_image, xid, base_version, actor, at) "

@@ -427,7 +427,10 @@ bcmig_run_sweep(BcmigWork *work)
 
 	/* a compare writes what it reads, the sweep only what it re-reads */
 	if (snapshot)
+	{
 		bcmig_applier_lock(work, ExclusiveLock);
+		bcmig_hear_blue(work);
+	}
 	bcmig_reading(table->table_id, &reading);
 	bcmig_start_transaction();
 	if (!bcmig_state_load(table->table_id, &stored))

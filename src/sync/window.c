@@ -404,6 +404,8 @@ check_window(Window *w)
 		resync_table(w->work, reason);
 		return;
 	}
+	if (w->spool->upserts + w->spool->deletes > 0)
+		bcmig_hear_blue(w->work);
 	if ((w->spool->deletes == 0 && table->row_filter == NULL) || w->stored.delete_confirmed)
 		return;
 	bcmig_start_transaction();
@@ -651,6 +653,7 @@ bcmig_reread_keys(BcmigWork *work, const char *kind, int n, char **keys,
 	bcmig_read(work, work->dialect->rows_by_key(work->table, n, keys), 0, &spool->receiver);
 	bcmig_end_transaction();
 	bcmig_check_same_blue(&reading, &spool->receiver.signs);
+	bcmig_hear_blue(work);
 	(void) bcmig_apply_spool(work, spool, &done, whole_rows(work), false, reread_last_step, &end);
 	bcmig_spool_end(spool);
 	bcmig_applier_unlock(work, ExclusiveLock);

@@ -138,6 +138,21 @@ bcmig_applier_unlock(const BcmigWork *work, LOCKMODE mode)
 	(void) LockRelease(&tag, mode, true);
 }
 
+void
+bcmig_hear_blue(BcmigWork *work)
+{
+	BcmigCatalogScope scope;
+	bool		sent;
+
+	bcmig_start_transaction();
+	bcmig_catalog_begin(&scope);
+	sent = bcmig_sql("SELECT 1 FROM bcmig.reverse_sent WHERE table_id = $1", "i", work->table->table_id) > 0;
+	bcmig_catalog_end(&scope);
+	bcmig_end_transaction();
+	if (sent)
+		bcmig_switch_room->hear_blue(work);
+}
+
 Oid
 bcmig_text_feed(int environment_id)
 {

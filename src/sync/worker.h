@@ -39,6 +39,13 @@ extern void bcmig_applier_unlock(const BcmigWork *work, LOCKMODE mode);
 /* are the table's transforms and row filter still what "table" says?  In a transaction. */
 extern bool bcmig_same_mapping(const BcmigTableInfo *table);
 
+/*
+ * Rows of blue are about to be applied, under the applier lock: entries that have
+ * been sent to blue by somebody who did not live to settle them are settled, so
+ * that what comes back is not taken for a change of blue.  In no transaction.
+ */
+extern void bcmig_hear_blue(BcmigWork *work);
+
 /* run a statement of the dialect through the table's feed, in a transaction */
 extern void bcmig_read(BcmigWork *work, const char *sql, int64 row_bytes,
 					   BcmigReceiver *receiver);
