@@ -361,8 +361,9 @@ hold(const BcmigSync *sync, BcmigTraffic *t, const Stored *s, const char *why)
 /* ---- the witness; in no transaction ---- */
 
 /*
- * What blue has answered, once nothing speaks against this green.  nonce: the
- * one blue has by now, where it was told; a bcmig_adopt() meanwhile wins.
+ * What blue has answered, once nothing speaks against this green.  told: the
+ * nonce it was told, NULL = it was only asked; one that is not stored any more
+ * is of no account.
  */
 static void
 note_answer(const BcmigSync *sync, const BcmigWitness *w, const char *told)
