@@ -78,7 +78,8 @@ clerk(q{SELECT bcmig_add_environment('blue', 'blue', 'blue');
 	SELECT bcmig_add_balancer('s', 'front', 'haproxy', 'tcp://127.0.0.1:1', '{"backend": "bc", "blue": ["b"], "green": ["g"]}');
 	SELECT bcmig_hold_traffic('s', 'try'); SELECT bcmig_resume_traffic('s'); SELECT bcmig_set_traffic('s', 0); SELECT bcmig_remove_balancer('s', 'front');
 	SELECT bcmig_confirm('s', 'fence', 'by hand'); SELECT bcmig.try_blue_fence('s', 'read');
-	SELECT bcmig_validate('s'); CALL bcmig_wait_sync('s', 'validated');});
+	SELECT bcmig_validate('s'); CALL bcmig_wait_sync('s', 'validated');
+	SELECT bcmig_switch_traffic('s', '{50}'); SELECT bcmig_rollback('s', 'seen enough'); CALL bcmig_wait_sync('s', 'rolled_back');});
 green(q{UPDATE bcmig.incarnation SET machine = 'of another'});
 clerk(q{SELECT bcmig_adopt('s')});
 green_behind($green, q{ALTER TABLE a ADD CONSTRAINT c CHECK (v <> 'bad')});
@@ -96,12 +97,12 @@ ok($green->poll_query_until('postgres', q{SELECT state = 'stopped' FROM bcmig.sy
 clerk(q{SELECT count(*) FROM bcmig_drop_sync('s'); SELECT bcmig_remove_environment('blue')});
 
 # functions that change something, by their comment; not here: those of a BC on
-# SQL Server, of pg_cron, of conflicts and of advice, which have their own tests
+# SQL Server, of pg_cron, of conflicts, of advice and of the end of all, which have their own tests
 my $silent = green(q{SELECT string_agg(proname, ' ' ORDER BY proname) FROM (
 	SELECT DISTINCT p.proname FROM pg_proc p JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
 	 WHERE obj_description(p.oid, 'pg_proc') ~ '^(configuration|request): ') f
 	WHERE NOT EXISTS (SELECT FROM bcmig.audit_log a WHERE a.event IN (f.proname, 'bcmig.' || f.proname) AND a.kind = 'command')});
-is($silent, 'bcmig_add_company bcmig_add_shared bcmig_optimize_sync bcmig_remove_company bcmig_resolve_conflict bcmig_schedule_validation bcmig_set_sequences bcmig_unschedule_validation wake', 'every command leaves a row');
+is($silent, 'bcmig_add_company bcmig_add_shared bcmig_complete_sync bcmig_optimize_sync bcmig_remove_company bcmig_resolve_conflict bcmig_schedule_validation bcmig_set_sequences bcmig_unschedule_validation wake', 'every command leaves a row');
 is(green(q{SELECT string_agg(DISTINCT actor, ' ') FROM bcmig.audit_log WHERE kind = 'command'}), 'clerk', 'with the user of the session, not the role, not the owner');
 is(green(q{SELECT string_agg(DISTINCT actor, ' ') FROM bcmig.audit_log WHERE event = 'streaming' AND target IS NOT NULL}), 'boss', 'what workers do carries the owner of the sync');
 like(green(q{SELECT detail FROM bcmig.audit_log WHERE event = 'bcmig_start_sync'}), qr/force/, 'a forced start is told from another');

@@ -30,9 +30,14 @@
 #include <math.h>
 
 #include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/latch.h"
 #include "utils/builtins.h"
 
 #define MOST_WEIGHT		256
+#define LEAVE_GRACE		500		/* ms for requests on green to end before their sessions are closed */
+#define LEAVE_LOOK		20
 #define MOST_ANSWER		(1024 * 1024)
 
 /* names go into a command of words */
@@ -235,13 +240,48 @@ haproxy_get(const BcmigBalancer *b, double *green_percent)
 	return NULL;
 }
 
+/* columns of "show servers conn" */
+#define COLUMN_NAME		0		/* backend/server */
+#define COLUMN_USED		6
+#define NCONN_COLUMNS	7
+
 /*
- * Blue first gets a weight.  Maintenance before the sessions are closed: their
- * clients come again at once, and their cookies do not count then.
+ * Connections to these servers that are in use, as "show servers conn" has it;
+ * 0 when it does not say.
+ */
+static long
+used_in(const char *answer, const char *backend, List *servers)
+{
+	long		used = 0;
+
+	for (const char *line = answer; *line; line += strcspn(line, "\n"), line += *line == '\n')
+	{
+		char	   *copy = pnstrdup(line, strcspn(line, "\n"));
+		char	   *rest = NULL;
+		char	   *words[NCONN_COLUMNS];
+		int			n = 0;
+		ListCell   *lc;
+
+		for (char *word = strtok_r(copy, " ", &rest); word != NULL && n < NCONN_COLUMNS; word = strtok_r(NULL, " ", &rest))
+			words[n++] = word;
+		foreach(lc, servers)
+		{
+			if (n == NCONN_COLUMNS && strcmp(words[COLUMN_NAME], psprintf("%s/%s", backend, (char *) lfirst(lc))) == 0)
+				used += strtol(words[COLUMN_USED], NULL, 10);
+		}
+	}
+	return used;
+}
+
+/*
+ * Blue first gets a weight, then green is in maintenance: cookies do not count
+ * any more.  Requests it is answering get a moment to end, so that nobody sees
+ * one fail; what stays connected is shut down, its clients come again at once.
  */
 static char *
 haproxy_leave(const BcmigBalancer *b)
 {
+	const char *backend = bcmig_balancer_text(b, "backend");
 	List	   *green = bcmig_balancer_list(b, "green");
 	StringInfoData line;
 	ListCell   *lc;
@@ -252,9 +292,22 @@ haproxy_leave(const BcmigBalancer *b)
 	commands_of_weights(&line, b, 0);
 	foreach(lc, green)
 		command(&line, b, "set server", lfirst(lc), " state maint");
+	error = tell(b, line.data);
+	for (int waited = 0; error == NULL && waited < LEAVE_GRACE; waited += LEAVE_LOOK)
+	{
+		char	   *answer = ask(b, psprintf("show servers conn %s", backend), &error);
+
+		if (error != NULL || used_in(answer, backend, green) == 0)
+			break;
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, LEAVE_LOOK, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+	resetStringInfo(&line);
 	foreach(lc, green)
 		command(&line, b, "shutdown sessions server", lfirst(lc), "");
-	error = tell(b, line.data);
+	if (error == NULL)
+		error = tell(b, line.data);
 	if (error == NULL)
 		error = haproxy_get(b, &percent);
 	if (error == NULL && percent > 0)
