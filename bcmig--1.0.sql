@@ -302,6 +302,43 @@ CREATE TABLE bcmig.gate (
 );
 COMMENT ON TABLE bcmig.gate IS 'Gates people have added: a query that must return true for a weight to be raised.';
 
+CREATE TABLE bcmig.plan (
+    plan_id       integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name          text NOT NULL UNIQUE CHECK (name <> ''),
+    syncs         text[] NOT NULL,
+    options       jsonb NOT NULL DEFAULT '{}',
+    owner         regrole NOT NULL DEFAULT session_user::regrole,
+    created_at    timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE bcmig.plan IS 'Migrations as they are planned. An execution works on a copy: what is changed here later does not touch it.';
+COMMENT ON COLUMN bcmig.plan.syncs IS 'names of the syncs it is about, one a company; those of a wave are moved together';
+
+CREATE TABLE bcmig.phase (
+    plan_id       integer NOT NULL REFERENCES bcmig.plan ON DELETE CASCADE,
+    position      integer NOT NULL CHECK (position > 0),
+    name          text NOT NULL CHECK (name <> ''),
+    type          text NOT NULL CHECK (type IN ('schema', 'data', 'code', 'configuration', 'validation', 'traffic', 'cleanup')),
+    action        text NOT NULL,
+    arguments     jsonb NOT NULL DEFAULT '{}',
+    active        boolean NOT NULL DEFAULT true,
+    depends_on    text[] NOT NULL DEFAULT '{}',
+    timeout       interval NOT NULL DEFAULT '1 hour' CHECK (timeout > '0'),
+    retries       integer NOT NULL DEFAULT 0 CHECK (retries >= 0),
+    backoff       interval NOT NULL DEFAULT '5 s' CHECK (backoff >= '0'),
+    precondition  text,
+    compensation  text,
+    approval      text,
+    PRIMARY KEY (plan_id, position),
+    UNIQUE (plan_id, name)
+);
+COMMENT ON TABLE bcmig.phase IS 'Phases of a plan, in the order of position.';
+COMMENT ON COLUMN bcmig.phase.action IS 'a step of bcmig by its name, or sql: arguments ->> ''statement'' is run by a worker as the owner';
+COMMENT ON COLUMN bcmig.phase.depends_on IS 'names of phases that must be done before; those before it by position in any case';
+COMMENT ON COLUMN bcmig.phase.backoff IS 'before the first retry, doubled with each';
+COMMENT ON COLUMN bcmig.phase.precondition IS 'a query that must return true before the phase begins';
+COMMENT ON COLUMN bcmig.phase.compensation IS 'what takes the phase back: none, a step of bcmig by its name, or an SQL statement';
+COMMENT ON COLUMN bcmig.phase.approval IS 'role whose members may let it begin (bcmig_approve_phase); NULL = nobody has to';
+
 -- ---------------------------------------------------------------------------
 -- Progress: written by the engine only
 -- ---------------------------------------------------------------------------
@@ -446,6 +483,62 @@ CREATE TABLE bcmig.gate_result (
 );
 COMMENT ON TABLE bcmig.gate_result IS 'What the gates said each time a weight was to be raised.';
 COMMENT ON COLUMN bcmig.gate_result.moment IS 'before or after the balancers were set';
+
+CREATE TABLE bcmig.execution (
+    execution_id  bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    plan_name     text NOT NULL,
+    owner         regrole NOT NULL,
+    syncs         text[] NOT NULL,
+    options       jsonb NOT NULL,
+    kind          text NOT NULL DEFAULT 'execution' CHECK (kind IN ('execution', 'rehearsal')),
+    state         text NOT NULL DEFAULT 'running' CHECK (state IN ('running', 'paused', 'compensating', 'done', 'failed', 'cancelled', 'rolled_back')),
+    wanted        text NOT NULL DEFAULT 'run' CHECK (wanted IN ('run', 'pause', 'cancel')),
+    by            text NOT NULL DEFAULT session_user,
+    started_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
+    ended_at      timestamptz,
+    heartbeat_at  timestamptz,
+    pid           integer,
+    error         text
+);
+COMMENT ON TABLE bcmig.execution IS 'Executions and rehearsals of plans; they stay when the plan goes.';
+COMMENT ON COLUMN bcmig.execution.wanted IS 'what a person wants: go on, pause before the next phase, or stop';
+COMMENT ON COLUMN bcmig.execution.heartbeat_at IS 'when its runner last said that it is alive';
+
+CREATE TABLE bcmig.phase_run (
+    execution_id  bigint NOT NULL REFERENCES bcmig.execution ON DELETE CASCADE,
+    position      integer NOT NULL,
+    sync          text NOT NULL DEFAULT '',
+    wave          integer NOT NULL DEFAULT 1,
+    name          text NOT NULL,
+    type          text NOT NULL,
+    action        text NOT NULL,
+    arguments     jsonb NOT NULL,
+    depends_on    text[] NOT NULL,
+    timeout       interval NOT NULL,
+    retries       integer NOT NULL,
+    backoff       interval NOT NULL,
+    precondition  text,
+    compensation  text,
+    approval      text,
+    state         text NOT NULL DEFAULT 'pending' CHECK (state IN ('pending', 'waiting', 'running', 'done', 'failed', 'skipped', 'compensating', 'compensated', 'not_compensated')),
+    attempt       integer NOT NULL DEFAULT 0,
+    not_before    timestamptz,
+    started_at    timestamptz,
+    ended_at      timestamptz,
+    percent       numeric,
+    sqlstate      text,
+    error         text,
+    note          text,
+    approved_by   text,
+    result        jsonb NOT NULL DEFAULT '{}',
+    PRIMARY KEY (execution_id, wave, sync, position)
+);
+COMMENT ON TABLE bcmig.phase_run IS 'Each phase of an execution, as it was planned when that began, and what became of it: committed with its own effect.';
+COMMENT ON COLUMN bcmig.phase_run.sync IS 'the sync it is about; empty = all of the plan';
+COMMENT ON COLUMN bcmig.phase_run.state IS 'waiting: for its approval or precondition; compensated: taken back; not_compensated: there is nothing that takes it back, or that failed';
+COMMENT ON COLUMN bcmig.phase_run.percent IS 'how much of a running phase is done, by measured work; NULL = not known';
+COMMENT ON COLUMN bcmig.phase_run.note IS 'why it was skipped, by whom approved, what else there is to know';
+COMMENT ON COLUMN bcmig.phase_run.result IS 'figures for the reports: rows, bytes, run_id of a validation, switch_id of a switch, ...';
 
 CREATE TABLE bcmig.sync_state (
     sync_id      integer PRIMARY KEY REFERENCES bcmig.sync ON DELETE CASCADE,
@@ -1778,6 +1871,12 @@ SELECT pg_extension_config_dump('bcmig.gate_result', '');
 SELECT pg_extension_config_dump('bcmig.column_map', '');
 SELECT pg_extension_config_dump('bcmig.enum_value', '');
 SELECT pg_extension_config_dump('bcmig.blue_position', '');
+SELECT pg_extension_config_dump('bcmig.plan', '');
+SELECT pg_extension_config_dump('bcmig.phase', '');
+SELECT pg_extension_config_dump('bcmig.execution', '');
+SELECT pg_extension_config_dump('bcmig.phase_run', '');
+SELECT pg_extension_config_dump('bcmig.plan_plan_id_seq', '');
+SELECT pg_extension_config_dump('bcmig.execution_execution_id_seq', '');
 SELECT pg_extension_config_dump('bcmig.sync_state', '');
 SELECT pg_extension_config_dump('bcmig.table_state', '');
 SELECT pg_extension_config_dump('bcmig.copy_chunk', '');
