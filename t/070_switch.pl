@@ -31,9 +31,10 @@ sub refused
 sub value { return $green->safe_psql('postgres', $_[0]) }
 sub switch
 {
-	my ($steps, $options) = @_;
+	my ($steps, $options, $meanwhile) = @_;
 	$options //= '{"stabilization": 0}';
 	value("SELECT count(*) FROM bcmig_switch_traffic('s', '{$steps}', '$options')");
+	$meanwhile->() if defined $meanwhile;
 	my ($rc, $out, $err) = $green->psql('postgres', q{CALL bcmig_wait_sync('s', 'switched', '60 s')});
 	return $rc == 0 ? 'done' : $err =~ /ERROR:\s+(.*)(?:\nDETAIL:\s+(.*))?/ ? "$1: " . ($2 // '') : $err;
 }
@@ -70,24 +71,59 @@ is(value(q{SELECT string_agg("where", ' ' ORDER BY step) FROM bcmig_switch_traff
 is(value('SELECT count(*) FROM bcmig.switch'), '0', 'and nothing but the plan');
 
 # --- gates that are not ok: waited for, then given up ---
-is(switch('5', '{"step_timeout": "1s", "on_failure": "hold"}'), '', '') if 0;
-run_validation($green, 's', 'full');
-is(switch('5'), 'done', 'to 5 %');
+like(switch('5', '{"step_timeout": "1s", "on_failure": "hold", "stabilization": 0}', sub {
+	ok($green->poll_query_until('postgres', q{SELECT held ~ 'step 1 of 1 .5 %.: gate validation: inconclusive, never' FROM bcmig.traffic_status}), 'not proved: held, and said why');
+	like(refused(q{SELECT bcmig_switch_traffic('s', '{5}')}), qr/^BM030: traffic of sync "s" is held/, 'no other one meanwhile');
+	is(weight(), '0 blue fenced -', 'nothing has moved');
+	run_validation($green, 's', 'full');
+	value(q{SELECT bcmig_resume_traffic('s')});
+}), qr/^done$/, 'validated and resumed, it goes on');
 is(weight(), '5 blue fenced -', 'readers only');
 is(value(q{SELECT state FROM bcmig.sync_status}), 'streaming', 'the sync streams');
+
+# --- two at once, by hand in between ---
+value(q{SELECT bcmig_switch_traffic('s', '{10,25,50}', '{"stabilization": "1h"}')});
+like(refused(q{SELECT bcmig_switch_traffic('s', '{50}')}), qr/^BM009: traffic of sync "s" is being switched already/, 'not two at once');
+ok($green->poll_query_until('postgres', q{SELECT phase = 'stabilising' AND green_percent = 10 FROM bcmig.switch_status WHERE state = 'running'}), 'the first step stands');
+is(value(q{SELECT state FROM bcmig.sync_status}), 'switching', 'the sync says so');
+value(q{SELECT bcmig_set_traffic('s', 7)});
+ok($green->poll_query_until('postgres', q{SELECT state = 'cancelled' AND problem ~ 'has set 7 % by hand' FROM bcmig.switch_status LIMIT 1}), 'a weight set by hand ends it');
+ok($green->poll_query_until('postgres', q{SELECT green_percent = 7 FROM bcmig.traffic_status}), 'and is set');
+
+# --- in a transaction that is rolled back nothing is asked ---
+value(q{BEGIN; SELECT bcmig_switch_traffic('s', '{50}'); SELECT bcmig_rollback('s', 'why'); ROLLBACK});
+is(value(q{SELECT count(*) FROM bcmig.switch WHERE state = 'running'}), '0', 'rolled back: nothing was asked');
+
+# --- all but the last step, and back ---
 is(switch('25,50,75'), 'done', 'three steps');
 is(weight(), '75 blue fenced -', 'readers only');
+is($front->green_share, 75, 'HAProxy has it');
+like(refused(q{SELECT bcmig_switch_traffic('s', '{50,75}')}), qr/^BM030: sync "s" is at 75 % already/, 'no steps below');
 is(rollback(), 'done', 'back');
 is(weight(), '0 blue fenced -', 'as it was');
+is($front->green_share, 0, 'HAProxy too');
 is(value(q{SELECT state FROM bcmig.sync_status}), 'rolled_back', 'its state says so');
 
-is(switch('100'), 'done', 'to 100 %');
-is(weight(), '100 green open armed', 'writers on green');
-is(value(q{SELECT state FROM bcmig.sync_status}), 'switched', 'its state says so');
-diag(value(q{SELECT write_pause_ms FROM bcmig.switch_status LIMIT 1}));
-like($blue->psql('postgres', 'UPDATE item SET v = 1'), qr/./, 'blue');
-value('UPDATE item SET v = v || 1 WHERE id < 10');
-is(rollback(), 'done', 'back');
-is(weight(), '0 blue fenced -', 'as it was');
-open my $fh, ">", "/tmp/070.events"; print $fh value(q{SELECT at::time, event, from_percent, to_percent, left(detail,150) FROM bcmig.traffic_event ORDER BY event_id}), "\n", value(q{SELECT name, write_pause_ms FROM bcmig.switch_status s, (SELECT 1 AS name) x}); close $fh;
+# --- green falls ill at 25 %: by itself back to 0 ---
+sub health { value("SELECT bcmig_alter_environment('green', '{\"health_url\": \"http://127.0.0.1:" . $front->web_port . "$_[0]\"}')") }
+health('/');
+value(q{SELECT bcmig_switch_traffic('s', '{25,50}', '{"stabilization": "1h", "failed_looks": 2}')});
+ok($green->poll_query_until('postgres', q{SELECT phase = 'stabilising' AND green_percent = 25 FROM bcmig.switch_status WHERE state = 'running'}), '25 % stand');
+health('/sick');
+ok($green->poll_query_until('postgres', q{SELECT kind = 'rollback' AND state = 'done' FROM bcmig.switch_status LIMIT 1}), 'green is ill: rolled back by itself');
+is($front->green_share, 0, 'nobody is sent to green');
+like(value(q{SELECT problem FROM bcmig.switch_status WHERE kind = 'switch' LIMIT 1}), qr/^step 1 of 2 \(25 %\): gate health of green: fail.*status 503/, 'and why is said');
+is(value(q{SELECT reason = (SELECT problem FROM bcmig.switch_status WHERE kind = 'switch' LIMIT 1) FROM bcmig.switch_status LIMIT 1}), 't', 'in both');
+health('/');
+
+# --- one step back ---
+value(q{SELECT bcmig_switch_traffic('s', '{10,30,60}', '{"stabilization": "3s", "failed_looks": 1, "on_failure": "step_back"}')});
+ok($green->poll_query_until('postgres', q{SELECT phase = 'stabilising' AND green_percent = 30 FROM bcmig.switch_status WHERE state = 'running'}), '30 % stand');
+health('/sick');
+ok($green->poll_query_until('postgres', q{SELECT green_percent = 10 AND held ~ 'step 2 of 3 .30 %.: gate health of green: fail' FROM bcmig.traffic_status}), 'ill at 30: 10 %, and held');
+is($front->green_share, 10, 'HAProxy too');
+health('/');
+value(q{SELECT bcmig_resume_traffic('s'); CALL bcmig_wait_sync('s', 'switched', '60 s')});
+is(weight(), '60 blue fenced -', 'resumed, it goes on to the end');
+
 done_testing();

@@ -460,6 +460,8 @@ bcmig_traffic_failed(const BcmigJob *job, const ErrorData *edata)
 		char	   *message = bcmig_error_text(edata, true);
 
 		bcmig_catalog_begin(&scope);
+		bcmig_sql("UPDATE bcmig.switch SET problem = $2, failures = failures + 1 WHERE sync_id = $1 AND state = 'running'",
+				  "it", job->sync_id, message);
 		if (bcmig_sql("DELETE FROM bcmig.traffic_request WHERE sync_id = $1", "i", job->sync_id) > 0)
 			(void) bcmig_traffic_event(sync->name, "refused", -1, -1, 0, NULL, message);
 		else if (bcmig_sql("SELECT FROM bcmig.audit_log WHERE kind = 'error' AND sync_name = $1 AND detail = $2 "

@@ -42,6 +42,7 @@
 #include "utils/timestamp.h"
 #include "writers.h"
 
+#define REPLAY_AFTER	"replay, blue is open"
 #define TERMINATE_WAIT	5000	/* ms for terminated sessions to end */
 #define KEYS_PER_S		2000	/* replayed to a PostgreSQL blue, for a plan: docs/runbook.md */
 
@@ -245,10 +246,13 @@ from_green(BcmigTrafficJob *job, const BcmigSwitch *sw)
 
 	if (!job->traffic.no_return)
 	{
-		bcmig_switch_phase(sw, "readers to blue", NULL);
+		/* done again each time, but what it waits for stays to be read */
+		bool		again = sw->replay_ms >= 0;
+
+		bcmig_switch_phase(sw, again ? "replay" : "readers to blue", sw->problem);
 		readers_to_blue(job, sw);
 		bcmig_debug_point("rollback_readers");
-		bcmig_switch_phase(sw, "fencing green", NULL);
+		bcmig_switch_phase(sw, again ? "replay" : "fencing green", sw->problem);
 		why = fence_green(job, sw);
 		if (why != NULL)
 			return why;
@@ -256,7 +260,8 @@ from_green(BcmigTrafficJob *job, const BcmigSwitch *sw)
 		bcmig_ask_outside(job->sync);
 		if (first)
 		{
-			bcmig_switch_phase(sw, "replay", NULL);
+			bcmig_switch_phase(sw, "replay", sw->problem);
+			note(sw, "replay_since", timestamptz_to_str(GetCurrentTimestamp()));
 			why = replay(job, sw, bcmig_switch_ms(sw, "replay_timeout"));
 			if (why != NULL)
 				return why;
@@ -267,10 +272,11 @@ from_green(BcmigTrafficJob *job, const BcmigSwitch *sw)
 			bcmig_switch_phase(sw, "preserving tables", NULL);
 			preserve_tables(job, sw);
 		}
-		pass_no_return(job);
 	}
 	if (!bcmig_green_may_act(job->sync, &job->traffic, true))
 		return BCMIG_NOT_KNOWN_TO_BE_GREEN(&job->traffic);
+	if (!job->traffic.no_return)
+		pass_no_return(job);
 	bcmig_switch_phase(sw, "opening blue", NULL);
 	why = bcmig_open_blue(job);
 	if (why != NULL)
@@ -279,15 +285,57 @@ from_green(BcmigTrafficJob *job, const BcmigSwitch *sw)
 	return bcmig_end_change(job, take_back, (void *) sw);
 }
 
+/* below 100: only readers have moved */
+static char *
+from_blue(BcmigTrafficJob *job, const BcmigSwitch *sw)
+{
+	bcmig_switch_phase(sw, "readers to blue", NULL);
+	readers_to_blue(job, sw);
+	return bcmig_end_change(job, NULL, NULL);
+}
+
+/* 8 */
+static void
+replay_after(BcmigTrafficJob *job, const BcmigSwitch *sw)
+{
+	char	   *why;
+
+	bcmig_switch_phase(sw, REPLAY_AFTER, sw->problem);
+	why = replay(job, sw, bcmig_switch_ms(sw, "replay_timeout"));
+	if (why == NULL)
+		bcmig_end_switch(sw->switch_id, "done", NULL);
+	else
+		bcmig_switch_phase(sw, REPLAY_AFTER, why);
+}
+
+/* false: somebody else's change is under way, it is tried again */
+static bool
+begin(BcmigTrafficJob *job, const BcmigSwitch *sw)
+{
+	BcmigChange change = {.kind = BCMIG_ROLLBACK, .by = sw->by, .reason = sw->reason, .pause = job->traffic.green_percent == 100};
+	BcmigCatalogScope scope;
+
+	if (bcmig_begin_change(job, &change) != NULL)
+		return false;
+	if (change.pause)
+	{
+		bcmig_start_transaction();
+		bcmig_catalog_begin(&scope);
+		bcmig_sql("UPDATE bcmig.switch SET writes_stopped_at = clock_timestamp() WHERE switch_id = $1", "I", sw->switch_id);
+		bcmig_catalog_end(&scope);
+		bcmig_end_transaction();
+	}
+	bcmig_debug_point("rollback_intent");
+	return true;
+}
+
 bool
 bcmig_run_rollback(BcmigTrafficJob *job)
 {
 	BcmigTraffic *t = &job->traffic;
 	BcmigSwitch sw;
-	BcmigChange change = {.kind = BCMIG_ROLLBACK};
-	BcmigCatalogScope scope;
 	bool		from_100;
-	char	   *why = NULL;
+	char	   *why;
 
 	bcmig_start_transaction();
 	(void) bcmig_load_switch(job->sync->sync_id, "rollback", &sw);
@@ -295,63 +343,29 @@ bcmig_run_rollback(BcmigTrafficJob *job)
 	if (sw.switch_id == 0)
 		return false;
 	bcmig_cancel_switch(job->sync->sync_id, "a rollback was asked for");
-	from_100 = t->green_percent == 100;
-	if (t->intent == 0 && strcmp(sw.phase, "replay after") != 0)
+	if (strcmp(sw.phase, REPLAY_AFTER) == 0)
 	{
-		change.by = sw.by;
-		change.reason = sw.reason;
-		change.pause = from_100;
-		why = bcmig_begin_change(job, &change);
-		if (why != NULL)
-			return true;		/* somebody else's; tried again */
-		if (from_100)
-		{
-			bcmig_start_transaction();
-			bcmig_catalog_begin(&scope);
-			bcmig_sql("UPDATE bcmig.switch SET writes_stopped_at = clock_timestamp() WHERE switch_id = $1", "I", sw.switch_id);
-			bcmig_catalog_end(&scope);
-			bcmig_end_transaction();
-		}
-		bcmig_debug_point("rollback_intent");
+		replay_after(job, &sw);
+		return true;
 	}
-	if (strcmp(sw.phase, "replay after") != 0)
-	{
-		bcmig_slot_phase("rollback", NULL, 0);
-		if (!from_100)
-		{
-			bcmig_switch_phase(&sw, "readers to blue", NULL);
-			readers_to_blue(job, &sw);
-			why = bcmig_end_change(job, NULL, NULL);
-		}
-		else
-			why = from_green(job, &sw);
-		if (why != NULL)
-		{
-			bool		late;
+	if (t->intent == 0 && !begin(job, &sw))
+		return true;
 
-			bcmig_start_transaction();
-			(void) bcmig_load_switch(job->sync->sync_id, "rollback", &sw);
-			bcmig_end_transaction();
-			late = sw.phase_ms >= bcmig_switch_ms(&sw, "replay_timeout");
-			if (from_100 && !t->no_return && late && strcmp(sw.phase, "replay") == 0)
-				give_up(job, &sw, why);
-			else
-				bcmig_switch_phase(&sw, sw.phase, why);
-			return true;
-		}
-		if (from_100 && bcmig_switch_is(&sw, "replay", "after"))
-			bcmig_switch_phase(&sw, "replay after", NULL);
-		else
-			bcmig_end_switch(sw.switch_id, "done", NULL);
-	}
-	if (from_100 ? bcmig_switch_is(&sw, "replay", "after") : strcmp(sw.phase, "replay after") == 0)
+	/* blue may be away, which ends the worker each time */
+	bcmig_slot_phase("rollback", NULL, 0);
+	from_100 = t->green_percent == 100;
+	if (from_100 && !t->no_return && sw.replay_ms >= bcmig_switch_ms(&sw, "replay_timeout"))
 	{
-		why = replay(job, &sw, bcmig_switch_ms(&sw, "replay_timeout"));
-		if (why == NULL)
-			bcmig_end_switch(sw.switch_id, "done", NULL);
-		else
-			bcmig_switch_phase(&sw, "replay after", why);
+		give_up(job, &sw, sw.problem ? sw.problem : "blue does not answer");
+		return true;
 	}
+	why = from_100 ? from_green(job, &sw) : from_blue(job, &sw);
+	if (why != NULL)
+		bcmig_switch_phase(&sw, NULL, why);
+	else if (from_100 && bcmig_switch_is(&sw, "replay", "after"))
+		replay_after(job, &sw);
+	else
+		bcmig_end_switch(sw.switch_id, "done", NULL);
 	return true;
 }
 

@@ -68,7 +68,8 @@ bcmig_load_switch(int sync_id, const char *kind, BcmigSwitch *sw)
 	bcmig_catalog_begin(&scope);
 	found = bcmig_sql("SELECT switch_id, steps::float8[], step, options, reason, by, phase, "
 					  " (extract(epoch FROM clock_timestamp() - phase_since) * 1000)::int8, "
-					  " (extract(epoch FROM clock_timestamp() - reached_at) * 1000)::int8, failures "
+					  " (extract(epoch FROM clock_timestamp() - reached_at) * 1000)::int8, failures, problem, "
+					  " (extract(epoch FROM clock_timestamp() - (result->>'replay_since')::timestamptz) * 1000)::int8 "
 					  "FROM bcmig.switch WHERE sync_id = $1 AND kind = $2 AND state = 'running'", "it", sync_id, kind) > 0;
 	if (found)
 	{
@@ -91,6 +92,8 @@ bcmig_load_switch(int sync_id, const char *kind, BcmigSwitch *sw)
 		sw->phase_ms = bcmig_get_int64(0, 8, 0);
 		sw->reached_ms = bcmig_get_int64(0, 9, -1);
 		sw->failures = bcmig_get_int64(0, 10, 0);
+		sw->problem = bcmig_get_text(0, 11);
+		sw->replay_ms = bcmig_get_int64(0, 12, -1);
 	}
 	bcmig_catalog_end(&scope);
 	return found;
@@ -113,8 +116,8 @@ void
 bcmig_switch_phase(const BcmigSwitch *sw, const char *phase, const char *problem)
 {
 	write_row(sw->switch_id,
-			  "UPDATE bcmig.switch SET phase = $2, problem = $3, "
-			  " phase_since = CASE WHEN phase = $2 THEN phase_since ELSE clock_timestamp() END "
+			  "UPDATE bcmig.switch SET phase = coalesce($2, phase), problem = $3, "
+			  " phase_since = CASE WHEN phase = coalesce($2, phase) THEN phase_since ELSE clock_timestamp() END "
 			  "WHERE switch_id = $1 AND (phase <> $2 OR problem IS DISTINCT FROM $3)", phase, problem);
 }
 
@@ -301,6 +304,13 @@ advance(BcmigTrafficJob *job)
 		return false;
 	target = sw.steps[sw.step - 1];
 	standing = t->green_percent == target;
+
+	/* what failed may have ended the worker as well */
+	if (sw.failures >= bcmig_switch_ms(&sw, "failed_looks"))
+	{
+		act_on_failure(job, &sw, sw.problem ? sw.problem : "too many attempts have failed");
+		return false;
+	}
 	verdict = look(job, &why);
 	if (verdict == FAIL || (verdict == WAIT && sw.phase_ms >= bcmig_switch_ms(&sw, "step_timeout")))
 	{

@@ -202,6 +202,8 @@ typedef struct BcmigSwitch
 	int64		phase_ms;		/* for how long it has been in it */
 	int64		reached_ms;		/* for how long the weight of the step has been there; -1 = it is not */
 	int			failures;
+	char	   *problem;		/* NULL = none */
+	int64		replay_ms;		/* a rollback: since it first tried to bring writes to blue; -1 = it has not */
 } BcmigSwitch;
 
 /* carry on with the switch that is asked for, if there is one */
@@ -214,7 +216,7 @@ extern bool bcmig_load_switch(int sync_id, const char *kind, BcmigSwitch *sw);
 extern int64 bcmig_switch_ms(const BcmigSwitch *sw, const char *name);
 extern bool bcmig_switch_is(const BcmigSwitch *sw, const char *name, const char *value);
 
-/* where it is, or how it has ended (state done, failed, cancelled); in a transaction of its own */
+/* where it is (NULL: where it was), or how it has ended (state done, failed, cancelled); in a transaction of its own */
 extern void bcmig_switch_phase(const BcmigSwitch *sw, const char *phase, const char *problem);
 extern void bcmig_end_switch(int64 switch_id, const char *state, const char *problem);
 
