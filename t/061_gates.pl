@@ -255,6 +255,17 @@ refused('keys_disjoint: fail, false', 'they do meet');
 on_green(q{SELECT bcmig_remove_gate('s', 'keys_disjoint'); SELECT bcmig_add_gate('s', 'keys_disjoint', 'SELECT max(id) < 1000 FROM public.item')});
 raised('they do not');
 
+# --- who waits for the way back does not wait for probes ---
+ask($web->url('hang'), health_probes => 20, health_interval => '10ms');
+$web->script('ok');
+$before = on_green('SELECT max(event_id) FROM bcmig.traffic_event');
+on_green(q{SELECT bcmig_set_traffic('s', 99)});
+$green->poll_query_until('postgres', q{SELECT count(*) = 1 FROM bcmig.live_workers() WHERE phase = 'traffic'}) or die 'nobody raises it';
+on_green(q{SELECT bcmig_set_traffic('s', 1)});
+ok($green->poll_query_until('postgres', "SELECT count(*) = 1 FROM bcmig.traffic_event WHERE event_id > $before AND event = 'changed' AND to_percent = 1"), 'lowered');
+cmp_ok(scalar(() = $web->requests), '<', 20, 'before all probes had their time');
+is(on_green("SELECT count(*) FROM bcmig.traffic_event WHERE event_id > $before AND event = 'changed'"), 1, 'and not raised');
+
 # --- lowering asks nobody ---
 ask($web->url('ill'));
 $web->script('ok');

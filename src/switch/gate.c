@@ -26,6 +26,23 @@ BCMIG_FUNCTION(bcmig_check_gates);
 /* rows of five minutes below which their error rate says nothing */
 #define LEAST_ROWS_TEXT	"100"
 
+bool
+bcmig_way_back_asked(int sync_id)
+{
+	BcmigCatalogScope scope;
+	bool		asked;
+
+	bcmig_start_transaction();
+	asked = bcmig_rollback_asked(sync_id);
+	bcmig_catalog_begin(&scope);
+	if (bcmig_sql("SELECT FROM (SELECT green_percent FROM bcmig.traffic_request WHERE sync_id = $1 ORDER BY request_id DESC LIMIT 1) r "
+				  "JOIN bcmig.traffic t ON t.sync_id = $1 WHERE r.green_percent < t.green_percent", "i", sync_id) > 0)
+		asked = true;
+	bcmig_catalog_end(&scope);
+	bcmig_end_transaction();
+	return asked;
+}
+
 /*
  * All answers of a round count from its end, however long it took.
  */

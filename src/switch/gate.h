@@ -28,4 +28,7 @@ extern List *bcmig_query_gates(List *checks, MemoryContext context, const BcmigS
 extern void bcmig_ask_health(const BcmigSync *sync, int timeout);
 extern void bcmig_ask_queries(const BcmigSync *sync, int timeout);
 
+/* is a lower weight, or a rollback, waited for?  Then nobody is to be asked for long.  In no transaction. */
+extern bool bcmig_way_back_asked(int sync_id);
+
 #endif							/* BCMIG_GATE_H */

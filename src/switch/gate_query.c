@@ -203,6 +203,8 @@ bcmig_ask_queries(const BcmigSync *sync, int timeout)
 		ErrorData  *error;
 
 		CHECK_FOR_INTERRUPTS();
+		if (bcmig_way_back_asked(sync->sync_id))
+			return;
 		error = bcmig_read_only(look, l);
 		if (error != NULL)
 		{

@@ -10,7 +10,8 @@
  *
  * A side that needs success_count answers in a row is asked that often when it
  * is well, so that a weight can be raised by one request; one that is not is
- * asked once.
+ * asked once.  Between two requests the way back comes first: when it is asked for
+ * the rest is given up.
  *
  *-------------------------------------------------------------------------
  */
@@ -188,9 +189,9 @@ pause_for(int ms)
 	}
 }
 
-/* the detail is that of the last probe which decided it */
+/* false: given up.  The detail is that of the last probe which decided it */
 static bool
-ask(const Side *side, int timeout, char **detail)
+ask(const Side *side, int sync_id, int timeout, bool *answer, char **detail)
 {
 	int			well = 0;
 	int			ill = 0;
@@ -208,12 +209,15 @@ ask(const Side *side, int timeout, char **detail)
 			ill++;
 		if (well >= side->required || ill > side->probes - side->required)
 			break;
+		if (bcmig_way_back_asked(sync_id))
+			return false;
 		pause_for(side->interval);
 	}
-	*detail = last[well >= side->required];
+	*answer = well >= side->required;
+	*detail = last[*answer];
 	if (side->probes > 1)
 		*detail = psprintf("%s (%d of %d probes were well, %d must be)", *detail, well, well + ill, side->required);
-	return well >= side->required;
+	return true;
 }
 
 /* returns how many have been well in a row */
@@ -252,11 +256,14 @@ bcmig_ask_health(const BcmigSync *sync, int timeout)
 		for (int asked = 1;; asked++)
 		{
 			char	   *detail;
-			bool		ok = ask(side, timeout, &detail);
-			int			row = store(side, ok, detail);
+			bool		ok;
 
-			if (!ok || row >= side->success_count || asked >= side->success_count)
+			if (!ask(side, sync->sync_id, timeout, &ok, &detail))
+				return;
+			if (store(side, ok, detail) >= side->success_count || !ok || asked >= side->success_count)
 				break;
+			if (bcmig_way_back_asked(sync->sync_id))
+				return;
 			pause_for(side->interval);
 		}
 	}
