@@ -7,6 +7,7 @@ use lib 't/lib';
 use BcmigTest;
 use HAProxy;
 use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
 use Test::More;
 use Traffic;
 
@@ -45,6 +46,10 @@ sub stored { return $_[0]->safe_psql('postgres', q{SELECT epoch || ' ' || nonce 
 is(witness(), stored($green), 'of the epoch and its nonce');
 like($blue->safe_psql('postgres', 'SELECT green FROM bcmig_blue.witness'), qr/, port ${\$green->port}, .*timeline 1/, 'and of who it is');
 like(refused($green, q{SELECT bcmig_adopt('s')}), qr/NOTICE.*already/, 'there is nothing to adopt');
+
+my $system = green('SELECT system_identifier FROM pg_control_system()');
+command_like([ 'pg_dump', '--data-only', '-d', $green->connstr('postgres') ],
+	qr/^COPY bcmig\.traffic .*^COPY bcmig\.incarnation [^\n]*\n1\t$system\t/ms, 'a dump takes it along, after the traffic it belongs to');
 
 # --- a crash, a restart ---
 foreach my $mode ('immediate', 'fast')
