@@ -39,6 +39,9 @@ extern void bcmig_reverse_init(void);
 /* what of a table has been sent to blue and not been heard of: settle it */
 extern void bcmig_replay_heard(struct BcmigWork *work);
 
+/* reverse_script.c: what is not settled, as a script for a blue bcmig does not write to itself */
+extern char *bcmig_make_reverse_script(const char *sync_name);
+
 /* reverse_feed.c: the worker's job while writes are on green */
 extern void bcmig_run_reverse(int sync_id);
 extern void bcmig_reverse_failed(const BcmigJob *job, const ErrorData *edata);
