@@ -104,9 +104,17 @@ on_blue(qq~BEGIN;
 	INSERT INTO customer_ext VALUES (0, 'N1', 0.5);
 	UPDATE entry SET amount = amount + 1 WHERE "Entry No_" <= 150; COMMIT~);
 wait_sync($green, 's', 'caught_up', '170 s');
-is(on_green(q{SELECT string_agg(coalesce(settled_as, 'unsettled') || ' ' || n, ', ' ORDER BY settled_as) FROM (SELECT settled_as, count(*) AS n FROM bcmig.journal GROUP BY 1) x}), 'equal 157, unsettled 2', 'they are: but for a row that never was on blue');
+is(on_green(q{SELECT string_agg(coalesce(settled_as, 'unsettled') || ' ' || n, ', ' ORDER BY settled_as) FROM (SELECT settled_as, count(*) AS n FROM bcmig.journal GROUP BY 1) x}), 'equal 158, unsettled 2', 'they are: but for a row that never was on blue');
 is(on_green(q{SELECT count(*) FROM bcmig.conflict}), '0', 'no conflict');
 like(on_green(q{SELECT bcmig_blue_script('reverse', 's')}), qr/1 keys of sync "s".*\["N3"\]/s, 'which the next script has alone');
+
+
+# --- at weight 100 blue is looked at: what never was there needs no script ---
+on_green(q{UPDATE entry SET amount = 0 WHERE "Entry No_" = 200; UPDATE bcmig.traffic SET green_percent = 100, switched_at = now(); SELECT bcmig_alter_sync('s', '{"reverse": true}')});
+ok($green->poll_query_until('postgres', q{SELECT count(*) = 1 FROM bcmig.journal WHERE settled_at IS NULL}), 'neither side has the row: settled');
+is(on_green(q{SELECT string_agg(settled_as, ',') FROM bcmig.journal WHERE '["N3"]' IN (old_key, new_key)}), 'equal,equal', 'as equal');
+ok($green->poll_query_until('postgres', q{SELECT unreplayed = 1 AND problem LIKE '%bcmig_blue_script(''reverse'', ''s'')%' FROM bcmig.journal_status}), 'what waits for a person is told');
+like(on_green(q{SELECT bcmig_blue_script('reverse', 's')}), qr/1 keys of sync "s".*\["200"/s, 'and is in the script');
 
 TdsServer::stop_server($server);
 done_testing();

@@ -33,6 +33,12 @@ extern int64 bcmig_unreplayed(int sync_id);
 /* why bcmig cannot write to this blue itself, or NULL.  As bcmig_replay. */
 extern char *bcmig_replay_problem(const BcmigSync *sync);
 
+/*
+ * Is it a person who writes to this blue (bcmig_blue_script)?  bcmig_replay then
+ * looks what blue has by now.  As bcmig_replay.
+ */
+extern bool bcmig_replay_by_script(const BcmigSync *sync);
+
 /* callbacks; once, when the library is loaded */
 extern void bcmig_reverse_init(void);
 
