@@ -1159,7 +1159,7 @@ COMMENT ON FUNCTION bcmig_check_environment(text) IS 'report: can this environme
 
 CREATE FUNCTION bcmig_blue_script(kind text, sync text DEFAULT NULL)
     RETURNS text AS 'MODULE_PATHNAME' LANGUAGE C;
-COMMENT ON FUNCTION bcmig_blue_script(text, text) IS 'report: a script to review and run on blue: login, tracking, fence, unfence or cleanup. What tracking asks for is remembered; cleanup takes away nothing else.';
+COMMENT ON FUNCTION bcmig_blue_script(text, text) IS 'report: a script to review and run on blue: login, tracking, fence, unfence, reverse (what was written on green, for a SQL Server blue) or cleanup. What tracking asks for is remembered; cleanup takes away nothing else.';
 
 -- syncs
 CREATE FUNCTION bcmig_create_sync(sync text, blue text, options jsonb DEFAULT '{}')

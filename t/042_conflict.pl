@@ -219,7 +219,7 @@ is(on_green('SELECT count(*) FROM plain'), '1', 'it has written nothing');
 # --- a batch of 1,000 where 999 apply ---
 on_blue(q{INSERT INTO plain SELECT i, 'start' FROM generate_series(1, 1000) i});
 wait_sync($green, 's');
-on_green(q{UPDATE bcmig.traffic SET green_percent = 100; UPDATE plain SET v = 'green' WHERE k = '500'});
+on_green(q{UPDATE bcmig.traffic SET green_percent = 100, switched_at = now(); UPDATE plain SET v = 'green' WHERE k = '500'});
 on_blue(q{UPDATE plain SET v = 'blue' WHERE v = 'start'});
 wait_sync($green, 's');
 is(on_green(q{SELECT string_agg(v || ' ' || n, ', ' ORDER BY v) FROM (SELECT v, count(*) AS n FROM plain GROUP BY v) x}), 'blue 999, green 1, kept 1', '999 of 1,000 rows apply');

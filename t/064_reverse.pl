@@ -133,12 +133,12 @@ is(on_blue(q{SELECT string_agg(id || v, ' ' ORDER BY id) FROM plain WHERE id IN 
 is(on_blue(q{SELECT count(*) FROM bcmig_blue.replaying}), '0', 'no mark is left');
 
 # --- the echo of our own write, and a later write that was not committed when it came ---
-on_green(q{UPDATE item SET note = repeat('first ', 1000) WHERE code = 'K60'});
+on_green(q{UPDATE item SET note = repeat('first ', 20000) WHERE code = 'K60'});
 replayed('long value');
 {
-	my ($hold) = held('replay_between_commits', sub { on_green(q{UPDATE item SET note = repeat('second ', 1000) WHERE code = 'K60'}) });
+	my ($hold) = held('replay_between_commits', sub { on_green(q{UPDATE item SET note = repeat('second ', 20000) WHERE code = 'K60'}) });
 	my $outside = $green->background_psql('postgres', on_error_die => 1);
-	$outside->query_safe(q{BEGIN; UPDATE item SET note = repeat('third ', 1000) WHERE code = 'K60'});
+	$outside->query_safe(q{BEGIN; UPDATE item SET note = repeat('third ', 20000) WHERE code = 'K60'});
 	$hold->quit;
 	ok($green->poll_query_until('postgres', q{SELECT count(*) > 0 FROM pg_stat_activity WHERE backend_type = 'bcmig worker' AND wait_event_type = 'Lock' AND wait_event = 'transactionid'}),
 		'the window with the echo waits for the row');

@@ -406,6 +406,15 @@ typedef struct BcmigDialect
 	char	   *(*replay) (const BcmigTableInfo *table, const char *green, List *columns, int n, const BcmigReverse *reverse);
 	char	   *(*replayed) (const BcmigTableInfo *table, const char *green, int64 since);
 	char	   *(*may_write) (void);
+
+	/*
+	 * The same as a script for a person, where bcmig does not write to blue
+	 * itself: its head, and a batch of rows (keys: nkeys texts each; values: by
+	 * table->columns, NULL = no row).
+	 */
+	char	   *(*reverse_head) (const char *sync, int64 keys);
+	char	   *(*reverse_batch) (const BcmigTableInfo *table, const char *green, List *columns, int n, const BcmigReverse *reverse,
+								  char ***keys, char ***values);
 } BcmigDialect;
 
 extern const BcmigDialect bcmig_dialect_postgres;

@@ -37,6 +37,7 @@
 #define value_of	bcmig_tsql_value_of
 #define key_array	bcmig_tsql_key_array
 #define type_is		bcmig_tsql_type_is
+#define literal		bcmig_tsql_literal
 
 #define WAIT_STEPS	48			/* of 20 ms */
 #define MOVED_TABLES	200		/* asked in one statement */
@@ -63,10 +64,10 @@ type_is(const char *native, const char *name)
 }
 
 /*
- * A key value, as green writes it, in the type of its column.
+ * A value, as green writes it, in the type of its column.
  */
-static char *
-literal(const BcmigColumn *column, const char *value)
+char *
+bcmig_tsql_literal(const BcmigColumn *column, const char *value)
 {
 	const char *type = column->native_type;
 	char	   *copy;
@@ -76,7 +77,7 @@ literal(const BcmigColumn *column, const char *value)
 	{
 		/* \x... */
 		if (value[0] != '\\' || strspn(value + 2, "0123456789abcdefABCDEF") != strlen(value + 2))
-			elog(ERROR, "\"%s\" is no binary key value", value);
+			elog(ERROR, "\"%s\" is no binary value", value);
 		return psprintf("0x%s", value + 2);
 	}
 	if (type_is(type, "nvarchar") || type_is(type, "nchar"))
@@ -783,5 +784,7 @@ const BcmigDialect bcmig_dialect_tsql = {
 	.own_query_hint = "On SQL Server a query may have one column, no WITH in front and no ORDER BY; put columns together with CONCAT(..., N'|', ...), on green with concat(..., '|', ...).",
 	.script = bcmig_tsql_script,
 	.version_index = bcmig_tsql_version_index,
+	.reverse_head = bcmig_tsql_reverse_head,
+	.reverse_batch = bcmig_tsql_reverse_batch,
 	.fence = &bcmig_tsql_fence,
 };

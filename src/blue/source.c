@@ -34,6 +34,8 @@ BCMIG_FUNCTION(bcmig_remove_environment);
 BCMIG_FUNCTION(bcmig_check_environment);
 BCMIG_FUNCTION(bcmig_blue_script);
 
+char	   *(*bcmig_reverse_script) (const char *sync) = NULL;
+
 char *
 bcmig_environment_feed(int environment_id)
 {
@@ -600,15 +602,12 @@ bcmig_blue_script(PG_FUNCTION_ARGS)
 	if (strcmp(kind, "fence") == 0 || strcmp(kind, "unfence") == 0)
 		PG_RETURN_TEXT_P(cstring_to_text(fence_script(kind, sync)));
 	if (strcmp(kind, "reverse") == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("the script \"%s\" is not in this version", kind),
-				 errhint("Scripts: login, tracking, fence, unfence, cleanup.")));
+		PG_RETURN_TEXT_P(cstring_to_text(bcmig_reverse_script(bcmig_arg_text(fcinfo, 1, "sync"))));
 	if (strcmp(kind, "login") != 0 && strcmp(kind, "tracking") != 0 && strcmp(kind, "cleanup") != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_BM_OPTION),
 				 errmsg("there is no script \"%s\"", kind),
-				 errhint("Scripts: login, tracking, fence, unfence, cleanup.")));
+				 errhint("Scripts: login, tracking, fence, unfence, reverse, cleanup.")));
 	if (sync != NULL)
 		tables = script_tables(sync, strcmp(kind, "tracking") == 0, &dialect, &login);
 	PG_RETURN_TEXT_P(cstring_to_text(dialect->script(kind, login, tables)));

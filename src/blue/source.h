@@ -80,4 +80,7 @@ extern List *bcmig_green_checks(void);
 extern List *bcmig_blue_checks(const BcmigEnvironment *env, Oid role,
 							   List *statements, List **more);
 
+/* script "reverse" of a sync; set by the room that keeps the journal (src/switch) */
+extern char *(*bcmig_reverse_script) (const char *sync);
+
 #endif							/* BCMIG_SOURCE_H */

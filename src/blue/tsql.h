@@ -27,6 +27,7 @@ extern char *bcmig_tsql_source_name(const BcmigTableInfo *table);
 extern char *bcmig_tsql_from_clause(const BcmigTableInfo *table);
 extern char *bcmig_tsql_value_of(const BcmigColumn *column, const char *alias);
 extern char *bcmig_tsql_key_array(const BcmigTableInfo *table, const char *alias);
+extern char *bcmig_tsql_literal(const BcmigColumn *column, const char *value);
 extern bool bcmig_tsql_type_is(const char *native, const char *name);
 
 /* own_query.c */
@@ -48,6 +49,11 @@ extern char *bcmig_tsql_script(const char *kind, const char *login, List *tables
 extern char *bcmig_tsql_version_index(const BcmigTableInfo *table);
 extern char *bcmig_tsql_green_type(const char *native);
 extern char *bcmig_tsql_constant(const char *expression);
+
+/* reverse_tsql.c */
+extern char *bcmig_tsql_reverse_head(const char *sync, int64 keys);
+extern char *bcmig_tsql_reverse_batch(const BcmigTableInfo *table, const char *green, List *columns, int n, const BcmigReverse *reverse,
+									  char ***keys, char ***values);
 
 /* bc_tsql.c */
 extern const BcmigBcDialect bcmig_tsql_bc;

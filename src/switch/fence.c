@@ -466,6 +466,7 @@ bcmig_switch_init(bool preloaded)
 	};
 
 	bcmig_switch_room = &room;
+	bcmig_reverse_script = bcmig_make_reverse_script;
 	if (!preloaded)
 		return;
 	prev_check_perms = ExecutorCheckPerms_hook;

@@ -48,6 +48,7 @@
 
 #define PAGE_KEYS		20000	/* keys listed at a time */
 #define AGAIN_KEYS		10000	/* of those refused before, which may need each other */
+#define LOOK_KEYS		200		/* read from blue at a time */
 #define BATCH_BYTES		(8 * 1024 * 1024)
 
 /* one pass over a table */
@@ -56,6 +57,7 @@ typedef struct Pass
 	BcmigWork  *work;
 	const char *green;
 	Oid			feed;			/* text feed of the environment */
+	bool		by_script;		/* a person writes to blue, we only look */
 	List	   *columns;
 	TimestampTz deadline;
 	int			batch;			/* keys in one */
@@ -298,6 +300,32 @@ replay_batch(Pass *pass, List *texts)
 	return done;
 }
 
+/*
+ * A blue that is written to by script: what a person has brought there settles
+ * when windows read it back.  Rows that are on neither side, and were not, no
+ * window will ever tell of: these are looked at.
+ */
+static int
+look_batch(Pass *pass, List *texts)
+{
+	BcmigReverseKey *keys;
+	List	   *met = NIL;
+	int			n;
+
+	bcmig_start_snapshot();
+	n = bcmig_load_reverse_keys(pass->work->table, texts, &keys);
+	bcmig_read_reverse_rows(pass->work->table, pass->columns, n, keys);
+	bcmig_end_transaction();
+	for (int i = 0; i < n; i++)
+	{
+		if (keys[i].reverse.row == NULL && keys[i].reverse.known[0].absent)
+			met = lappend(met, &keys[i]);
+	}
+	if (met != NIL)
+		meet_conflicts(pass, met);
+	return list_length(texts);
+}
+
 /* ---- a table ---- */
 
 static int64
@@ -345,7 +373,8 @@ replay_table(Pass *pass)
 
 			CHECK_FOR_INTERRUPTS();
 			MemoryContextSwitchTo(batch_context);
-			done = replay_batch(pass, list_truncate(list_copy(keys), pass->batch));
+			done = pass->by_script ? look_batch(pass, list_truncate(list_copy(keys), LOOK_KEYS)) :
+				replay_batch(pass, list_truncate(list_copy(keys), pass->batch));
 			MemoryContextSwitchTo(page_context);
 			MemoryContextReset(batch_context);
 			keys = list_delete_first_n(keys, done);
@@ -425,6 +454,17 @@ text_feed_of(const BcmigSync *sync, const BcmigDialect **dialect)
 	return feed;
 }
 
+bool
+bcmig_replay_by_script(const BcmigSync *sync)
+{
+	const BcmigDialect *dialect;
+
+	bcmig_start_transaction();
+	(void) text_feed_of(sync, &dialect);
+	bcmig_end_transaction();
+	return dialect->replay == NULL;
+}
+
 char *
 bcmig_replay_problem(const BcmigSync *sync)
 {
@@ -472,11 +512,6 @@ bcmig_replay(const BcmigSync *sync, TimestampTz deadline, BcmigReplayed *result)
 	bcmig_start_transaction();
 	feed = text_feed_of(sync, &dialect);
 	bcmig_end_transaction();
-	if (dialect->replay == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_BM_BLUE),
-				 errmsg("bcmig does not write to a blue on %s itself", dialect->name),
-				 errhint("SELECT bcmig_blue_script('reverse', %s);", quote_literal_cstr(sync->name))));
 	for (int round = 1;; round++)
 	{
 		List	   *tables = pending_tables(sync->sync_id);
@@ -489,7 +524,7 @@ bcmig_replay(const BcmigSync *sync, TimestampTz deadline, BcmigReplayed *result)
 		again = false;
 		foreach(lc, tables)
 		{
-			Pass		pass = {.green = bcmig_green_identity(sync->sync_id), .feed = feed, .deadline = deadline, .result = now};
+			Pass		pass = {.by_script = dialect->replay == NULL, .green = bcmig_green_identity(sync->sync_id), .feed = feed, .deadline = deadline, .result = now};
 
 			pass.work = bcmig_load_work(lfirst_int(lc), caller);
 			if (pass.work == NULL)
@@ -500,7 +535,7 @@ bcmig_replay(const BcmigSync *sync, TimestampTz deadline, BcmigReplayed *result)
 			refused += pass.refused;
 			met += pass.met;
 			/* those that need each other may have been in two batches */
-			again |= round == 1 && (pass.refused > 1 || pass.met > 0);
+			again |= round == 1 && !pass.by_script && (pass.refused > 1 || pass.met > 0);
 			late = pass.late;
 			if (late)
 				break;
@@ -522,4 +557,12 @@ bcmig_replay(const BcmigSync *sync, TimestampTz deadline, BcmigReplayed *result)
 			break;
 	}
 	result->conflicts = waiting_conflicts(sync->sync_id);
+	if (dialect->replay == NULL)
+	{
+		bcmig_start_transaction();
+		result->left = Max(0, bcmig_unreplayed(sync->sync_id) - result->conflicts);
+		bcmig_end_transaction();
+		if (result->left > 0 && result->problem == NULL)
+			result->problem = psprintf("a person has to run what SELECT bcmig_blue_script('reverse', %s) prints", quote_literal_cstr(sync->name));
+	}
 }

@@ -33,11 +33,20 @@ extern int64 bcmig_unreplayed(int sync_id);
 /* why bcmig cannot write to this blue itself, or NULL.  As bcmig_replay. */
 extern char *bcmig_replay_problem(const BcmigSync *sync);
 
+/*
+ * Is it a person who writes to this blue (bcmig_blue_script)?  bcmig_replay then
+ * looks what blue has by now.  As bcmig_replay.
+ */
+extern bool bcmig_replay_by_script(const BcmigSync *sync);
+
 /* callbacks; once, when the library is loaded */
 extern void bcmig_reverse_init(void);
 
 /* what of a table has been sent to blue and not been heard of: settle it */
 extern void bcmig_replay_heard(struct BcmigWork *work);
+
+/* reverse_script.c: what is not settled, as a script for a blue bcmig does not write to itself */
+extern char *bcmig_make_reverse_script(const char *sync_name);
 
 /* reverse_feed.c: the worker's job while writes are on green */
 extern void bcmig_run_reverse(int sync_id);

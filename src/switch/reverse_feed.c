@@ -64,7 +64,7 @@ bcmig_run_reverse(int sync_id)
 	if (pending && !bcmig_green_may_act(sync, &traffic, true))
 		return;
 	problem = pending ? bcmig_replay_problem(sync) : NULL;
-	if (pending && problem == NULL)
+	if (pending && (problem == NULL || bcmig_replay_by_script(sync)))
 	{
 		bcmig_replay(sync, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), MOST_TIME), &result);
 		problem = result.problem;

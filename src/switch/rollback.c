@@ -141,7 +141,7 @@ replay(BcmigTrafficJob *job, const BcmigSwitch *sw, int64 patience)
 	if (!bcmig_green_may_act(job->sync, &job->traffic, true))
 		return BCMIG_NOT_KNOWN_TO_BE_GREEN(&job->traffic);
 	by_hand = bcmig_replay_problem(job->sync);
-	if (by_hand == NULL)
+	if (by_hand == NULL || bcmig_replay_by_script(job->sync))
 		bcmig_replay(job->sync, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), patience), &r);
 	bcmig_start_transaction();
 	left = bcmig_unreplayed(job->sync->sync_id);
