@@ -5,6 +5,7 @@ use warnings;
 use lib 't/lib';
 use BcmigTest;
 use HAProxy;
+use Switch;
 use Test::More;
 
 my $blue = new_blue();
@@ -22,48 +23,24 @@ $green->safe_psql('postgres', q{SELECT bcmig_alter_environment('blue', '{"fence_
 $green->safe_psql('postgres', "SELECT bcmig_add_table('s', '$_')") foreach qw(item entry);
 my $front = HAProxy->new(blue => [ 'blue1', 'blue2' ], green => ['green1']);
 
-sub refused
-{
-	my ($sql) = @_;
-	my ($rc, $out, $err) = $green->psql('postgres', $sql, extra_params => [ '-v', 'VERBOSITY=verbose' ]);
-	return $err =~ /ERROR:\s+(.*)/ ? $1 : "not refused: $out";
-}
 sub value { return $green->safe_psql('postgres', $_[0]) }
-sub switch
-{
-	my ($steps, $options, $meanwhile) = @_;
-	$options //= '{"stabilization": 0}';
-	value("SELECT count(*) FROM bcmig_switch_traffic('s', '{$steps}', '$options')");
-	$meanwhile->() if defined $meanwhile;
-	my ($rc, $out, $err) = $green->psql('postgres', q{CALL bcmig_wait_sync('s', 'switched', '60 s')});
-	return $rc == 0 ? 'done' : $err =~ /ERROR:\s+(.*)(?:\nDETAIL:\s+(.*))?/ ? "$1: " . ($2 // '') : $err;
-}
-sub rollback
-{
-	my ($options) = @_;
-	$options //= '{}';
-	value("SELECT count(*) FROM bcmig_rollback('s', 'a test', '$options')");
-	my ($rc, $out, $err) = $green->psql('postgres', q{CALL bcmig_wait_sync('s', 'rolled_back', '60 s')});
-	return $rc == 0 ? 'done' : $err;
-}
-sub weight { return value(q{SELECT green_percent || ' ' || writes || ' ' || CASE WHEN fence THEN 'fenced' ELSE 'open' END || ' ' || CASE WHEN journal_armed THEN 'armed' ELSE '-' END FROM bcmig.traffic_status}) }
 
-like(refused(q{SELECT bcmig_switch_traffic('s')}), qr/^BM009: .*never started/, 'no switch before the first start');
+like(refused($green, q{SELECT bcmig_switch_traffic('s')}), qr/^BM009: .*never started/, 'no switch before the first start');
 value(qq{SELECT bcmig_add_balancer('s', 'front', 'haproxy', '} . $front->url . q{', '{"backend": "bc", "blue": ["blue1", "blue2"], "green": ["green1"]}')});
 start_sync($green, 's');
 wait_sync($green, 's');
 
 # --- bad input ---
-like(refused(q{SELECT bcmig_switch_traffic('s', '{5,5}')}), qr/^BM030: step 2 of the switch is 5/, 'steps that do not ascend');
-like(refused(q{SELECT bcmig_switch_traffic('s', '{50,101}')}), qr/^BM030: step 2 of the switch is 101/, 'above 100');
-like(refused(q{SELECT bcmig_switch_traffic('s', '{-1}')}), qr/^BM030: step 1 of the switch is -1/, 'below 0');
-like(refused(q{SELECT bcmig_switch_traffic('s', '{NULL}')}), qr/^BM030: step 1 of the switch is NULL/, 'no number');
-like(refused(q{SELECT bcmig_switch_traffic('s', '{}')}), qr/^BM030: a switch needs steps/, 'none');
-like(refused(q{SELECT bcmig_switch_traffic('s', '{5}', '{"stabilisation": 1}')}), qr/^BM003: /, 'an unknown option');
-like(refused(q{SELECT bcmig_set_traffic('s', 100)}), qr/^BM030: .*cannot be set to 100/, '100 by hand');
-like(refused(q{SELECT bcmig_rollback('s', 'why')}), qr/^BM009: nothing of the traffic/, 'nothing to roll back');
-like(refused(q{SELECT bcmig_complete_sync('s', 's')}), qr/^BM009: .*cannot be completed/, 'nothing to complete');
-like(refused(q{CALL bcmig_wait_sync('s', 'switched', '1 s')}), qr/^BM009: sync "s" has no switch to wait for/, 'nothing to wait for');
+like(refused($green, q{SELECT bcmig_switch_traffic('s', '{5,5}')}), qr/^BM030: step 2 of the switch is 5/, 'steps that do not ascend');
+like(refused($green, q{SELECT bcmig_switch_traffic('s', '{50,101}')}), qr/^BM030: step 2 of the switch is 101/, 'above 100');
+like(refused($green, q{SELECT bcmig_switch_traffic('s', '{-1}')}), qr/^BM030: step 1 of the switch is -1/, 'below 0');
+like(refused($green, q{SELECT bcmig_switch_traffic('s', '{NULL}')}), qr/^BM030: step 1 of the switch is NULL/, 'no number');
+like(refused($green, q{SELECT bcmig_switch_traffic('s', '{}')}), qr/^BM030: a switch needs steps/, 'none');
+like(refused($green, q{SELECT bcmig_switch_traffic('s', '{5}', '{"stabilisation": 1}')}), qr/^BM003: /, 'an unknown option');
+like(refused($green, q{SELECT bcmig_set_traffic('s', 100)}), qr/^BM030: .*cannot be set to 100/, '100 by hand');
+like(refused($green, q{SELECT bcmig_rollback('s', 'why')}), qr/^BM009: nothing of the traffic/, 'nothing to roll back');
+like(refused($green, q{SELECT bcmig_complete_sync('s', 's')}), qr/^BM009: .*cannot be completed/, 'nothing to complete');
+like(refused($green, q{CALL bcmig_wait_sync('s', 'switched', '1 s')}), qr/^BM009: sync "s" has no switch to wait for/, 'nothing to wait for');
 
 # --- the plan ---
 is(value(q{SELECT string_agg("where", ' ' ORDER BY step) FROM bcmig_switch_traffic('s', '{50,100}', dry_run => true)}),
@@ -71,19 +48,19 @@ is(value(q{SELECT string_agg("where", ' ' ORDER BY step) FROM bcmig_switch_traff
 is(value('SELECT count(*) FROM bcmig.switch'), '0', 'and nothing but the plan');
 
 # --- gates that are not ok: waited for, then given up ---
-like(switch('5', '{"step_timeout": "1s", "on_failure": "hold", "stabilization": 0}', sub {
+like(switch_to($green, '5', '{"step_timeout": "1s", "on_failure": "hold", "stabilization": 0}', sub {
 	ok($green->poll_query_until('postgres', q{SELECT held ~ 'step 1 of 1 .5 %.: gate validation: inconclusive, never' FROM bcmig.traffic_status}), 'not proved: held, and said why');
-	like(refused(q{SELECT bcmig_switch_traffic('s', '{5}')}), qr/^BM030: traffic of sync "s" is held/, 'no other one meanwhile');
-	is(weight(), '0 blue fenced -', 'nothing has moved');
+	like(refused($green, q{SELECT bcmig_switch_traffic('s', '{5}')}), qr/^BM030: traffic of sync "s" is held/, 'no other one meanwhile');
+	is(sides($green), '0 blue fenced', 'nothing has moved');
 	run_validation($green, 's', 'full');
 	value(q{SELECT bcmig_resume_traffic('s')});
 }), qr/^done$/, 'validated and resumed, it goes on');
-is(weight(), '5 blue fenced -', 'readers only');
+is(sides($green), '5 blue fenced', 'readers only');
 is(value(q{SELECT state FROM bcmig.sync_status}), 'streaming', 'the sync streams');
 
 # --- two at once, by hand in between ---
 value(q{SELECT bcmig_switch_traffic('s', '{10,25,50}', '{"stabilization": "1h"}')});
-like(refused(q{SELECT bcmig_switch_traffic('s', '{50}')}), qr/^BM009: traffic of sync "s" is being switched already/, 'not two at once');
+like(refused($green, q{SELECT bcmig_switch_traffic('s', '{50}')}), qr/^BM009: traffic of sync "s" is being switched already/, 'not two at once');
 ok($green->poll_query_until('postgres', q{SELECT phase = 'stabilising' AND green_percent = 10 FROM bcmig.switch_status WHERE state = 'running'}), 'the first step stands');
 is(value(q{SELECT state FROM bcmig.sync_status}), 'switching', 'the sync says so');
 value(q{SELECT bcmig_set_traffic('s', 7)});
@@ -95,12 +72,12 @@ value(q{BEGIN; SELECT bcmig_switch_traffic('s', '{50}'); SELECT bcmig_rollback('
 is(value(q{SELECT count(*) FROM bcmig.switch WHERE state = 'running'}), '0', 'rolled back: nothing was asked');
 
 # --- all but the last step, and back ---
-is(switch('25,50,75'), 'done', 'three steps');
-is(weight(), '75 blue fenced -', 'readers only');
+is(switch_to($green, '25,50,75'), 'done', 'three steps');
+is(sides($green), '75 blue fenced', 'readers only');
 is($front->green_share, 75, 'HAProxy has it');
-like(refused(q{SELECT bcmig_switch_traffic('s', '{50,75}')}), qr/^BM030: sync "s" is at 75 % already/, 'no steps below');
-is(rollback(), 'done', 'back');
-is(weight(), '0 blue fenced -', 'as it was');
+like(refused($green, q{SELECT bcmig_switch_traffic('s', '{50,75}')}), qr/^BM030: sync "s" is at 75 % already/, 'no steps below');
+is(roll_back($green), 'done', 'back');
+is(sides($green), '0 blue fenced', 'as it was');
 is($front->green_share, 0, 'HAProxy too');
 is(value(q{SELECT state FROM bcmig.sync_status}), 'rolled_back', 'its state says so');
 
@@ -124,6 +101,6 @@ ok($green->poll_query_until('postgres', q{SELECT green_percent = 10 AND held ~ '
 is($front->green_share, 10, 'HAProxy too');
 health('/');
 value(q{SELECT bcmig_resume_traffic('s'); CALL bcmig_wait_sync('s', 'switched', '60 s')});
-is(weight(), '60 blue fenced -', 'resumed, it goes on to the end');
+is(sides($green), '60 blue fenced', 'resumed, it goes on to the end');
 
 done_testing();

@@ -398,6 +398,10 @@ bcmig_open_blue(BcmigTrafficJob *job)
 	timeout = bcmig_option_int64("traffic_timeout", NULL, job->sync->options, 0);
 	bcmig_catalog_end(&scope);
 	bcmig_end_transaction();
+
+	/* it may never have been closed, and who is writing there need not be waited for */
+	if (bcmig_blue_fence_state(job->sync, &detail) == BCMIG_BLUE_OPEN)
+		return NULL;
 	failed = bcmig_ask_blue_fence(job->sync, false, timeout);
 	while (failed == NULL && bcmig_blue_fence_state(job->sync, &detail) != BCMIG_BLUE_OPEN)
 	{
