@@ -5,8 +5,8 @@ use warnings;
 use lib 't/lib';
 use BcmigTest;
 use HAProxy;
-use Switch;
 use Test::More;
+use Traffic;
 
 my $blue = new_blue();
 my $green = new_green('green', 'restart_after_crash = on');

@@ -281,6 +281,20 @@ pause_for(int64 ms)
 	return true;
 }
 
+/* the switch, as it is now; false: there is none, or a person or a rollback has taken over */
+static bool
+is_ours(BcmigTrafficJob *job, BcmigSwitch *sw)
+{
+	bool		ours;
+
+	bcmig_start_transaction();
+	ours = bcmig_load_switch(job->sync->sync_id, "switch", sw) &&
+		bcmig_traffic_load(job->sync->sync_id, false, &job->traffic) &&
+		job->traffic.held == NULL && job->traffic.intent == 0 && !bcmig_rollback_asked(job->sync->sync_id);
+	bcmig_end_transaction();
+	return ours;
+}
+
 /*
  * One look or one step.  True: there is more to do at once.
  */
@@ -291,16 +305,11 @@ advance(BcmigTrafficJob *job)
 	BcmigTraffic *t = &job->traffic;
 	Verdict		verdict;
 	bool		standing;
-	bool		stopped;
 	double		target;
 	int64		left;
 	char	   *why;
 
-	bcmig_start_transaction();
-	stopped = !bcmig_load_switch(job->sync->sync_id, "switch", &sw) || !bcmig_traffic_load(job->sync->sync_id, false, t) ||
-		t->held != NULL || t->intent != 0 || bcmig_rollback_asked(job->sync->sync_id);
-	bcmig_end_transaction();
-	if (stopped)
+	if (!is_ours(job, &sw))
 		return false;
 	target = sw.steps[sw.step - 1];
 	standing = t->green_percent == target;
@@ -332,6 +341,9 @@ advance(BcmigTrafficJob *job)
 		why = target == 100 ? bcmig_final_step(job, &sw) : bcmig_change_weight(job, &change);
 		if (why != NULL)
 		{
+			/* taken out of its hands is no failure of the step */
+			if (!is_ours(job, &sw))
+				return false;
 			if (count_failure(&sw, "failing", why))
 				act_on_failure(job, &sw, why);
 			return false;
