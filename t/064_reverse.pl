@@ -124,9 +124,16 @@ sub held
 	is(on_blue(q{SELECT count(*) FROM plain WHERE v = 'crash' OR id = 3}), '2', 'blue has committed');
 	is(unsettled(), '3', 'green has not');
 	on_green(q{UPDATE plain SET v = 'later' WHERE id = 2; DELETE FROM plain WHERE id = 600; INSERT INTO plain (id, v) VALUES (3, 'later')});
+	# windows come first, with what blue has committed
+	on_green(q{SELECT bcmig_alter_sync('s', '{"reverse": false}')});
 	$green->stop('immediate');
 	$hold->quit;
 	$green->start;
+	wait_sync($green, 's');
+	is(on_green(q{SELECT count(*) FROM bcmig.conflict}), '0', 'what comes back is no conflict');
+	is(on_green(q{SELECT string_agg(id || v, ' ' ORDER BY id) FROM plain WHERE id IN (2, 3, 600)}), '2later 3later', 'nor written over what came later');
+	is(unsettled(), '3', 'what blue has is settled, the rest is not');
+	on_green(q{SELECT bcmig_alter_sync('s', '{"reverse": true}')});
 }
 replayed('after a crash');
 is(on_blue(q{SELECT string_agg(id || v, ' ' ORDER BY id) FROM plain WHERE id IN (2, 3, 600)}), '2later 3later', 'with what came later');

@@ -141,6 +141,9 @@ meet_conflicts(Pass *pass, List *met)
 	char	  **texts = palloc(sizeof(char *) * list_length(met) * nkeys);
 	BcmigReading reading;
 	BcmigApplied applied = {0};
+	BcmigReverseKey *still;
+	List	   *keys = NIL;
+	int			left;
 	ListCell   *lc;
 
 	bcmig_reading(work->table->table_id, &reading);
@@ -152,8 +155,21 @@ meet_conflicts(Pass *pass, List *met)
 		return;
 	}
 	foreach(lc, met)
-		memcpy(&texts[foreach_current_index(lc) * nkeys], ((BcmigReverseKey *) lfirst(lc))->texts, sizeof(char *) * nkeys);
+	{
+		BcmigReverseKey *k = lfirst(lc);
+
+		memcpy(&texts[foreach_current_index(lc) * nkeys], k->texts, sizeof(char *) * nkeys);
+		keys = lappend(keys, k->reverse.key);
+	}
 	bcmig_reread_keys(work, "reverse", list_length(met), texts, &applied);
+
+	/* neither settled nor waiting: decided for green, for the next round, or blue has changed once more */
+	bcmig_start_transaction();
+	left = bcmig_load_reverse_keys(work->table, keys, &still);
+	bcmig_end_transaction();
+	pass->refused += left;
+	if (left > 0 && !pass->by_script)
+		set_problem(pass->result, psprintf("blue has changed %s of %s meanwhile", still[0].reverse.key, work->table->target_name));
 }
 
 /* known before blue can have anything of the batch; in no transaction */
