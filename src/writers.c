@@ -162,8 +162,11 @@ bcmig_end_writers(List *writers)
 	Oid			type = TEXTARRAYOID;
 	Datum		value = writers_array(writers);
 
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
 	if (SPI_execute_with_args("SELECT pg_catalog.pg_terminate_backend(l.pid) FROM (SELECT DISTINCT pid FROM pg_catalog.pg_locks "
 							  "WHERE virtualtransaction OPERATOR(pg_catalog.=) ANY ($1) AND pid IS NOT NULL) l",
 							  1, &type, &value, NULL, false, 0) < 0)
 		elog(ERROR, "pg_terminate_backend failed");
+	SPI_finish();
 }

@@ -53,7 +53,7 @@ bcmig_traffic_load(int sync_id, bool lock, BcmigTraffic *traffic)
 	if (lock)
 		bcmig_sql("SELECT FROM bcmig.traffic WHERE sync_id = $1 FOR UPDATE", "i", sync_id);
 	found = bcmig_sql("SELECT green_percent::float8, coalesce((intent->>'id')::int8, 0), coalesce((intent->>'green_percent')::float8, 0), "
-					  " intent->>'by', held, intent->>'kind', coalesce((intent->>'no_return')::bool, false) FROM bcmig.traffic WHERE sync_id = $1", "i", sync_id) > 0;
+					  " intent->>'by', held, intent->>'kind', coalesce((intent->>'no_return')::bool, false), completed_at IS NOT NULL FROM bcmig.traffic WHERE sync_id = $1", "i", sync_id) > 0;
 	if (found)
 	{
 		MemoryContextSwitchTo(caller);
@@ -64,6 +64,7 @@ bcmig_traffic_load(int sync_id, bool lock, BcmigTraffic *traffic)
 		traffic->held = bcmig_get_text(0, 5);
 		traffic->intent_kind = change_kind_of(bcmig_get_text(0, 6));
 		traffic->no_return = bcmig_get_bool(0, 7);
+		traffic->completed = bcmig_get_bool(0, 8);
 	}
 	bcmig_catalog_end(&scope);
 	return found;
@@ -107,6 +108,12 @@ bcmig_require_started(const BcmigSync *sync, bool lock, BcmigTraffic *traffic)
 				(errcode(ERRCODE_BM_WRONG_STATE),
 				 errmsg("sync \"%s\" was never started", sync->name),
 				 errhint("SELECT bcmig_start_sync(%s);", quote_literal_cstr(sync->name))));
+	if (traffic->completed)
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_WRONG_STATE),
+				 errmsg("sync \"%s\" is completed", sync->name),
+				 errdetail("Nothing looks after its traffic any more, and there is no way back."),
+				 errhint("SELECT * FROM bcmig_drop_sync(%s); -- forgets it; the tables stay", quote_literal_cstr(sync->name))));
 }
 
 void

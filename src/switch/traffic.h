@@ -27,6 +27,7 @@ typedef struct BcmigTraffic
 	double		intent_percent;
 	BcmigChangeKind intent_kind;
 	bool		no_return;		/* the intent can only be carried through */
+	bool		completed;		/* bcmig_complete_sync was called */
 	char	   *by;				/* who wanted the intent */
 	char	   *held;			/* NULL = not */
 } BcmigTraffic;
@@ -74,7 +75,7 @@ extern bool bcmig_traffic_load(int sync_id, bool lock, BcmigTraffic *traffic);
 /* as the intent has it */
 extern const char *bcmig_change_kind(BcmigChangeKind kind);
 
-/* the same for what a person asks: ERROR before the first start, or while it is held */
+/* the same for what a person asks: ERROR before the first start, after the end, or while it is held */
 extern void bcmig_require_started(const BcmigSync *sync, bool lock, BcmigTraffic *traffic);
 extern void bcmig_refuse_held(const BcmigSync *sync, const BcmigTraffic *traffic);
 

@@ -43,12 +43,12 @@ load_syncs(Config *c)
 			  "  WHERE c.sync_id = s.sync_id AND c.settled_at IS NULL AND c.action = 'stopped' AND t.state <> 'suspended'), "
 			  " EXISTS (SELECT FROM bcmig.validation_run r WHERE r.sync_id = s.sync_id AND r.state = 'running' "
 			  "  AND NOT EXISTS (SELECT FROM bcmig.validation_result v WHERE v.run_id = r.run_id AND NOT v.done)), "
-			  " EXISTS (SELECT FROM bcmig.traffic_request w WHERE w.sync_id = s.sync_id) "
-			  "  OR EXISTS (SELECT FROM bcmig.blue_fence_trial w WHERE w.sync_id = s.sync_id) "
-			  "  OR EXISTS (SELECT FROM bcmig.traffic t WHERE t.sync_id = s.sync_id AND t.intent IS NOT NULL) "
-			  "  OR EXISTS (SELECT FROM bcmig.switch w WHERE w.sync_id = s.sync_id AND w.state = 'running') "
-			  "  OR EXISTS (SELECT FROM bcmig.traffic t JOIN bcmig.incarnation i USING (sync_id) WHERE t.sync_id = s.sync_id "
-			  "   AND t.held IS NULL AND t.completed_at IS NULL AND (i.witness IN ('behind', 'take') OR t.epoch > 0 AND i.server_start IS DISTINCT FROM $1)), "
+			  " nullif(concat_ws(' ', (SELECT 'request ' || max(w.request_id) FROM bcmig.traffic_request w WHERE w.sync_id = s.sync_id), "
+			  "  (SELECT 'trial ' || max(w.trial_id) FROM bcmig.blue_fence_trial w WHERE w.sync_id = s.sync_id), "
+			  "  (SELECT string_agg(w.kind || ' ' || w.switch_id, ' ' ORDER BY w.switch_id) FROM bcmig.switch w WHERE w.sync_id = s.sync_id AND w.state = 'running'), "
+			  "  (SELECT concat_ws(' ', 'intent ' || (t.intent->>'id'), CASE WHEN t.held IS NOT NULL THEN 'held' END, "
+			  "   CASE WHEN t.held IS NULL AND t.completed_at IS NULL AND (i.witness IN ('behind', 'take') OR t.epoch > 0 AND i.server_start IS DISTINCT FROM $1) "
+			  "   THEN 'witness ' || t.epoch END) FROM bcmig.traffic t LEFT JOIN bcmig.incarnation i USING (sync_id) WHERE t.sync_id = s.sync_id)), ''), "
 			  " EXISTS (SELECT FROM bcmig.balancer b WHERE b.sync_id = s.sync_id), "
 			  " coalesce((s.options->>'reverse')::bool, true) AND EXISTS (SELECT FROM bcmig.traffic t WHERE t.sync_id = s.sync_id "
 			  "  AND t.green_percent = 100 AND t.journal_armed AND t.intent IS NULL AND t.held IS NULL), "
@@ -78,10 +78,13 @@ load_syncs(Config *c)
 		s->schema_mark = (uint64) bcmig_get_int64(i, 12, 0);
 		s->look_again = bcmig_get_bool(i, 13);
 		s->rules_due = bcmig_get_bool(i, 14);
-		s->traffic_due = bcmig_get_bool(i, 15);
+		s->traffic_due = copy_text(c->context, i, 15);
 		s->balancers = bcmig_get_bool(i, 16);
 		before = bcmig_managed ? bcmig_find_managed_sync(bcmig_managed, s->sync_id) : NULL;
-		s->traffic_next = before && !s->traffic_due ? before->traffic_next : 0;
+
+		/* what is new is done at once, what has failed is tried again after a while */
+		s->traffic_next = before && (s->traffic_due == NULL ||
+									 (before->traffic_due != NULL && strcmp(s->traffic_due, before->traffic_due) == 0)) ? before->traffic_next : 0;
 		s->reverse = bcmig_get_bool(i, 17);
 		not_before = bcmig_get_datum(i, 18, &isnull);
 		s->reverse_next = Max(before ? before->reverse_next : 0, isnull ? 0 : DatumGetTimestampTz(not_before));

@@ -567,7 +567,7 @@ bcmig_manager_main(Datum arg)
 		{
 			Sync	   *sync = &bcmig_managed->syncs[i];
 
-			if (sync->traffic_due || sync->balancers)
+			if (sync->traffic_due != NULL || sync->balancers)
 				wait = until(wait, sync->traffic_next, now);
 			if (sync->reverse)
 				wait = until(wait, sync->reverse_next, now);

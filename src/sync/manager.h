@@ -27,7 +27,7 @@ typedef struct Sync
 	bool		look_again;		/* a change that stopped a table waits for another look */
 	bool		views_due;		/* views or grants are to be made */
 	bool		rules_due;		/* a validation has compared all its tables: rules are next */
-	bool		traffic_due;	/* a weight is asked for, its change was not ended, or blue is to be asked or told about it */
+	char	   *traffic_due;	/* what of its traffic is to be done, by numbers that are others when it is something else; NULL = nothing */
 	bool		balancers;		/* has some, to be looked after */
 	TimestampTz traffic_next;	/* when they are looked at again */
 	bool		reverse;		/* what is written on green is brought to blue */

@@ -107,9 +107,9 @@ bcmig_start_sync(PG_FUNCTION_ARGS)
 					(errcode(ERRCODE_BM_WRONG_STATE),
 					 errmsg("sync \"%s\" has no tables", sync->name),
 					 errhint("SELECT bcmig_add_table(%s, '...');", quote_literal_cstr(sync->name))));
+		bcmig_switch_room->starting(sync);
 		if (!bcmig_arg_bool(fcinfo, 1))
 			require_preflight(sync);
-		bcmig_switch_room->starting(sync);
 	}
 	set_wanted(sync, true, "bcmig_start_sync",
 			   bcmig_arg_bool(fcinfo, 1) ? "force: preflight was not looked at" : NULL);

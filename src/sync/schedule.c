@@ -399,7 +399,7 @@ bcmig_schedule(void)
 	{
 		Sync	   *sync = &bcmig_managed->syncs[i];
 
-		if ((sync->traffic_due || sync->balancers) && sync->traffic_next <= now && !has_job(sync, BCMIG_JOB_TRAFFIC) &&
+		if ((sync->traffic_due != NULL || sync->balancers) && sync->traffic_next <= now && !has_job(sync, BCMIG_JOB_TRAFFIC) &&
 			give_sync_job(sync, NULL, NULL, 0, BCMIG_JOB_TRAFFIC, 0, &missing))
 			sync->traffic_next = TimestampTzPlusMilliseconds(now, TRAFFIC_INTERVAL);
 		if (sync->running && sync->reverse && sync->blue >= 0 && bcmig_shared->blues[sync->blue].poll > 0 &&
