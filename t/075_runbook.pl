@@ -10,6 +10,7 @@ use HAProxy;
 use IPC::Run;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use TdsServer;
 use Time::HiRes qw(time usleep);
 
 my $page = ($ENV{BCMIG_SOURCE} // '.') . '/docs/runbook.md';
@@ -27,18 +28,19 @@ my (@sections, @names);
 		if (defined $block)
 		{
 			if ($line ne '```') { $block->{text} .= "$line\n"; next }
-			if ($block->{kind} eq 'text')
+			if ($block->{kind} =~ /^t/)
 			{
 				my $before = $sections[-1]{blocks}[-1];
 				$before && !defined $before->{seen} or die "line $block->{line}: nothing it could be seen after";
 				$before->{seen} = $block->{text};
+				$before->{lines} = $block->{kind} eq 'tsql';
 			}
 			else { push @{ $sections[-1]{blocks} }, $block }
 			$block = undef;
 		}
 		elsif ($line =~ /^```(.+)/) { $block = { kind => $1, text => '', line => $n } }
 		elsif ($line =~ /^#+ (.*)/) { push @sections, { title => $1, blocks => [] } }
-		elsif (@sections == 1 && $line =~ /^\| `(.+)` \|/) { push @names, $1 }
+		elsif (@sections == 1 && $line =~ /^\| (`.+`) \|/) { push @names, split /, /, $1 }
 	}
 	die "a block has no end" if defined $block;
 }
@@ -58,6 +60,12 @@ $blue->safe_psql('bc', q{
 	INSERT INTO customer SELECT 'C' || i, 'customer ' || i, 0 FROM generate_series(1, 100) i;
 	CREATE TABLE gl_entry (entry_no bigint PRIMARY KEY, amount numeric(38,20), "timestamp" bigint NOT NULL DEFAULT 0);
 	INSERT INTO gl_entry SELECT i, i / 3.0, 0 FROM generate_series(1, 2000) i;});
+my $server = new_sql_server();
+$server->{node}->safe_psql('postgres', q{
+	CREATE TABLE company ("timestamp" bigint NOT NULL DEFAULT 0, "Name" varchar(30) PRIMARY KEY);
+	CREATE TABLE customer ("timestamp" bigint NOT NULL DEFAULT 0, "No_" varchar(20) PRIMARY KEY, "Name" varchar(100) NOT NULL DEFAULT '', "$systemId" uuid NOT NULL DEFAULT gen_random_uuid() UNIQUE);
+	SELECT mssql.register('company', 'Company'), mssql.register('customer', 'Fabrikam$Customer$437dbf0e-84ff-417a-965d-ed2bb9650972');
+	INSERT INTO company ("Name") VALUES ('Fabrikam'); INSERT INTO customer ("No_") VALUES ('1');});
 my $front = HAProxy->new(blue => [ 'blue1', 'blue2' ], green => ['green1']);
 
 my $log = $green->logfile;
@@ -68,10 +76,12 @@ my %put = (
 	'/etc/postgresql/15/main/conf.d/bcmig.conf' => "$data/postgresql.conf",
 	'sudo systemctl restart postgresql@15-main' => "pg_ctl -D '$data' -l '$log' -w restart >/dev/null",
 	'tcp://10.0.0.5:9999' => $front->url,
+	'sql.example' => '127.0.0.1',
+	'1433' => $server->{port},
 	'http://bc.example:7048/BC/Health/System' => 'http://127.0.0.1:' . $front->{ports}{blue1} . '/',
 	'http://app.example/health' => 'http://127.0.0.1:' . $front->{ports}{green1} . '/',
 	'30min' => '0s');
-is_deeply([ sort @names ], [ sort keys %put ], 'the names to put something in for are those the page lists');
+is_deeply([ sort @names ], [ sort map { "`$_`" } keys %put ], 'the names to put something in for are those the page lists');
 
 # ---------------------------------------------------------------------------
 # A block
@@ -113,6 +123,19 @@ sub as_page_says
 	return plain($out) =~ /\A$re\z/;
 }
 
+# lines of a script, which psql prints in a frame
+sub prints
+{
+	my ($out, $lines) = @_;
+	return !grep { index($out, $_) < 0 } split /\n/, $lines;
+}
+
+sub is_seen
+{
+	my ($out, $block) = @_;
+	return $block->{lines} ? prints($out, $block->{seen}) : as_page_says($out, $block->{seen});
+}
+
 sub run_block
 {
 	my ($block) = @_;
@@ -130,10 +153,10 @@ sub run_block
 	{
 		usleep(100_000) if $rc == 0 && $out ne '';
 		($rc, $out, $err) = run_psql($block);
-	} while ($rc == 0 && $block->{text} =~ /\A-- until/ && defined $block->{seen} && !as_page_says($out, $block->{seen}) && time < $end);
+	} while ($rc == 0 && $block->{text} =~ /\A-- until/ && defined $block->{seen} && !is_seen($out, $block) && time < $end);
 	is($rc, 0, $what) or diag($err);
-	ok(as_page_says($out, $block->{seen}), "$what: what is seen") or diag("$out\nthe page says\n$block->{seen}") if defined $block->{seen};
-	if ($ENV{RUNBOOK_SHOW}) { open my $show, ">>", $ENV{RUNBOOK_SHOW}; print $show ((defined $block->{seen} && !as_page_says($out, $block->{seen}) ? "MISMATCH " : "") . "==== line $block->{line}\n$block->{text}----\n$out$err"); }
+	ok(is_seen($out, $block), "$what: what is seen") or diag("$out\nthe page says\n$block->{seen}") if defined $block->{seen};
+	if ($ENV{RUNBOOK_SHOW}) { open my $show, ">>", $ENV{RUNBOOK_SHOW}; print $show ((defined $block->{seen} && !is_seen($out, $block) ? "MISMATCH " : "") . "==== line $block->{line}\n$block->{text}----\n$out$err"); }
 }
 
 # ---------------------------------------------------------------------------
