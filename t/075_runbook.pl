@@ -140,7 +140,7 @@ sub run_block
 {
 	my ($block) = @_;
 	my $what = "line $block->{line}: " . ($block->{text} =~ /^([^\n]{0,60})/)[0];
-	my ($rc, $out, $err, $end) = (0, '', '', time + ($ENV{RUNBOOK_SHOW} ? 12 : 60));
+	my ($rc, $out, $err, $end) = (0, '', '', time + 60);
 
 	if ($block->{kind} eq 'sh')
 	{
@@ -156,7 +156,6 @@ sub run_block
 	} while ($rc == 0 && $block->{text} =~ /\A-- until/ && defined $block->{seen} && !is_seen($out, $block) && time < $end);
 	is($rc, 0, $what) or diag($err);
 	ok(is_seen($out, $block), "$what: what is seen") or diag("$out\nthe page says\n$block->{seen}") if defined $block->{seen};
-	if ($ENV{RUNBOOK_SHOW}) { open my $show, ">>", $ENV{RUNBOOK_SHOW}; print $show ((defined $block->{seen} && !is_seen($out, $block) ? "MISMATCH " : "") . "==== line $block->{line}\n$block->{text}----\n$out$err"); }
 }
 
 # ---------------------------------------------------------------------------
@@ -239,7 +238,9 @@ my %before = (
 	'A rollback waits 1' => sub {
 		write_and_wait($green);
 		on_green(q{SELECT bcmig_rollback('cronus', 'a test', '{"drain_timeout": "100ms"}'); UPDATE bcmig.switch SET asked_at = asked_at - interval '2 min' WHERE state = 'running'});
-		alert('rollback_waits');
+		holds('SELECT count(*) = 1 FROM bcmig.switch WHERE state = \'running\' AND writes_stopped_at IS NOT NULL', 'pause');
+		on_green(q{UPDATE bcmig.switch SET writes_stopped_at = writes_stopped_at - interval '2 min' WHERE state = 'running'});
+		alert($_) foreach qw(rollback_waits writes_stopped);
 	},
 	'A rollback waits 3' => sub { end_of_it() },
 
@@ -291,5 +292,6 @@ foreach my $section ((grep { $_ != $completion } @sections), $completion)
 		run_block($block);
 	}
 }
+ok($green->poll_query_until('bc', q{SELECT count(*) = 0 FROM bcmig.alert WHERE cleared_at IS NULL AND name IN ('traffic_held', 'balancer', 'switch_waits', 'rollback_waits', 'writes_stopped', 'unreplayed')}), 'alerts of traffic are cleared');
 is(join(', ', sort keys %before), '', 'every section that something was made so for is there');
 done_testing();
