@@ -1540,7 +1540,7 @@ COMMENT ON VIEW bcmig.table_status IS 'One line a table: state and why, rows cop
 CREATE VIEW bcmig.switch_status AS
 SELECT y.name AS sync, w.kind, w.state, w.step || ' of ' || array_length(w.steps, 1) AS step, w.steps[w.step] AS target_percent,
        coalesce(t.green_percent, 0) AS green_percent, w.phase, date_trunc('second', clock_timestamp() - w.phase_since) AS phase_for, w.problem,
-       CASE WHEN w.state = 'running' AND w.write_pause IS NULL THEN round(extract(epoch FROM clock_timestamp() - w.writes_stopped_at) * 1000) END AS writes_stopped_ms,
+       CASE WHEN w.state = 'running' AND w.write_pause IS NULL AND t.writes = 'pause' THEN round(extract(epoch FROM clock_timestamp() - w.writes_stopped_at) * 1000) END AS writes_stopped_ms,
        round(extract(epoch FROM w.write_pause) * 1000) AS write_pause_ms, w.failures, t.held, w.reason, w.result, w.by, w.asked_at, w.ended_at, w.switch_id
   FROM bcmig.switch w
   JOIN bcmig.sync y USING (sync_id)
@@ -1783,6 +1783,20 @@ SELECT 'unreplayed', j.sync, NULL, 'critical', j.unreplayed::text, '0', 'What is
        format('SELECT * FROM bcmig.journal_status WHERE sync = %L;', j.sync), 3
   FROM bcmig.journal_status j WHERE j.failing_since IS NOT NULL AND j.unreplayed > j.conflicts
 UNION ALL
+SELECT 'switch_waits', w.sync, NULL, 'critical', w.phase_for::text, NULL, format('The switch waits for %s.', w.phase),
+       format('SELECT bcmig_blue_script(''fence'', %L); -- review, run on blue', w.sync), 1
+  FROM bcmig.switch_status w WHERE w.kind = 'switch' AND w.state = 'running' AND w.phase = 'blue to be fenced by a person'
+UNION ALL
+SELECT 'rollback_waits', w.sync, NULL, 'critical', w.asked_at::text, '00:01:00', format('A rollback is not done after a minute: %s.', concat_ws(', ', w.phase, w.problem)),
+       format('SELECT phase, phase_for, problem FROM bcmig.switch_status WHERE sync = %L LIMIT 1;', w.sync), 1
+  FROM bcmig.switch_status w WHERE w.kind = 'rollback' AND w.state = 'running' AND w.asked_at < clock_timestamp() - interval '1 min'
+UNION ALL
+SELECT 'writes_stopped', w.sync, NULL, 'critical', w.stopped::text, w.bound::text, format('Nobody can write, on neither side: %s, %s.', w.kind, concat_ws(', ', w.phase, w.problem)),
+       format('SELECT kind, phase, writes_stopped_ms, problem FROM bcmig.switch_status WHERE sync = %L LIMIT 1;', w.sync), 1
+  FROM (SELECT w.*, interval '1 ms' * w.writes_stopped_ms AS stopped, interval '1 ms' * coalesce((x.options ->> 'write_pause')::bigint, 30000) AS bound
+          FROM bcmig.switch_status w JOIN bcmig.switch x USING (switch_id)) w
+ WHERE w.stopped > w.bound
+UNION ALL
 SELECT 'balancer', t.sync, NULL, 'critical', NULL, t.green_percent || ' %', t.balancer_problems, format('SELECT * FROM bcmig.traffic_status WHERE sync = %L;', t.sync), 3
   FROM bcmig.traffic_status t WHERE t.balancer_problems IS NOT NULL;
 COMMENT ON VIEW bcmig.alert_condition IS 'What is wrong at this moment, for the manager, which raises and clears alerts by it; looks: how often in a row it must be so.';
@@ -1797,7 +1811,7 @@ CREATE FUNCTION bcmig_status(sync text DEFAULT NULL)
     RETURNS TABLE (sync_name text, state text, lag interval, green_percent numeric, proof text, problems text, next_step text)
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
-SELECT s.sync, s.state, s.lag, (SELECT t.green_percent FROM bcmig.traffic_status t WHERE t.sync = s.sync),
+SELECT s.sync, s.state, s.lag, d.green_percent,
        coalesce((SELECT CASE WHEN r.state = 'running' THEN 'validation ' || r.run_id || ' is running' ELSE r.verdict || ' (' || r.mode || ', ' || to_char(r.finished_at, 'YYYY-MM-DD HH24:MI') || ')' END
                    FROM bcmig.validation_run r JOIN bcmig.sync y USING (sync_id)
                   WHERE y.name = s.sync AND r.table_id IS NULL AND r.state <> 'cancelled' ORDER BY r.run_id DESC LIMIT 1), 'not validated'),
@@ -1807,10 +1821,19 @@ SELECT s.sync, s.state, s.lag, (SELECT t.green_percent FROM bcmig.traffic_status
               CASE WHEN s.conflicts > 0 THEN s.conflicts || ' conflicts wait for a decision' END,
               (SELECT count(*) || ' tables suspended, first: ' || min(t.target || ': ' || t.reason)
                  FROM bcmig.table_status t WHERE t.sync = s.sync AND t.state = 'suspended' HAVING count(*) > 0),
-              CASE WHEN s.blocked_by IS NOT NULL THEN 'held back by ' || s.blocked_by END), ''),
+              CASE WHEN s.blocked_by IS NOT NULL THEN 'held back by ' || s.blocked_by END,
+              'traffic is held: ' || d.held,
+              CASE WHEN w.state = 'running' AND d.held IS NULL THEN concat_ws(', ', w.kind, w.phase) || ': ' || w.problem
+                   WHEN w.state = 'failed' THEN 'the last ' || w.kind || ' failed: ' || w.problem END,
+              (SELECT 'what is written on green does not reach blue: ' || j.problem FROM bcmig.journal_status j WHERE j.sync = s.sync AND j.journal_armed)), ''),
        CASE WHEN s.tables = 0 THEN format('SELECT bcmig_add_table(%L, ''...'');', s.sync)
             WHEN s.state IN ('created', 'stopped') THEN format('SELECT bcmig_start_sync(%L);', s.sync)
             WHEN s.state = 'held' THEN format('SELECT bcmig_alter_sync(%L, ''{"maintenance": false}''); -- when the work on blue is done', s.sync)
+            WHEN d.held IS NOT NULL THEN format('SELECT %s(%L);', CASE WHEN d.disputed THEN 'bcmig_adopt' ELSE 'bcmig_resume_traffic' END, s.sync)
+            WHEN w.state = 'running' AND w.kind = 'rollback' AND w.problem IS NOT NULL
+            THEN format('SELECT phase, phase_for, problem FROM bcmig.switch_status WHERE sync = %L LIMIT 1;', s.sync)
+            WHEN w.state = 'running' AND w.kind = 'rollback' THEN format('CALL bcmig_wait_sync(%L, ''rolled_back'', ''1 hour'');', s.sync)
+            WHEN w.state = 'running' AND w.phase = 'blue to be fenced by a person' THEN format('SELECT bcmig_blue_script(''fence'', %L); -- review, run on blue', s.sync)
             WHEN EXISTS (SELECT FROM bcmig.schema_change c JOIN bcmig.sync y USING (sync_id) WHERE y.name = s.sync AND c.settled_at IS NULL)
             THEN format('SELECT object, detail, fix FROM bcmig.schema_change JOIN bcmig.sync USING (sync_id) WHERE name = %L AND settled_at IS NULL;', s.sync)
             WHEN EXISTS (SELECT FROM bcmig.table_status t WHERE t.sync = s.sync AND t.state = 'suspended')
@@ -1820,8 +1843,14 @@ SELECT s.sync, s.state, s.lag, (SELECT t.green_percent FROM bcmig.traffic_status
             THEN format('SELECT conflict_id, key, blue, green, detail FROM bcmig.conflict JOIN bcmig.sync USING (sync_id) WHERE name = %L AND decision IS NULL; -- then bcmig_resolve_conflict(conflict_id, ''source'' or ''target'')', s.sync)
             WHEN s.state = 'waiting' THEN format('SELECT * FROM bcmig_check_environment(%L);',
                  (SELECT e.name FROM bcmig.sync y JOIN bcmig.environment e USING (environment_id) WHERE y.name = s.sync))
+            WHEN w.state = 'running' AND w.problem IS NOT NULL THEN format('SELECT * FROM bcmig_check_gates(%L) WHERE status NOT IN (''ok'', ''skipped'');', s.sync)
+            WHEN w.state = 'running' THEN format('CALL bcmig_wait_sync(%L, ''switched'', ''1 hour'');', s.sync)
+            WHEN s.state = 'switched' THEN format('SELECT * FROM bcmig_complete_sync(%1$L, confirm => %1$L, dry_run => true); -- gives up the way back, which is bcmig_rollback(%1$L, ''why'')', s.sync)
+            WHEN s.state = 'completed' THEN format('SELECT * FROM bcmig_drop_sync(%L, dry_run => true); -- forgets it, the tables stay', s.sync)
             ELSE format('CALL bcmig_wait_sync(%L, ''caught_up'');', s.sync) END
   FROM bcmig.sync_status s
+  LEFT JOIN bcmig.traffic_status d USING (sync)
+  LEFT JOIN LATERAL (SELECT w.* FROM bcmig.switch_status w WHERE w.sync = s.sync ORDER BY w.state = 'running' DESC, w.switch_id DESC LIMIT 1) w ON true
  WHERE bcmig_status.sync IS NULL OR s.sync = bcmig_status.sync
  ORDER BY s.sync;
 END;

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """An application that writes where bcmig_route() sends it.
 
-	app.py GREEN BLUE SYNC FIRST_ID LOG
+	app.py GREEN BLUE SYNC FIRST_ID LOG [WRITES_A_SECOND]
 
 Both are connection strings.  Writes rows of table entry (id, amount, note) from
 FIRST_ID on: inserts, updates, deletes.  What was acknowledged goes to LOG, a
@@ -17,6 +17,7 @@ import time
 import psycopg2
 
 green_dsn, blue_dsn, sync, first, log_name = sys.argv[1:6]
+interval = 1 / float(sys.argv[6]) if len(sys.argv) > 6 else 0
 FENCED = "BM021"	# on either side
 
 
@@ -33,9 +34,11 @@ def main():
 	ids = []
 	next_id = int(first)
 	number = 0
+	due = time.monotonic()
 	pick = random.Random(next_id)
 
-	while not select.select([sys.stdin], [], [], 0)[0]:
+	while not select.select([sys.stdin], [], [], max(0, due - time.monotonic()))[0]:
+		due = max(due + interval, time.monotonic())
 		number += 1
 		note = "%s/%d" % (first, number)
 		what = pick.choice("iiuud") if ids else "i"
