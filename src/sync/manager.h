@@ -44,6 +44,13 @@ typedef struct Request
 	BcmigJobKind kind;
 } Request;
 
+/* an execution of a plan that wants its process (src/plan/runner.c) */
+typedef struct Run
+{
+	int64		execution_id;
+	Oid			owner;
+} Run;
+
 typedef struct Table
 {
 	int			table_id;
@@ -68,6 +75,8 @@ typedef struct Config
 	Table	   *tables;			/* by priority */
 	int			nrequests;
 	Request    *requests;
+	int			nruns;
+	Run		   *runs;
 } Config;
 
 /* as it was loaded last; replaced as a whole */
