@@ -187,6 +187,7 @@ bcmig_compensate(BcmigExecution *e)
 	BcmigPhaseRun *p = next_back(e, wave);
 	BcmigPhaseWork w = {.e = e,.p = p};
 	ErrorData  *error;
+	char	   *state;
 
 	if (p == NULL)
 	{
@@ -207,10 +208,9 @@ bcmig_compensate(BcmigExecution *e)
 		bcmig_set_phase(e, p, "state = 'not_compensated', note = concat_ws('; ', note, $5)", "nothing takes it back", NULL);
 		return true;
 	}
-	if (!is(p->state, "compensating"))
-		error = bcmig_in_transaction(begin_back, &w, CALL_TIMEOUT);
-	else
-		error = bcmig_in_transaction(look_back, &w, CALL_TIMEOUT);
+	state = p->state;
+	error = bcmig_in_transaction(is(state, "compensating") ? look_back : begin_back, &w, CALL_TIMEOUT);
+	p->state = state;
 	if (error != NULL)
 		failed_back(e, p, bcmig_error_text(error, true), false);
 	else if (w.state != NULL && is(w.state, "failed"))

@@ -318,7 +318,8 @@ assign_blues(Config *c)
 static void
 load_runs(Config *c)
 {
-	bcmig_sql("SELECT e.execution_id, e.owner::oid FROM bcmig.execution e WHERE e.state IN ('running', 'compensating') "
+	bcmig_sql("SELECT e.execution_id, e.owner::oid, EXISTS (SELECT FROM bcmig.execution_request r "
+			  " WHERE r.execution_id = e.execution_id AND r.kind = 'cancel') FROM bcmig.execution e WHERE e.state IN ('running', 'compensating') "
 			  "OR EXISTS (SELECT FROM bcmig.execution_request r WHERE r.execution_id = e.execution_id) ORDER BY 1", "");
 	c->nruns = SPI_processed;
 	c->runs = MemoryContextAllocZero(c->context, sizeof(Run) * Max(c->nruns, 1));
@@ -326,6 +327,7 @@ load_runs(Config *c)
 	{
 		c->runs[i].execution_id = bcmig_get_int64(i, 1, 0);
 		c->runs[i].owner = (Oid) bcmig_get_int64(i, 2, InvalidOid);
+		c->runs[i].cancelled = bcmig_get_bool(i, 3);
 	}
 }
 

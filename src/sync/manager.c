@@ -277,6 +277,13 @@ manage_runners(void)
 		{
 			if (runner->ready)
 				runner_backoff.failures = 0;
+
+			/* it looks for requests between two transactions; a statement of a user may be a long one */
+			LWLockAcquire(bcmig_shared->lock, LW_SHARED);
+			if (run->cancelled && runner->in_use && runner->pid != 0 && strcmp(runner->phase, "sql") == 0)
+				(void) kill(runner->pid, SIGINT);
+			LWLockRelease(bcmig_shared->lock);
+			run->cancelled = false;
 		}
 		else if (may_launch(&runner_backoff, now))
 		{

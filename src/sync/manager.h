@@ -49,6 +49,7 @@ typedef struct Run
 {
 	int64		execution_id;
 	Oid			owner;
+	bool		cancelled;		/* a person wants it to end, and it has not heard of that */
 } Run;
 
 typedef struct Table
