@@ -1366,6 +1366,10 @@ COMMENT ON FUNCTION bcmig_create_plan(text, text, jsonb, jsonb) IS 'configuratio
 CREATE FUNCTION bcmig_drop_plan(plan text) RETURNS void
     AS 'MODULE_PATHNAME' LANGUAGE C;
 COMMENT ON FUNCTION bcmig_drop_plan(text) IS 'configuration: forget a plan; its executions go on and stay on record.';
+CREATE FUNCTION bcmig_rehearse_plan(plan text)
+    RETURNS TABLE (check_name text, status text, value text, bound text, detail text, fix text)
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_rehearse_plan(text) IS 'report: what of a plan would fail. SQL is run in a transaction that is rolled back, steps are asked for their checks and dry runs; what could not be rolled back is not done but listed (warn). Nothing stays behind, sequences stand where they stood; others wait for a number as long as the SQL runs.';
 CREATE FUNCTION bcmig_execute_plan(plan text) RETURNS bigint
     AS 'MODULE_PATHNAME' LANGUAGE C;
 COMMENT ON FUNCTION bcmig_execute_plan(text) IS 'request: carry a plan out, by a process of its own, as the plan is now. Returns the execution, for bcmig.execution_status.';
@@ -1387,7 +1391,7 @@ COMMENT ON FUNCTION bcmig_cancel_execution(bigint) IS 'request: stop; a phase th
 CREATE FUNCTION bcmig.plan_steps(OUT step text, OUT type text, OUT arguments text, OUT compensation text, OUT meaning text) RETURNS SETOF record
     AS 'MODULE_PATHNAME', 'bcmig_plan_steps' LANGUAGE C STABLE;
 COMMENT ON FUNCTION bcmig.plan_steps() IS 'report: the steps of bcmig a phase can have as its action.';
-REVOKE ALL ON FUNCTION bcmig_create_plan(text, text, jsonb, jsonb), bcmig_drop_plan(text), bcmig_execute_plan(text),
+REVOKE ALL ON FUNCTION bcmig_create_plan(text, text, jsonb, jsonb), bcmig_drop_plan(text), bcmig_rehearse_plan(text), bcmig_execute_plan(text),
     bcmig_approve_phase(bigint, text), bcmig_skip_phase(bigint, text, text), bcmig_pause_execution(bigint),
     bcmig_resume_execution(bigint), bcmig_cancel_execution(bigint), bcmig.plan_steps() FROM PUBLIC;
 

@@ -270,16 +270,11 @@ bcmig_execute_plan(PG_FUNCTION_ARGS)
 			  "FROM bcmig.plan WHERE name = $1 RETURNING execution_id", "tk", name, bcmig_text_array(green));
 	execution_id = bcmig_get_int64(0, 1, 0);
 
-	/* a step once for each sync of a wave, everything else once a wave */
 	bcmig_sql("INSERT INTO bcmig.phase_run (execution_id, position, sync, wave, name, type, action, arguments, depends_on, timeout, retries, backoff, "
 			  " precondition, compensation, approval) "
-			  "SELECT $2, f.position, coalesce(y.sync, ''), w.wave, f.name, f.type, f.action, f.arguments, f.depends_on, f.timeout, f.retries, f.backoff, "
-			  " f.precondition, f.compensation, f.approval "
-			  "FROM bcmig.plan p JOIN bcmig.phase f USING (plan_id) "
-			  "CROSS JOIN LATERAL (SELECT DISTINCT coalesce(x.wave, 1) AS wave FROM (SELECT) one LEFT JOIN unnest(p.waves) x (wave) ON true) w "
-			  "LEFT JOIN LATERAL (SELECT x.sync FROM unnest(p.syncs, p.waves) x (sync, wave) WHERE x.wave = w.wave "
-			  " AND f.action = ANY ($3)) y ON true "
-			  "WHERE p.name = $1 AND f.active", "tIk", name, execution_id, bcmig_text_array(bcmig_steps_per_sync()));
+			  BCMIG_PHASES_OF_PLAN("$3, f.position, coalesce(y.sync, ''), w.wave, f.name, f.type, f.action, f.arguments, f.depends_on, f.timeout, "
+								   "f.retries, f.backoff, f.precondition, f.compensation, f.approval"),
+			  "tkI", name, bcmig_text_array(bcmig_steps_per_sync()), execution_id);
 	if (SPI_processed == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_BM_WRONG_STATE),

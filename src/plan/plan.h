@@ -81,11 +81,28 @@ extern Oid	bcmig_plan_owner(const char *name);
 /* plan_sql.c: SQL of users, in a transaction, as "owner" and nobody else; what it raises is raised */
 extern void bcmig_run_plan_sql(Oid owner, const char *sql);
 
+/*
+ * The same for a rehearsal, statement by statement: those of which "outside" has
+ * something to say are not run.  What it said last, or NULL.
+ */
+struct RawStmt;
+extern const char *bcmig_try_plan_sql(Oid owner, const char *sql, const char *(*outside) (struct RawStmt *stmt, const char *sql));
+
 /* one plain SELECT of a boolean; NULL counts as false */
 extern bool bcmig_plan_condition(Oid owner, const char *phase, const char *query);
 
 /* ERROR, with "where" before it, when it cannot be parsed or would become somebody else */
 extern void bcmig_check_plan_sql(const char *where, const char *sql);
+
+/*
+ * The phases of the plan $1 as they are run: a step once for each sync of a wave,
+ * everything else once a wave.  $2: steps that are about a sync.
+ */
+#define BCMIG_PHASES_OF_PLAN(columns) \
+	"SELECT " columns " FROM bcmig.plan p JOIN bcmig.phase f USING (plan_id) " \
+	"CROSS JOIN LATERAL (SELECT DISTINCT coalesce(x.wave, 1) AS wave FROM (SELECT) one LEFT JOIN unnest(p.waves) x (wave) ON true) w " \
+	"LEFT JOIN LATERAL (SELECT x.sync FROM unnest(p.syncs, p.waves) x (sync, wave) WHERE x.wave = w.wave AND f.action = ANY ($2)) y ON true " \
+	"WHERE p.name = $1 AND f.active"
 
 /* ms of an interval column of a result row, -1 = NULL */
 extern int64 bcmig_get_ms(uint64 row, int col);

@@ -61,16 +61,11 @@ in_sql(void *arg)
 		errhint("Names in the SQL of a plan are written with their schema.");
 }
 
-void
-bcmig_run_plan_sql(Oid owner, const char *sql)
+static void
+execute(const char *sql)
 {
-	ErrorContextCallback callback = {error_context_stack, in_sql, NULL};
-	Restricted	r;
-	int			rc;
+	int			rc = SPI_execute(sql, false, 0);
 
-	restrict_to(owner, &r);
-	error_context_stack = &callback;
-	rc = SPI_execute(sql, false, 0);
 	if (rc == SPI_ERROR_TRANSACTION)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
@@ -81,10 +76,49 @@ bcmig_run_plan_sql(Oid owner, const char *sql)
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("the SQL of a plan cannot be run"),
 				 errdetail("%s", SPI_result_code_string(rc))));
-	if (SPI_execute("SET CONSTRAINTS ALL IMMEDIATE", false, 0) < 0)
-		elog(ERROR, "SPI_execute failed");
+}
+
+void
+bcmig_run_plan_sql(Oid owner, const char *sql)
+{
+	ErrorContextCallback callback = {error_context_stack, in_sql, NULL};
+	Restricted	r;
+
+	restrict_to(owner, &r);
+	error_context_stack = &callback;
+	execute(sql);
+	execute("SET CONSTRAINTS ALL IMMEDIATE");
 	error_context_stack = callback.previous;
 	end_restricted(&r);
+}
+
+const char *
+bcmig_try_plan_sql(Oid owner, const char *sql, const char *(*outside) (struct RawStmt *stmt, const char *sql))
+{
+	ErrorContextCallback callback = {error_context_stack, in_sql, NULL};
+	MemoryContext caller = CurrentMemoryContext;
+	const char *said = NULL;
+	Restricted	r;
+	ListCell   *lc;
+
+	restrict_to(owner, &r);
+	error_context_stack = &callback;
+	foreach(lc, raw_parser(sql, RAW_PARSE_DEFAULT))
+	{
+		RawStmt    *stmt = lfirst_node(RawStmt, lc);
+		int			len = stmt->stmt_len > 0 ? stmt->stmt_len : (int) strlen(sql) - stmt->stmt_location;
+		const char *what = outside(stmt, sql);
+
+		if (what != NULL)
+			said = MemoryContextStrdup(caller, what);
+		else
+			execute(pnstrdup(sql + stmt->stmt_location, len));
+		CommandCounterIncrement();
+	}
+	execute("SET CONSTRAINTS ALL IMMEDIATE");
+	error_context_stack = callback.previous;
+	end_restricted(&r);
+	return said;
 }
 
 bool
@@ -95,7 +129,7 @@ bcmig_plan_condition(Oid owner, const char *phase, const char *query)
 	bool		holds;
 
 	restrict_to(owner, &r);
-	if (SPI_execute_plan(bcmig_prepare_user_query(&q, NULL), NULL, NULL, true, 2) != SPI_OK_SELECT)
+	if (SPI_execute_plan(bcmig_prepare_user_query(&q, NULL), NULL, NULL, false, 2) != SPI_OK_SELECT)
 		elog(ERROR, "SPI_execute_plan failed");
 	if (SPI_processed > 1)
 		ereport(ERROR,
