@@ -87,7 +87,7 @@ static const BcmigPlanStep steps[] = {
 		.rehearse = "SELECT 'schema', 'ok', $2 ->> 'target_schema', NULL, 'Its tables are made when it is executed.', NULL"
 	},
 	{
-		.name = "add_table", .type = "schema", .per_sync = true, .arguments = "source_table! target options", .compensation = "none",
+		.name = "add_table", .type = "schema", .per_sync = true, .arguments = "source_table! target! options", .compensation = "none",
 		.meaning = "bcmig_add_table; taken back with its sync",
 		.effect = "SELECT true FROM bcmig.sync y JOIN bcmig.sync_table t USING (sync_id) WHERE y.name = $1 AND t.source_table = $2 ->> 'source_table' "
 		"AND t.source_schema = coalesce(nullif($2 -> 'options' ->> 'source_schema', 'auto'), t.source_schema)",

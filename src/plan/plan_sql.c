@@ -140,16 +140,33 @@ bcmig_plan_condition(Oid owner, const char *phase, const char *query)
 	return holds;
 }
 
+typedef struct Checked
+{
+	const char *where;
+	const char *sql;
+} Checked;
+
+/* where in this SQL, not in the statement of the session */
 static void
 in_check(void *arg)
 {
-	errcontext("%s", (const char *) arg);
+	const Checked *checked = arg;
+	int			position = geterrposition();
+
+	if (position > 0)
+	{
+		errposition(0);
+		internalerrposition(position);
+		internalerrquery(checked->sql);
+	}
+	errcontext("%s", checked->where);
 }
 
 void
 bcmig_check_plan_sql(const char *where, const char *sql)
 {
-	ErrorContextCallback callback = {error_context_stack, in_check, unconstify(char *, where)};
+	Checked		checked = {where, sql};
+	ErrorContextCallback callback = {error_context_stack, in_check, &checked};
 	List	   *statements;
 	ListCell   *lc;
 
