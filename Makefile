@@ -8,7 +8,7 @@ OBJS = $(patsubst %.c,%.o,$(wildcard src/*.c src/*/*.c))
 PG_CONFIG ?= pg_config
 XML2_CFLAGS := $(shell pkg-config --cflags libxml-2.0 2>/dev/null || xml2-config --cflags 2>/dev/null)
 XML2_LIBS := $(shell pkg-config --libs libxml-2.0 2>/dev/null || xml2-config --libs 2>/dev/null || echo -lxml2)
-PG_CPPFLAGS = -I$(srcdir)/src -I$(srcdir)/src/blue -I$(srcdir)/src/sync -I$(srcdir)/src/check -I$(srcdir)/src/switch -I$(srcdir)/src/report
+PG_CPPFLAGS = -I$(srcdir)/src -I$(srcdir)/src/blue -I$(srcdir)/src/sync -I$(srcdir)/src/check -I$(srcdir)/src/switch -I$(srcdir)/src/plan -I$(srcdir)/src/report
 PG_CPPFLAGS += $(XML2_CFLAGS)
 SHLIB_LINK = $(XML2_LIBS) -lz -lcurl
 PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers -Werror -fvisibility=hidden

@@ -26,7 +26,7 @@ CREATE TABLE bcmig.option (
 );
 COMMENT ON TABLE bcmig.option IS 'Every option of environments, syncs and tables: unit, default, bounds and meaning. Intervals are counted in ms, sizes in bytes.';
 COMMENT ON COLUMN bcmig.option.name IS 'key in the options jsonb';
-COMMENT ON COLUMN bcmig.option.scope IS 'where it may be set: environment, sync, table, company, switch, rollback; a table''s value overrides its sync''s';
+COMMENT ON COLUMN bcmig.option.scope IS 'where it may be set: environment, sync, table, company, switch, rollback, plan; a table''s value overrides its sync''s';
 COMMENT ON COLUMN bcmig.option.kind IS 'integer, boolean, interval (ms, or text like 100ms), bytes (or text like 64MB), percent, enum, text, list (array of text)';
 COMMENT ON COLUMN bcmig.option.default_value IS 'the value when nobody set one; auto = the engine decides';
 COMMENT ON COLUMN bcmig.option.meaning IS 'what it does, in one sentence';
@@ -74,18 +74,23 @@ INSERT INTO bcmig.option (name, scope, kind, unit, default_value, min_value, max
  ('traffic_timeout',    '{sync}',       'interval', 'ms',   '5s', 100, 600000, NULL,      'How long a balancer, a health URL or the query of a gate may take to answer when traffic is moved.'),
  ('depends_on',         '{sync}',       'list',     NULL,   NULL,   NULL, NULL,   NULL, 'Syncs that must be in step and proved as well for a weight of this one to be raised, such as that of the shared tables.'),
  ('traffic',            '{sync}',       'enum',     NULL,   'reads', NULL, NULL,  '{reads,reads_and_writes}', 'What moves to green by weight: readers only, or writers too; then there must be a gate keys_disjoint (bcmig_add_gate) that says that both sides give out different numbers.'),
- ('stabilization',      '{switch}',     'interval', 'ms',   '5min', 0, 604800000, NULL,    'How long a weight stands, gates ok, before the next step of a switch; after 100 %, before the switch is done.'),
- ('failed_looks',       '{switch}',     'integer',  'looks', '3', 1, 1000, NULL,         'How many looks at the gates in a row, or attempts at a step, may fail before on_failure.'),
- ('step_timeout',       '{switch}',     'interval', 'ms',   '15min', 1000, 604800000, NULL, 'How long gates may be inconclusive before on_failure.'),
- ('on_failure',         '{switch}',     'enum',     NULL,   'roll_back', NULL, NULL, '{hold,step_back,roll_back}', 'What a switch does when a step fails: stay until a person resumes it, go to the weight before and stay there, or bring everything back to blue.'),
- ('write_pause',        '{switch}',     'interval', 'ms',   '30s', 100, 3600000, NULL,     'Most time writes may be stopped by the step to 100 %; what is not done then is undone.'),
- ('fence_timeout',      '{switch}',     'interval', 'ms',   '15min', 1000, 86400000, NULL, 'How long the step to 100 % waits for a person to fence blue; writes go on meanwhile.'),
+ ('stabilization',      '{switch,plan}',     'interval', 'ms',   '5min', 0, 604800000, NULL,    'How long a weight stands, gates ok, before the next step of a switch; after 100 %, before the switch is done.'),
+ ('failed_looks',       '{switch,plan}',     'integer',  'looks', '3', 1, 1000, NULL,         'How many looks at the gates in a row, or attempts at a step, may fail before on_failure.'),
+ ('step_timeout',       '{switch,plan}',     'interval', 'ms',   '15min', 1000, 604800000, NULL, 'How long gates may be inconclusive before on_failure.'),
+ ('on_failure',         '{switch,plan}',     'enum',     NULL,   'roll_back', NULL, NULL, '{hold,step_back,roll_back}', 'What a switch does when a step fails: stay until a person resumes it, go to the weight before and stay there, or bring everything back to blue.'),
+ ('write_pause',        '{switch,plan}',     'interval', 'ms',   '30s', 100, 3600000, NULL,     'Most time writes may be stopped by the step to 100 %; what is not done then is undone.'),
+ ('fence_timeout',      '{switch,plan}',     'interval', 'ms',   '15min', 1000, 86400000, NULL, 'How long the step to 100 % waits for a person to fence blue; writes go on meanwhile.'),
  ('replay',             '{rollback}',   'enum',     NULL,   'before', NULL, NULL, '{before,after}', 'When what was written on green is brought to blue: before blue is opened, or after it, which opens blue sooner and makes conflicts of rows that are changed there meanwhile.'),
  ('replay_timeout',     '{rollback}',   'interval', 'ms',   '5min', 1000, 86400000, NULL,  'How long bringing writes to blue may take before the rollback is given up and traffic stays on green (replay before).'),
  ('drain_timeout',      '{rollback}',   'interval', 'ms',   '10s', 0, 3600000, NULL,       'How long who is writing on green may take to end; the fence stays up, and it is tried again.'),
  ('terminate_blockers', '{rollback}',   'boolean',  NULL,   'false', NULL, NULL, NULL,     'true ends the sessions of who is still writing on green after drain_timeout.'),
  ('preserve',           '{rollback}',   'enum',     NULL,   'journal', NULL, NULL, '{journal,tables}', 'What is kept of green as it stood: the journal, or copies of all tables in a schema of their own besides.'),
  ('on_promotion',       '{sync}',       'enum',     NULL,   'hold', NULL, NULL,   '{hold,continue}', 'What a standby does with traffic when it has been promoted: hold it until bcmig_adopt, or go on. A copy or a recovery to a target is always held.'),
+ ('auto_rollback',      '{plan}',       'boolean',  NULL,   'false', NULL, NULL,  NULL, 'When a phase fails, take back those of its wave that are done, the last first: traffic to blue, syncs stopped, what the execution made dropped.'),
+ ('blue',               '{plan}',       'text',     NULL,   NULL,   NULL, NULL,   NULL, 'Environment from which the standard plan makes the sync; with company.'),
+ ('company',            '{plan}',       'text',     NULL,   NULL,   NULL, NULL,   NULL, 'Company, as blue spells it, that the standard plan adds to the sync it makes.'),
+ ('target_schema',      '{plan}',       'text',     NULL,   NULL,   NULL, NULL,   NULL, 'Schema of that company''s green tables; none = its name in snake_case.'),
+ ('validate_mode',      '{plan}',       'enum',     NULL,   'full', NULL, NULL,   '{count,incremental,full}', 'How the standard plan validates.'),
  ('health_url',         '{environment}', 'text',    NULL,   NULL,   NULL, NULL,   NULL, 'Must answer with a status of 200 to 299 for a weight to be raised; overrides what bcmig_add_environment was given.'),
  ('health_expect',      '{environment}', 'enum',    NULL,   'status', NULL, NULL, '{status,result}', 'What makes a health URL well: a status of 200 to 299, or also a JSON body that says "result": true, as BC''s /Health/System does. A body that says "result": false is ill in either case.'),
  ('health_ca_file',     '{environment}', 'text',    NULL,   NULL,   NULL, NULL,   NULL, 'File on this server with the certificates that are trusted for health_url; without it those of the system.'),
@@ -307,11 +312,16 @@ CREATE TABLE bcmig.plan (
     name          text NOT NULL UNIQUE CHECK (name <> ''),
     syncs         text[] NOT NULL,
     options       jsonb NOT NULL DEFAULT '{}',
-    owner         regrole NOT NULL DEFAULT session_user::regrole,
-    created_at    timestamptz NOT NULL DEFAULT now()
+    waves         integer[] NOT NULL,
+    owner         regrole NOT NULL,
+    by            text NOT NULL DEFAULT session_user,
+    created_at    timestamptz NOT NULL DEFAULT now(),
+    CHECK (cardinality(waves) = cardinality(syncs))
 );
 COMMENT ON TABLE bcmig.plan IS 'Migrations as they are planned. An execution works on a copy: what is changed here later does not touch it.';
 COMMENT ON COLUMN bcmig.plan.syncs IS 'names of the syncs it is about, one a company; those of a wave are moved together';
+COMMENT ON COLUMN bcmig.plan.waves IS 'number of the wave of each of syncs, from 1';
+COMMENT ON COLUMN bcmig.plan.owner IS 'the role its phases run as';
 
 CREATE TABLE bcmig.phase (
     plan_id       integer NOT NULL REFERENCES bcmig.plan ON DELETE CASCADE,
@@ -498,11 +508,25 @@ CREATE TABLE bcmig.execution (
     ended_at      timestamptz,
     heartbeat_at  timestamptz,
     pid           integer,
-    error         text
+    error         text,
+    green         text[]
 );
 COMMENT ON TABLE bcmig.execution IS 'Executions and rehearsals of plans; they stay when the plan goes.';
 COMMENT ON COLUMN bcmig.execution.wanted IS 'what a person wants: go on, pause before the next phase, or stop';
 COMMENT ON COLUMN bcmig.execution.heartbeat_at IS 'when its runner last said that it is alive';
+COMMENT ON COLUMN bcmig.execution.green IS 'the database it was begun in: system identifier, database, timeline, machine, data directory. In another one it is paused until bcmig_resume_execution.';
+
+CREATE TABLE bcmig.execution_request (
+    request_id    bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    execution_id  bigint NOT NULL REFERENCES bcmig.execution ON DELETE CASCADE,
+    kind          text NOT NULL CHECK (kind IN ('approve', 'skip', 'pause', 'resume', 'cancel')),
+    phase         text,
+    reason        text,
+    by            text NOT NULL DEFAULT session_user,
+    at            timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE INDEX execution_request_execution ON bcmig.execution_request (execution_id);
+COMMENT ON TABLE bcmig.execution_request IS 'What persons want of executions and their runner has not taken yet.';
 
 CREATE TABLE bcmig.phase_run (
     execution_id  bigint NOT NULL REFERENCES bcmig.execution ON DELETE CASCADE,
@@ -522,6 +546,7 @@ CREATE TABLE bcmig.phase_run (
     approval      text,
     state         text NOT NULL DEFAULT 'pending' CHECK (state IN ('pending', 'waiting', 'running', 'done', 'failed', 'skipped', 'compensating', 'compensated', 'not_compensated')),
     attempt       integer NOT NULL DEFAULT 0,
+    begun         boolean NOT NULL DEFAULT false,
     not_before    timestamptz,
     started_at    timestamptz,
     ended_at      timestamptz,
@@ -536,6 +561,7 @@ CREATE TABLE bcmig.phase_run (
 COMMENT ON TABLE bcmig.phase_run IS 'Each phase of an execution, as it was planned when that began, and what became of it: committed with its own effect.';
 COMMENT ON COLUMN bcmig.phase_run.sync IS 'the sync it is about; empty = all of the plan';
 COMMENT ON COLUMN bcmig.phase_run.state IS 'waiting: for its approval or precondition; compensated: taken back; not_compensated: there is nothing that takes it back, or that failed';
+COMMENT ON COLUMN bcmig.phase_run.begun IS 'its action has been asked for, committed with that: it is not asked for again, only looked at';
 COMMENT ON COLUMN bcmig.phase_run.percent IS 'how much of a running phase is done, by measured work; NULL = not known';
 COMMENT ON COLUMN bcmig.phase_run.note IS 'why it was skipped, by whom approved, what else there is to know';
 COMMENT ON COLUMN bcmig.phase_run.result IS 'figures for the reports: rows, bytes, run_id of a validation, switch_id of a switch, ...';
@@ -1332,6 +1358,70 @@ REVOKE ALL ON FUNCTION bcmig_blob(bytea), bcmig_is_closing_date(timestamp), bcmi
     bcmig.al_enum(bytea), bcmig.al_identifier(text, text) FROM PUBLIC;
 
 -- ---------------------------------------------------------------------------
+-- Plans
+-- ---------------------------------------------------------------------------
+CREATE FUNCTION bcmig_create_plan(plan text, sync text, phases jsonb DEFAULT NULL, options jsonb DEFAULT '{}') RETURNS integer
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_create_plan(text, text, jsonb, jsonb) IS 'configuration: a migration in phases, run as the current role. phases: an array of objects with name, type, action (a step of bcmig, SELECT * FROM bcmig.plan_step) or sql, arguments, active, depends_on, position, timeout, retries, backoff, precondition, compensation, approval; NULL = the standard plan. options: auto_rollback, steps (weights), waves (arrays of names of syncs), those of a switch; blue and company: the plan makes the sync. Returns the number of phases.';
+CREATE FUNCTION bcmig_drop_plan(plan text) RETURNS void
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_drop_plan(text) IS 'configuration: forget a plan; its executions go on and stay on record.';
+CREATE FUNCTION bcmig_rehearse_plan(plan text)
+    RETURNS TABLE (check_name text, status text, value text, bound text, detail text, fix text)
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_rehearse_plan(text) IS 'report: what of a plan would fail. SQL is run in a transaction that is rolled back, steps are asked for their checks and dry runs; what could not be rolled back is not done but listed (warn). Nothing stays behind, sequences stand where they stood; others wait for a number as long as the SQL runs.';
+CREATE FUNCTION bcmig_execute_plan(plan text) RETURNS bigint
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_execute_plan(text) IS 'request: carry a plan out, by a process of its own, as the plan is now. Returns the execution, for bcmig.execution_status.';
+CREATE FUNCTION bcmig_approve_phase(execution bigint, phase text) RETURNS void
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_approve_phase(bigint, text) IS 'request: let a phase of the present wave begin; for members of the role named in its approval.';
+CREATE FUNCTION bcmig_skip_phase(execution bigint, phase text, reason text) RETURNS void
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_skip_phase(bigint, text, text) IS 'request: leave out a phase of the present wave that is not running; one that has failed too, then bcmig_resume_execution goes on.';
+CREATE FUNCTION bcmig_pause_execution(execution bigint) RETURNS void
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_pause_execution(bigint) IS 'request: begin no more phases; one that runs comes to its end.';
+CREATE FUNCTION bcmig_resume_execution(execution bigint) RETURNS void
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_resume_execution(bigint) IS 'request: go on with an execution that is paused, or has failed and was not taken back: at the phase that failed.';
+CREATE FUNCTION bcmig_cancel_execution(execution bigint) RETURNS void
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_cancel_execution(bigint) IS 'request: stop; a phase that runs is broken off. With option auto_rollback what is done of the present wave is taken back.';
+CREATE FUNCTION bcmig.plan_steps(OUT step text, OUT type text, OUT arguments text, OUT compensation text, OUT meaning text) RETURNS SETOF record
+    AS 'MODULE_PATHNAME', 'bcmig_plan_steps' LANGUAGE C STABLE;
+COMMENT ON FUNCTION bcmig.plan_steps() IS 'report: the steps of bcmig a phase can have as its action.';
+REVOKE ALL ON FUNCTION bcmig_create_plan(text, text, jsonb, jsonb), bcmig_drop_plan(text), bcmig_rehearse_plan(text), bcmig_execute_plan(text),
+    bcmig_approve_phase(bigint, text), bcmig_skip_phase(bigint, text, text), bcmig_pause_execution(bigint),
+    bcmig_resume_execution(bigint), bcmig_cancel_execution(bigint), bcmig.plan_steps() FROM PUBLIC;
+
+CREATE VIEW bcmig.plan_step AS
+SELECT step, type, arguments, compensation, meaning FROM bcmig.plan_steps();
+COMMENT ON VIEW bcmig.plan_step IS 'Steps of bcmig that can be the action of a phase; arguments: those marked ! must be given.';
+
+CREATE VIEW bcmig.execution_status AS
+SELECT e.execution_id AS execution, e.plan_name AS plan, e.state, e.by, e.started_at, e.ended_at,
+       r.total AS phases_total, r.done AS phases_done, r.failed AS phases_failed, r.running AS phases_running, r.skipped AS phases_skipped,
+       round(100.0 * r.done / nullif(r.done + r.failed, 0), 1) AS success_rate,
+       r.current AS current_phase, coalesce(r.percent, 0) AS percent, e.error, r.waits_for,
+       date_trunc('second', clock_timestamp() - e.heartbeat_at) AS heartbeat_age
+  FROM bcmig.execution e
+ CROSS JOIN LATERAL (
+        SELECT count(*) AS total,
+               count(*) FILTER (WHERE p.state = 'done' OR p.state IN ('compensating', 'compensated', 'not_compensated') AND p.error IS NULL) AS done,
+               count(*) FILTER (WHERE p.state = 'failed' OR p.state IN ('compensating', 'compensated', 'not_compensated') AND p.error IS NOT NULL) AS failed,
+               count(*) FILTER (WHERE p.state IN ('running', 'compensating')) AS running,
+               count(*) FILTER (WHERE p.state = 'skipped') AS skipped,
+               string_agg(p.name || CASE WHEN p.sync <> '' THEN ' (' || p.sync || ')' ELSE '' END, ', ' ORDER BY p.position, p.sync)
+                   FILTER (WHERE p.state IN ('running', 'waiting', 'compensating')) AS current,
+               string_agg(p.name || ': ' || p.note, '; ' ORDER BY p.position, p.sync) FILTER (WHERE p.state = 'waiting') AS waits_for,
+               round(avg(CASE WHEN p.state IN ('done', 'skipped') THEN 100 WHEN p.state = 'running' THEN coalesce(p.percent, 0) ELSE 0 END), 1) AS percent
+          FROM bcmig.phase_run p WHERE p.execution_id = e.execution_id) r
+ WHERE e.kind = 'execution'
+ ORDER BY e.execution_id DESC;
+COMMENT ON VIEW bcmig.execution_status IS 'One line an execution, the newest first: its phases by what became of them, the share of those that succeeded, what runs or waits, and the first error.';
+
+-- ---------------------------------------------------------------------------
 -- Readable layer
 -- ---------------------------------------------------------------------------
 CREATE FUNCTION bcmig.make_views(sync text) RETURNS integer
@@ -1874,7 +1964,7 @@ REVOKE ALL ON FUNCTION bcmig.lift_fence(text), bcmig.arm_journal(text), bcmig.di
 -- pg_monitor reads; everything else is the owner's until granted
 GRANT USAGE ON SCHEMA bcmig TO pg_monitor;
 GRANT SELECT ON ALL TABLES IN SCHEMA bcmig TO pg_monitor;
-GRANT EXECUTE ON FUNCTION bcmig.live_workers(), bcmig.live_blues(), bcmig.live_tables(), bcmig.live_syncs(),
+GRANT EXECUTE ON FUNCTION bcmig.live_workers(), bcmig.live_blues(), bcmig.live_tables(), bcmig.live_syncs(), bcmig.plan_steps(),
     bcmig_status(text), bcmig.audit_hash(bytea, bigint, timestamptz, text, text, text, text, text, text),
     bcmig.audit_defects(bigint, bigint), bcmig_verify_audit(), bcmig.journal_pending(text),
     bcmig_health_report(text, text), bcmig_sync_report(text, text) TO pg_monitor;
@@ -1903,9 +1993,11 @@ SELECT pg_extension_config_dump('bcmig.blue_position', '');
 SELECT pg_extension_config_dump('bcmig.plan', '');
 SELECT pg_extension_config_dump('bcmig.phase', '');
 SELECT pg_extension_config_dump('bcmig.execution', '');
+SELECT pg_extension_config_dump('bcmig.execution_request', '');
 SELECT pg_extension_config_dump('bcmig.phase_run', '');
 SELECT pg_extension_config_dump('bcmig.plan_plan_id_seq', '');
 SELECT pg_extension_config_dump('bcmig.execution_execution_id_seq', '');
+SELECT pg_extension_config_dump('bcmig.execution_request_request_id_seq', '');
 SELECT pg_extension_config_dump('bcmig.sync_state', '');
 SELECT pg_extension_config_dump('bcmig.table_state', '');
 SELECT pg_extension_config_dump('bcmig.copy_chunk', '');

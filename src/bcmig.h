@@ -44,7 +44,8 @@ typedef enum BcmigRole
 {
 	BCMIG_MANAGER = 1,
 	BCMIG_POLLER,
-	BCMIG_WORKER
+	BCMIG_WORKER,
+	BCMIG_RUNNER				/* of the execution of a plan */
 } BcmigRole;
 
 /* What a worker can be asked to do; the order is that of urgency. */
@@ -124,6 +125,7 @@ typedef struct BcmigSlot
 	Oid			dboid;
 	Oid			owner;			/* role it connects as; InvalidOid for managers */
 	int			environment_id; /* pollers */
+	int64		execution_id;	/* runners */
 	pid_t		pid;			/* 0 until it has started */
 	PGPROC	   *proc;			/* NULL until it has started */
 	TimestampTz launched_at;

@@ -53,6 +53,9 @@ typedef struct CachedStatement
 	SPIPlanPtr	plan;
 } CachedStatement;
 
+bool		bcmig_rehearsing = false;
+bool		bcmig_met_in_rehearsal = false;
+
 static CachedStatement statements[PLAN_CACHE_SIZE];
 
 /*
@@ -177,6 +180,13 @@ bcmig_restore_user(BcmigCatalogScope *scope)
 void
 bcmig_catalog_begin(BcmigCatalogScope *scope)
 {
+	if (bcmig_rehearsing)
+	{
+		bcmig_met_in_rehearsal = true;
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_WRONG_STATE),
+				 errmsg("bcmig cannot be called in a rehearsal")));
+	}
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	scope->guc_level = NewGUCNestLevel();

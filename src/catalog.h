@@ -26,6 +26,13 @@ typedef struct BcmigCatalogScope
 	int			guc_level;
 } BcmigCatalogScope;
 
+/*
+ * In a rehearsal (src/plan/rehearse.c) SQL of users that comes here is refused:
+ * what bcmig does does not all go back with a transaction.  met: that was so.
+ */
+extern bool bcmig_rehearsing;
+extern bool bcmig_met_in_rehearsal;
+
 extern void bcmig_catalog_begin(BcmigCatalogScope *scope);
 extern void bcmig_catalog_end(BcmigCatalogScope *scope);
 

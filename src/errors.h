@@ -58,4 +58,7 @@
 /* a weight that cannot be set, or not now */
 #define ERRCODE_BM_TRAFFIC				BCMIG_ERRCODE('0', '3', '0')
 
+/* a plan that cannot be made as it is written */
+#define ERRCODE_BM_PLAN					BCMIG_ERRCODE('0', '3', '1')
+
 #endif							/* BCMIG_ERRORS_H */

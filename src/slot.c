@@ -46,10 +46,11 @@ static const struct
 	[BCMIG_MANAGER] = {"bcmig manager", "bcmig_manager_main"},
 	[BCMIG_POLLER] = {"bcmig poller", "bcmig_poller_main"},
 	[BCMIG_WORKER] = {"bcmig worker", "bcmig_worker_main"},
+	[BCMIG_RUNNER] = {"bcmig runner", "bcmig_runner_main"},
 };
 
 int
-bcmig_slot_launch(BcmigRole role, Oid dboid, Oid owner, int environment_id,
+bcmig_slot_launch(BcmigRole role, Oid dboid, Oid owner, int64 subject,
 				  BackgroundWorkerHandle **handle)
 {
 	BackgroundWorker worker;
@@ -68,7 +69,8 @@ bcmig_slot_launch(BcmigRole role, Oid dboid, Oid owner, int environment_id,
 			slot->role = role;
 			slot->dboid = dboid;
 			slot->owner = owner;
-			slot->environment_id = environment_id;
+			slot->environment_id = role == BCMIG_POLLER ? subject : 0;
+			slot->execution_id = role == BCMIG_RUNNER ? subject : 0;
 			slot->launched_at = slot->since = GetCurrentTimestamp();
 			strlcpy(slot->phase, "starting", sizeof(slot->phase));
 			extra.index = i;

@@ -14,9 +14,12 @@
 /* slot of this process; NULL in a session */
 extern BcmigSlot *bcmig_slot;
 
-/* index of the new slot, or -1 when no slot or no background worker is free */
+/*
+ * Index of the new slot, or -1 when no slot or no background worker is free.
+ * subject: of a poller its environment, of a runner its execution, else 0.
+ */
 extern int	bcmig_slot_launch(BcmigRole role, Oid dboid, Oid owner,
-							  int environment_id, BackgroundWorkerHandle **handle);
+							  int64 subject, BackgroundWorkerHandle **handle);
 extern void bcmig_slot_release(int index, uint32 generation);
 
 /*

@@ -68,7 +68,7 @@ put(FunctionCallInfo fcinfo, Row *row)
 Datum
 bcmig_live_workers(PG_FUNCTION_ARGS)
 {
-	static const char *const names[] = {"", "manager", "poller", "worker"};
+	static const char *const names[] = {"", "manager", "poller", "worker", "runner"};
 
 	InitMaterializedSRF(fcinfo, 0);
 	if (bcmig_shared == NULL)

@@ -277,6 +277,30 @@ bcmig_incarnation_differs(const BcmigSync *sync, bool *waiting)
 	return s.disputed ? s.disputed : compare(&s.green, &is, s.goes_on, &promoted);
 }
 
+void
+bcmig_this_green(char **parts)
+{
+	Green		is;
+
+	read_green(&is);
+	parts[0] = is.system;
+	parts[1] = psprintf("%u", is.database);
+	parts[2] = psprintf(INT64_FORMAT, is.timeline);
+	parts[3] = is.machine;
+	parts[4] = is.directory;
+}
+
+char *
+bcmig_another_green(char *const *parts)
+{
+	Green		was = {parts[0], atooid(parts[1]), strtoi64(parts[2], NULL, 10), parts[3], parts[4]};
+	Green		is;
+	bool		promoted;
+
+	read_green(&is);
+	return compare(&was, &is, false, &promoted);
+}
+
 /* ---- storing ---- */
 
 #define GREEN_TYPES		"toItt"

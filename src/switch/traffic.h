@@ -99,6 +99,14 @@ extern char *bcmig_incarnation_differs(const BcmigSync *sync, bool *waiting);
 extern void bcmig_incarnation_adopt(int sync_id);
 
 /*
+ * What this green is, in the current context; and, of one that was stored, why
+ * this may not be it, NULL = it is.  In a transaction.
+ */
+#define BCMIG_GREEN_PARTS	5
+extern void bcmig_this_green(char **parts);
+extern char *bcmig_another_green(char *const *parts);
+
+/*
  * To be asked by a worker before it does anything outside of green, in no
  * transaction: false, it must not, and traffic is held unless blue can say more.
  * acting: it is about to, so that blue is asked whatever was found before.

@@ -318,6 +318,22 @@ assign_blues(Config *c)
 	LWLockRelease(bcmig_shared->lock);
 }
 
+static void
+load_runs(Config *c)
+{
+	bcmig_sql("SELECT e.execution_id, e.owner::oid, EXISTS (SELECT FROM bcmig.execution_request r "
+			  " WHERE r.execution_id = e.execution_id AND r.kind = 'cancel') FROM bcmig.execution e WHERE e.state IN ('running', 'compensating') "
+			  "OR EXISTS (SELECT FROM bcmig.execution_request r WHERE r.execution_id = e.execution_id) ORDER BY 1", "");
+	c->nruns = SPI_processed;
+	c->runs = MemoryContextAllocZero(c->context, sizeof(Run) * Max(c->nruns, 1));
+	for (int i = 0; i < c->nruns; i++)
+	{
+		c->runs[i].execution_id = bcmig_get_int64(i, 1, 0);
+		c->runs[i].owner = (Oid) bcmig_get_int64(i, 2, InvalidOid);
+		c->runs[i].cancelled = bcmig_get_bool(i, 3);
+	}
+}
+
 /*
  * Returns whether an entry could not be removed or brought up to date yet, so
  * that the next load must be soon.
@@ -338,6 +354,7 @@ bcmig_managed_load(void)
 	assign_blues(c);
 	again = load_tables(c);
 	load_requests(c);
+	load_runs(c);
 	bcmig_catalog_end(&scope);
 	bcmig_end_transaction();
 	again |= remove_stale_tables(c);

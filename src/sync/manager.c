@@ -73,6 +73,7 @@ static bool reload = true;
 static Oid	sync_table_relid;	/* what bcmig_config_changed() invalidates */
 static Backoff poller_backoff[BCMIG_MAX_BLUES];
 static Backoff worker_backoff;
+static Backoff runner_backoff;
 int			bcmig_workers_short;
 static TimestampTz short_until; /* not asked for more before; 0 = the last launch was granted */
 
@@ -122,11 +123,11 @@ launched(Backoff *b, TimestampTz now)
 }
 
 static bool
-launch(BcmigRole role, Oid owner, int environment_id)
+launch(BcmigRole role, Oid owner, int64 subject)
 {
 	BackgroundWorkerHandle *handle;
 	MemoryContext oldcontext = MemoryContextSwitchTo(TopMemoryContext);
-	int			index = bcmig_slot_launch(role, MyDatabaseId, owner, environment_id, &handle);
+	int			index = bcmig_slot_launch(role, MyDatabaseId, owner, subject, &handle);
 
 	MemoryContextSwitchTo(oldcontext);
 	if (index < 0)
@@ -245,6 +246,50 @@ manage_pollers(void)
 				missing += !launch(BCMIG_POLLER, blue->owner, blue->environment_id);
 				launched(&poller_backoff[i], now);
 			}
+		}
+	}
+	return missing;
+}
+
+/*
+ * One runner for every execution that wants one.  It leaves by itself.
+ */
+static int
+manage_runners(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int			missing = 0;
+
+	for (int i = 0; i < bcmig_managed->nruns; i++)
+	{
+		Run		   *run = &bcmig_managed->runs[i];
+		BcmigSlot  *runner = NULL;
+
+		for (int s = 0; s < BCMIG_MAX_SLOTS && runner == NULL; s++)
+		{
+			BcmigSlot  *slot = &bcmig_shared->slots[s];
+
+			if (slot->in_use && slot->role == BCMIG_RUNNER && slot->dboid == MyDatabaseId &&
+				slot->execution_id == run->execution_id)
+				runner = slot;
+		}
+		if (runner != NULL)
+		{
+			if (runner->ready)
+				runner_backoff.failures = 0;
+
+			/* it looks for requests between two transactions; a statement of a user may be a long one */
+			LWLockAcquire(bcmig_shared->lock, LW_SHARED);
+			if (run->cancelled && runner->in_use && runner->pid != 0 && strcmp(runner->phase, "sql") == 0)
+				(void) kill(runner->pid, SIGINT);
+			LWLockRelease(bcmig_shared->lock);
+			run->cancelled = false;
+		}
+		else if (may_launch(&runner_backoff, now))
+		{
+			missing += !launch(BCMIG_RUNNER, run->owner, run->execution_id);
+			launched(&runner_backoff, now);
+			reload = true;
 		}
 	}
 	return missing;
@@ -540,7 +585,7 @@ bcmig_manager_main(Datum arg)
 			last_load = now;
 		}
 		reap_children();
-		report_missing(manage_pollers() + bcmig_schedule());
+		report_missing(manage_pollers() + manage_runners() + bcmig_schedule());
 		store_sync_states();
 		if (TimestampDifferenceMilliseconds(last_cleanup, now) >= CLEANUP_INTERVAL)
 		{
@@ -579,6 +624,8 @@ bcmig_manager_main(Datum arg)
 		}
 		if (worker_backoff.failures > 0)
 			wait = until(wait, worker_backoff.not_before, now);
+		if (runner_backoff.failures > 0)
+			wait = until(wait, runner_backoff.not_before, now);
 		if (bcmig_report_room != NULL)
 			wait = until(wait, bcmig_report_room->store(now), now);
 		sleep_and_sample(wait);

@@ -44,6 +44,14 @@ typedef struct Request
 	BcmigJobKind kind;
 } Request;
 
+/* an execution of a plan that wants its process (src/plan/runner.c) */
+typedef struct Run
+{
+	int64		execution_id;
+	Oid			owner;
+	bool		cancelled;		/* a person wants it to end, and it has not heard of that */
+} Run;
+
 typedef struct Table
 {
 	int			table_id;
@@ -68,6 +76,8 @@ typedef struct Config
 	Table	   *tables;			/* by priority */
 	int			nrequests;
 	Request    *requests;
+	int			nruns;
+	Run		   *runs;
 } Config;
 
 /* as it was loaded last; replaced as a whole */
