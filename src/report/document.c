@@ -75,7 +75,9 @@ bcmig_bytes(double bytes)
 		return psprintf("%.1f kB", bytes / 1e3);
 	if (bytes < 1e9)
 		return psprintf("%.1f MB", bytes / 1e6);
-	return psprintf("%.2f GB", bytes / 1e9);
+	if (bytes < 1e12)
+		return psprintf("%.2f GB", bytes / 1e9);
+	return psprintf("%.2f TB", bytes / 1e12);
 }
 
 /* ---- building ---- */
@@ -224,7 +226,7 @@ make_cell(BcmigCell *cell, const BcmigField *field, const char *value)
 			cell->text = bcmig_bytes(number);
 			break;
 		case BCMIG_SHOW_BYTE_RATE:
-			cell->text = psprintf("%.2f MB/s", number / 1e6);
+			cell->text = psprintf("%s/s", bcmig_bytes(number));
 			break;
 		case BCMIG_SHOW_ROW_RATE:
 			cell->text = psprintf("%s rows/s", bcmig_grouped((int64) rint(number)));

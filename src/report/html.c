@@ -15,7 +15,7 @@
 
 #include "miscadmin.h"
 
-#define OPEN_ROWS	12			/* of a table; more are behind a fold */
+#define OPEN_ROWS	12			/* of a table; the others are behind a fold */
 
 /* colours are named once, for light and for dark */
 static const char *const style =
@@ -28,12 +28,14 @@ static const char *const style =
 	"section section{background:var(--bg)}"
 	"dl{display:grid;grid-template-columns:minmax(7rem,auto) 1fr;gap:.25rem 1rem;margin:0}dt{color:var(--dim)}dd{margin:0;overflow-wrap:anywhere}"
 	".scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.9rem}th,td{padding:.3rem .8rem .3rem 0;text-align:left;vertical-align:top;border-bottom:1px solid var(--line);overflow-wrap:normal}"
-	"td{min-width:3rem;max-width:26rem;overflow-wrap:anywhere}th{color:var(--dim);font-weight:600;white-space:nowrap}td.n,th.n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}"
+	"td{min-width:3rem;max-width:26rem;overflow-wrap:break-word}td code{display:inline-block;min-width:17rem}td span{white-space:nowrap}th{color:var(--dim);font-weight:600;white-space:nowrap}td.n,th.n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}"
 	"code{font:.85em/1.4 ui-monospace,monospace;overflow-wrap:anywhere}.dim{color:var(--dim)}"
 	".good{color:var(--green);font-weight:600}.bad{color:var(--bad);font-weight:600}.warn{color:var(--warn);font-weight:600}"
 	".verdict{display:inline-block;font-size:1.7rem;font-weight:700;padding:.15rem .9rem;border-radius:8px;border:3px solid;margin:.3rem 0 .8rem}"
-	"summary{cursor:pointer;color:var(--blue)}figure{margin:1rem 0 0}figcaption{font-weight:600;margin-bottom:.3rem}svg{display:block;width:100%;height:auto}"
-	"svg text{fill:var(--dim);font:12px system-ui,sans-serif}"
+	"summary{cursor:pointer;color:var(--blue)}.plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,22rem),1fr));gap:1.2rem}"
+	"figure{margin:0;min-width:0}figcaption{font-weight:600;margin-bottom:.3rem}svg{display:block;width:100%;max-width:600px;height:auto}"
+	"svg text{fill:var(--fg);font:11px system-ui,sans-serif}.grid{stroke:var(--line);stroke-width:1;fill:none}.line{fill:none;stroke-width:2;stroke-linejoin:round}"
+	".line.a{stroke:var(--a)}.line.b{stroke:var(--b)}.line.c{stroke:var(--c)}.line.d{stroke:var(--d)}.bar.a{fill:var(--a)}.bar.b{fill:var(--b)}.bar.c{fill:var(--c)}.bar.d{fill:var(--d)}"
 	"@media print{section{break-inside:avoid}}";
 
 char *
@@ -118,10 +120,8 @@ is_number(const BcmigField *field)
 }
 
 static void
-html_rows(StringInfo out, const BcmigPart *table)
+html_rows(StringInfo out, const BcmigPart *table, int first, int n)
 {
-	ListCell   *lc;
-
 	appendStringInfoString(out, "<div class=\"scroll\"><table><thead><tr>");
 	for (int i = 0; i < table->nfields; i++)
 	{
@@ -129,9 +129,9 @@ html_rows(StringInfo out, const BcmigPart *table)
 			appendStringInfo(out, "<th%s>%s</th>", is_number(&table->fields[i]) ? " class=\"n\"" : "", bcmig_html_escape(table->fields[i].label));
 	}
 	appendStringInfoString(out, "</tr></thead><tbody>\n");
-	foreach(lc, table->rows)
+	for (int row = first; row < first + n; row++)
 	{
-		const BcmigCell *cells = lfirst(lc);
+		const BcmigCell *cells = list_nth(table->rows, row);
 
 		CHECK_FOR_INTERRUPTS();
 		appendStringInfoString(out, "<tr>");
@@ -151,19 +151,21 @@ html_rows(StringInfo out, const BcmigPart *table)
 static void
 html_table(StringInfo out, const BcmigPart *table)
 {
-	bool		fold = list_length(table->rows) > OPEN_ROWS;
+	int			n = list_length(table->rows);
 
 	appendStringInfo(out, "<h3>%s</h3>\n", bcmig_html_escape(table->title));
-	if (table->rows == NIL)
+	if (n == 0)
 	{
 		appendStringInfoString(out, "<p class=\"dim\">none</p>\n");
 		return;
 	}
-	if (fold)
-		appendStringInfo(out, "<details><summary>%s rows</summary>\n", bcmig_grouped(list_length(table->rows)));
-	html_rows(out, table);
-	if (fold)
+	html_rows(out, table, 0, Min(n, OPEN_ROWS));
+	if (n > OPEN_ROWS)
+	{
+		appendStringInfo(out, "<details><summary>and %s more</summary>\n", bcmig_grouped(n - OPEN_ROWS));
+		html_rows(out, table, OPEN_ROWS, n - OPEN_ROWS);
 		appendStringInfoString(out, "</details>\n");
+	}
 }
 
 static void html_parts(StringInfo out, const BcmigPart *in);
@@ -195,34 +197,55 @@ html_part(StringInfo out, const BcmigPart *part)
 	}
 }
 
-/* lines that follow each other are one list; the verdict stands out */
+/* what lines, or plots, that follow each other are put into */
+typedef enum Group
+{
+	ALONE,
+	LINES,
+	PLOTS
+} Group;
+
+static const char *const group_begin[] = {"", "<dl>\n", "<div class=\"plots\">\n"};
+static const char *const group_end[] = {"", "</dl>\n", "</div>\n"};
+
+/* the verdict stands out, as the one line with a status */
+static bool
+is_verdict(const BcmigPart *part)
+{
+	return part->kind == BCMIG_PART_LINE && part->cell.show == BCMIG_SHOW_STATUS;
+}
+
+static Group
+group_of(const BcmigPart *part)
+{
+	if (part->kind == BCMIG_PART_PLOT)
+		return PLOTS;
+	return part->kind == BCMIG_PART_LINE && !is_verdict(part) ? LINES : ALONE;
+}
+
 static void
 html_parts(StringInfo out, const BcmigPart *in)
 {
-	bool		in_list = false;
+	Group		group = ALONE;
 	ListCell   *lc;
 
 	foreach(lc, in->parts)
 	{
 		const BcmigPart *part = lfirst(lc);
-		bool		verdict;
 
 		CHECK_FOR_INTERRUPTS();
 		if (part->kind == BCMIG_PART_LINE && part->title == NULL)
 			continue;
-		verdict = part->kind == BCMIG_PART_LINE && part->cell.show == BCMIG_SHOW_STATUS;
-		if (in_list && (part->kind != BCMIG_PART_LINE || verdict))
+		if (group_of(part) != group)
 		{
-			appendStringInfoString(out, "</dl>\n");
-			in_list = false;
+			appendStringInfoString(out, group_end[group]);
+			group = group_of(part);
+			appendStringInfoString(out, group_begin[group]);
 		}
-		if (verdict)
+		if (is_verdict(part))
 			appendStringInfo(out, "<div class=\"verdict %s\">%s</div>\n", class_of(part->cell.text), bcmig_html_escape(part->cell.text));
 		else if (part->kind == BCMIG_PART_LINE)
 		{
-			if (!in_list)
-				appendStringInfoString(out, "<dl>\n");
-			in_list = true;
 			appendStringInfo(out, "<dt>%s</dt><dd>", bcmig_html_escape(part->title));
 			html_cell(out, &part->cell);
 			appendStringInfoString(out, "</dd>\n");
@@ -230,8 +253,7 @@ html_parts(StringInfo out, const BcmigPart *in)
 		else
 			html_part(out, part);
 	}
-	if (in_list)
-		appendStringInfoString(out, "</dl>\n");
+	appendStringInfoString(out, group_end[group]);
 }
 
 /*

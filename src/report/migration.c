@@ -138,10 +138,19 @@ counts(const char *gate, const char *stage)
 	return strcmp(stage, "switched") != 0 || (strcmp(gate, "fence") != 0 && strcmp(gate, "journal") != 0);
 }
 
+/* columns of the table of checks that are looked at again */
+enum
+{
+	CHECK_STATUS,
+	CHECK_NAME,
+	CHECK_SYNC,
+	CHECK_FIX = 6
+};
+
 static const BcmigField check_fields[] = {
-	{"sync", "sync", BCMIG_SHOW_TEXT, "all"},
-	{"check", "check", BCMIG_SHOW_TEXT},
 	{"status", "status", BCMIG_SHOW_STATUS},
+	{"check", "check", BCMIG_SHOW_TEXT},
+	{"sync", "sync", BCMIG_SHOW_TEXT, "all"},
 	{"value", "value", BCMIG_SHOW_TEXT, ""},
 	{"bound", "wanted", BCMIG_SHOW_TEXT, ""},
 	{"detail", "detail", BCMIG_SHOW_TEXT, ""},
@@ -151,7 +160,7 @@ static const BcmigField check_fields[] = {
 static void
 add_check(Scope *s, BcmigPart *table, const char *sync, const BcmigCheck *c)
 {
-	const char *values[] = {sync, c->name, c->status, c->value, c->bound, c->detail, c->fix};
+	const char *values[] = {c->status, c->name, sync, c->value, c->bound, c->detail, c->fix};
 	bool		ok = strcmp(c->status, "ok") == 0 || strcmp(c->status, "skipped") == 0;
 
 	bcmig_table_row(table, values);
@@ -159,6 +168,26 @@ add_check(Scope *s, BcmigPart *table, const char *sync, const BcmigCheck *c)
 		worse(s, strcmp(c->status, "fail") == 0 ? NO_GO : UNKNOWN,
 			  psprintf("%s%s%s: %s%s%s", sync ? sync : "", sync ? ", " : "", c->name, c->value ? c->value : c->status,
 					   c->bound ? ", wanted " : "", c->bound ? c->bound : ""));
+}
+
+/* for the first page: what speaks against it first */
+static int
+by_status(const ListCell *a, const ListCell *b)
+{
+	static const char *const order[] = {"fail", "inconclusive", "ok", "skipped"};
+	const BcmigCell *x = lfirst(a);
+	const BcmigCell *y = lfirst(b);
+	int			i = 0;
+	int			k = 0;
+
+	while (i < lengthof(order) && strcmp(order[i], x[CHECK_STATUS].text) != 0)
+		i++;
+	while (k < lengthof(order) && strcmp(order[k], y[CHECK_STATUS].text) != 0)
+		k++;
+	if (i != k)
+		return i - k;
+	i = strcmp(x[CHECK_SYNC].text, y[CHECK_SYNC].text);
+	return i != 0 ? i : strcmp(x[CHECK_NAME].text, y[CHECK_NAME].text);
 }
 
 static void
@@ -218,6 +247,7 @@ check_syncs(Scope *s, BcmigPart *in)
 				add_check(s, table, sync->name, check);
 		}
 	}
+	list_sort(table->rows, by_status);
 }
 
 /* ---- sections; each inside a scope ---- */
@@ -532,13 +562,13 @@ advice_section(const Scope *s, BcmigPart *document, const BcmigPart *checks)
 		const BcmigCell *c = lfirst(lc);
 		const char *values[3];
 
-		if (strcmp(c[2].text, "ok") == 0 || strcmp(c[2].text, "skipped") == 0 || strcmp(c[6].json, "null") == 0)
+		if (strcmp(c[CHECK_STATUS].text, "ok") == 0 || strcmp(c[CHECK_STATUS].text, "skipped") == 0 || strcmp(c[CHECK_FIX].json, "null") == 0)
 			continue;
-		values[0] = strcmp(c[0].json, "null") == 0 ? NULL : c[0].text;
-		values[1] = psprintf("%s: %s", c[1].text, c[2].text);
-		values[2] = c[6].text;
+		values[0] = strcmp(c[CHECK_SYNC].json, "null") == 0 ? NULL : c[CHECK_SYNC].text;
+		values[1] = psprintf("%s: %s", c[CHECK_NAME].text, c[CHECK_STATUS].text);
+		values[2] = c[CHECK_FIX].text;
 		bcmig_table_row(table, values);
-		said = lappend(said, c[6].text);
+		said = lappend(said, c[CHECK_FIX].text);
 	}
 	bcmig_sql("SELECT sync, concat_ws(', ', 'alert ' || name, target, detail), fix FROM bcmig.alert WHERE cleared_at IS NULL AND fix IS NOT NULL "
 			  " AND (sync IS NULL OR sync IN (SELECT name FROM bcmig.sync WHERE sync_id = ANY ($1))) LIMIT 200", "n", s->syncs);
@@ -567,8 +597,9 @@ static const BcmigField time_fields[] = {
 
 static const BcmigField proved_fields[] = {
 	{"proved_at", "proved at", BCMIG_SHOW_TEXT, "never"},
-	{"compared_tables", "tables compared", BCMIG_SHOW_INT, "none"},
-	{"tables", "of", BCMIG_SHOW_INT, "none"},
+	{NULL, "tables compared", BCMIG_SHOW_TEXT, "none"},
+	{"compared_tables", NULL, BCMIG_SHOW_INT},
+	{"tables", NULL, BCMIG_SHOW_INT},
 	{"compared_rows", "rows compared", BCMIG_SHOW_INT, "none"},
 	{"proof", "proof", BCMIG_SHOW_TEXT},
 };
@@ -594,7 +625,7 @@ first_page(const Scope *s, BcmigPart *out)
 				  "LEFT JOIN LATERAL (SELECT min(x.copy_started) AS copy_started FROM bcmig.table_state x JOIN bcmig.sync_table xt USING (table_id) WHERE xt.sync_id = y.sync_id) x ON true "
 				  "WHERE y.sync_id = ANY ($1)", "n", s->syncs);
 	bcmig_row_lines(out, time_fields, lengthof(time_fields), 0);
-	bcmig_sql("SELECT CASE WHEN sum(p.compared) = sum(p.tables) THEN " AT("min(p.oldest_at)") " END, nullif(sum(p.compared), 0), nullif(sum(p.tables), 0), sum(p.rows_blue), "
+	bcmig_sql("SELECT CASE WHEN sum(p.compared) = sum(p.tables) THEN " AT("min(p.oldest_at)") " END, sum(p.compared) || ' of ' || sum(p.tables), sum(p.compared), sum(p.tables), sum(p.rows_blue), "
 			  " CASE WHEN coalesce(sum(p.compared), 0) = 0 THEN 'none: no table was compared in full' "
 			  "  WHEN sum(p.differences) > 0 THEN 'rows differ: ' || string_agg(y.name, ', ' ORDER BY y.name) FILTER (WHERE p.differences > 0) "
 			  "  WHEN bool_or(p.tables IS NULL OR p.compared < p.tables) THEN 'not of all: ' || string_agg(y.name, ', ' ORDER BY y.name) FILTER (WHERE p.tables IS NULL OR p.compared < p.tables) "
@@ -656,6 +687,8 @@ bcmig_migration_report(PG_FUNCTION_ARGS)
 	bcmig_catalog_begin(&scope);
 	data_section(&s, document);
 	proof_section(&s, document);
+	if (strcmp(format, "html") == 0)
+		bcmig_migration_plots(document, s.syncs, s.nsyncs, s.execution);
 	phase_section(&s, document);
 	sync_section(&s, document);
 	traffic_section(&s, document);
