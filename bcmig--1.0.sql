@@ -339,6 +339,17 @@ COMMENT ON COLUMN bcmig.phase.precondition IS 'a query that must return true bef
 COMMENT ON COLUMN bcmig.phase.compensation IS 'what takes the phase back: none, a step of bcmig by its name, or an SQL statement';
 COMMENT ON COLUMN bcmig.phase.approval IS 'role whose members may let it begin (bcmig_approve_phase); NULL = nobody has to';
 
+CREATE TABLE bcmig.baseline_query (
+    query_id      integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name          text NOT NULL UNIQUE CHECK (name <> ''),
+    blue_query    text NOT NULL,
+    green_query   text NOT NULL,
+    owner         regrole NOT NULL,
+    created_at    timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE bcmig.baseline_query IS 'Queries whose answer times a baseline measures: the same question in blue''s SQL and in green''s.';
+COMMENT ON COLUMN bcmig.baseline_query.owner IS 'who has registered it: green runs it with his rights';
+
 -- ---------------------------------------------------------------------------
 -- Progress: written by the engine only
 -- ---------------------------------------------------------------------------
@@ -539,6 +550,44 @@ COMMENT ON COLUMN bcmig.phase_run.state IS 'waiting: for its approval or precond
 COMMENT ON COLUMN bcmig.phase_run.percent IS 'how much of a running phase is done, by measured work; NULL = not known';
 COMMENT ON COLUMN bcmig.phase_run.note IS 'why it was skipped, by whom approved, what else there is to know';
 COMMENT ON COLUMN bcmig.phase_run.result IS 'figures for the reports: rows, bytes, run_id of a validation, switch_id of a switch, ...';
+
+CREATE TABLE bcmig.baseline (
+    baseline_id   bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    environment   text NOT NULL,
+    side          text NOT NULL CHECK (side IN ('blue', 'green')),
+    taken_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
+    by            text NOT NULL DEFAULT session_user
+);
+COMMENT ON TABLE bcmig.baseline IS 'Each bcmig_baseline: what a side was like at that time; stays when the environment goes.';
+
+CREATE TABLE bcmig.baseline_table (
+    baseline_id   bigint NOT NULL REFERENCES bcmig.baseline ON DELETE CASCADE,
+    target        text NOT NULL,
+    source        text NOT NULL,
+    rows          bigint,
+    bytes         bigint,
+    columns       integer,
+    indexes       integer,
+    PRIMARY KEY (baseline_id, target)
+);
+COMMENT ON TABLE bcmig.baseline_table IS 'The tables of the syncs of a baseline''s side. NULL: the table was not there.';
+COMMENT ON COLUMN bcmig.baseline_table.rows IS 'as the statistics of that side have it';
+COMMENT ON COLUMN bcmig.baseline_table.bytes IS 'with indexes; of blue with companions';
+COMMENT ON COLUMN bcmig.baseline_table.indexes IS 'beside the key';
+
+CREATE TABLE bcmig.baseline_time (
+    baseline_id   bigint NOT NULL REFERENCES bcmig.baseline ON DELETE CASCADE,
+    name          text NOT NULL,
+    ms            double precision,
+    fastest_ms    double precision,
+    slowest_ms    double precision,
+    rows          bigint,
+    error         text,
+    PRIMARY KEY (baseline_id, name)
+);
+COMMENT ON TABLE bcmig.baseline_time IS 'How long the queries of bcmig.baseline_query took, by name, until their last row was there.';
+COMMENT ON COLUMN bcmig.baseline_time.ms IS 'the median of five runs in a row; NULL = it failed';
+COMMENT ON COLUMN bcmig.baseline_time.rows IS 'of the answer, of at most 100,000';
 
 CREATE TABLE bcmig.sync_state (
     sync_id      integer PRIMARY KEY REFERENCES bcmig.sync ON DELETE CASCADE,
@@ -1866,6 +1915,17 @@ CREATE FUNCTION bcmig_sync_report(sync text DEFAULT NULL, format text DEFAULT 't
     AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE;
 COMMENT ON FUNCTION bcmig_sync_report(text, text) IS 'report: how a sync, or all and all together, did in the last seven days: tables configured and active, latency, rows, error rate, and an assessment: excellent (average latency at most 1 s, at most 1 % of the rows failed), good (5 s, 5 %), needs attention, or unknown. format: text, json or html.';
 
+CREATE FUNCTION bcmig_add_baseline_query(name text, blue_query text, green_query text) RETURNS void
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_add_baseline_query(text, text, text) IS 'configuration: a query whose answer time bcmig_baseline measures: for blue in its SQL, of one column where that is SQL Server, and for green one plain SELECT, names with their schema.';
+CREATE FUNCTION bcmig_remove_baseline_query(name text) RETURNS void
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_remove_baseline_query(text) IS 'configuration: measure a query no more; what was measured stays.';
+CREATE FUNCTION bcmig_baseline(environment text) RETURNS bigint
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_baseline(text) IS 'request: store what a side is like now: rows, bytes, columns and indexes of the tables of its syncs, and the answer times of the queries of bcmig_add_baseline_query (median of five). Blue is asked as the owner of the environment. The migration report compares the newest of blue and of green. Returns its id.';
+REVOKE ALL ON FUNCTION bcmig_add_baseline_query(text, text, text), bcmig_remove_baseline_query(text), bcmig_baseline(text) FROM PUBLIC;
+
 CREATE FUNCTION bcmig_progress_report(execution bigint DEFAULT NULL)
     RETURNS TABLE (execution_id bigint, plan text, kind text, status text, percent numeric, basis text, elapsed interval, eta interval,
                    phases_total bigint, phases_completed bigint, phases_running bigint, phases_failed bigint, current_phase text, tables_behind bigint, assessment text)
@@ -1916,11 +1976,15 @@ SELECT e.execution_id, e.plan_name, e.kind, e.state, round(n.percent, 1),
 END;
 COMMENT ON FUNCTION bcmig_progress_report(bigint) IS 'report: where an execution of a plan is (NULL: the newest): percent and time left by how long each phase took the last time the plan was carried through or rehearsed, where it was, else by phases (basis says which); tables_behind: tables of its syncs that are not in step at this moment; assessment.';
 
+CREATE FUNCTION bcmig_rollback_report(sync text, format text DEFAULT 'text') RETURNS text
+    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION bcmig_rollback_report(text, text) IS 'report: what became of the newest rollback of a sync: when readers were back, how long writes were stopped, rows brought to blue and those that are not there yet, conflicts, what was preserved, what to do next; without one, whether a rollback could be begun. format: text, json or html.';
+
 CREATE FUNCTION bcmig_migration_report(execution bigint DEFAULT NULL, format text DEFAULT 'text') RETURNS text
     AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE;
 COMMENT ON FUNCTION bcmig_migration_report(bigint, text) IS 'report: what became of an execution of a plan, or (NULL) of all syncs: GO, NO-GO or UNKNOWN by the gates of each sync; data and speed, proof with hash roots of both sides, phases, conflicts, write pause, what it has cost blue, audit root, whether it can be rolled back, what to do next. format: text, json, or html: one file with plots, without links or scripts.';
 
-REVOKE ALL ON FUNCTION bcmig_health_report(text, text), bcmig_sync_report(text, text), bcmig_progress_report(bigint), bcmig_migration_report(bigint, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION bcmig_health_report(text, text), bcmig_sync_report(text, text), bcmig_progress_report(bigint), bcmig_migration_report(bigint, text), bcmig_rollback_report(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION bcmig.exact(anyelement, anyelement, text), bcmig.live_workers(), bcmig.live_blues(),
     bcmig.live_tables(), bcmig.live_syncs(), bcmig_status(text) FROM PUBLIC;
 REVOKE ALL ON PROCEDURE bcmig_wait_sync(text, text, interval), bcmig.raise_fence(text, interval, boolean, boolean) FROM PUBLIC;
@@ -1933,7 +1997,7 @@ GRANT SELECT ON ALL TABLES IN SCHEMA bcmig TO pg_monitor;
 GRANT EXECUTE ON FUNCTION bcmig.live_workers(), bcmig.live_blues(), bcmig.live_tables(), bcmig.live_syncs(),
     bcmig_status(text), bcmig.audit_hash(bytea, bigint, timestamptz, text, text, text, text, text, text),
     bcmig.audit_defects(bigint, bigint), bcmig_verify_audit(), bcmig.journal_pending(text),
-    bcmig_health_report(text, text), bcmig_sync_report(text, text), bcmig_progress_report(bigint), bcmig_migration_report(bigint, text) TO pg_monitor;
+    bcmig_health_report(text, text), bcmig_sync_report(text, text), bcmig_progress_report(bigint), bcmig_migration_report(bigint, text), bcmig_rollback_report(text, text) TO pg_monitor;
 
 -- what a dump of the database takes along: all that is not in this script
 SELECT pg_extension_config_dump('bcmig.environment', $$WHERE side = 'blue'$$);
@@ -1962,6 +2026,12 @@ SELECT pg_extension_config_dump('bcmig.execution', '');
 SELECT pg_extension_config_dump('bcmig.phase_run', '');
 SELECT pg_extension_config_dump('bcmig.plan_plan_id_seq', '');
 SELECT pg_extension_config_dump('bcmig.execution_execution_id_seq', '');
+SELECT pg_extension_config_dump('bcmig.baseline_query', '');
+SELECT pg_extension_config_dump('bcmig.baseline', '');
+SELECT pg_extension_config_dump('bcmig.baseline_table', '');
+SELECT pg_extension_config_dump('bcmig.baseline_time', '');
+SELECT pg_extension_config_dump('bcmig.baseline_query_query_id_seq', '');
+SELECT pg_extension_config_dump('bcmig.baseline_baseline_id_seq', '');
 SELECT pg_extension_config_dump('bcmig.sync_state', '');
 SELECT pg_extension_config_dump('bcmig.table_state', '');
 SELECT pg_extension_config_dump('bcmig.copy_chunk', '');

@@ -183,6 +183,38 @@ on_green(qq{UPDATE bcmig.traffic SET green_percent = 0;
 	INSERT INTO bcmig.switch (sync_id, kind, state, steps, options, write_pause, writes_stopped_at, ended_at) SELECT sync_id, 'switch', 'cancelled', '{100}', '{}', '1234 ms', now(), now() FROM bcmig.sync});
 is(json()->{per_sync}{syncs}[0]{write_pause_ms} + 0, 1234, 'write pause');
 
+# --- a rollback ---
+sub rollback { return decode_json(on_green("SELECT bcmig_rollback_report('$quoted', 'json')::jsonb")) }
+$json = rollback();
+is($json->{rollback}{state}, undef, 'no rollback: nothing made up');
+is($json->{now}{rollback_readiness}[0]{readiness}, 'nothing to bring back', 'nor is there anything to bring back');
+is(value(on_green("SELECT bcmig_rollback_report('$quoted')"), 'rollback'), 'there was none', 'text says so');
+on_green(qq{INSERT INTO bcmig.switch (sync_id, kind, state, options, reason, phase, asked_at, ended_at, write_pause, result)
+	SELECT sync_id, 'rollback', 'done', '{}', E'seen\nstate  failed', 'done', now() - interval '1 h', now() - interval '59 min', '2500 ms',
+		jsonb_build_object('readers_back_at', (now() - interval '1 h' + interval '3 s')::text, 'replayed_keys', '17') FROM bcmig.sync;
+	INSERT INTO bcmig.journal (sync_id, table_id, operation, old_key, new_key) SELECT sync_id, table_id, o, k1::jsonb, k2::jsonb FROM bcmig.sync_table,
+		(VALUES ('update', '["1"]', '["1"]'), ('update', '["1"]', '["1"]'), ('update', '["2"]', '["3"]')) v (o, k1, k2) WHERE target_table = 'u';
+	INSERT INTO bcmig.conflict (sync_id, table_id, key, blue_operation, green_operation, policy, journal_ids) SELECT sync_id, table_id, '["1"]', 'update', 'update', 'manual', '{1}' FROM bcmig.sync_table WHERE target_table = 'u'});
+$json = rollback();
+is(join('|', map { defined $_ ? /^[0-9.]+$/ ? $_ + 0 : $_ : 'NULL' } @{ $json->{rollback} }{qw(state seconds write_pause_ms replayed_keys conflicts preserved_in)}), 'done|60|2500|17|NULL|NULL', 'what the rollback has done');
+is($json->{rollback}{readers_back_seconds} + 0, 3, 'readers were back after three seconds');
+is(join('|', map { "$_->{target} $_->{keys} $_->{conflicts}" } @{ $json->{now}{not_on_blue} }), 'public.u 3 1', 'rows, not entries, that blue does not have: a renamed one is two');
+is($json->{now}{recommendations}[0]{why}, 'conflict ' . on_green('SELECT max(conflict_id) FROM bcmig.conflict') . ' waits', 'what to do');
+is(scalar(() = on_green("SELECT bcmig_rollback_report('$quoted')") =~ /^  state/mg), 1, 'a reason of many lines cannot forge a line');
+is(join('|', map { "$_->{policy} " . ($_->{decision} // 'waits') . " $_->{conflicts}" } @{ json()->{traffic}{conflicts} }), 'manual waits 1', 'the conflict is in the migration report');
+# as if writes were on green
+foreach my $case ([ 'green_percent = 25', 'ready: readers go to blue at once' ], [ 'green_percent = 100, journal_armed = true', 'ready: 3 rows to bring to blue first, 1 conflicts wait' ],
+	[ 'journal_armed = false', 'no: writes on green are not recorded' ], [ q{held = 'by hand'}, 'held: by hand' ], [ 'completed_at = now()', 'no: given up by bcmig_complete_sync' ])
+{
+	is(on_green("BEGIN; UPDATE bcmig.traffic SET green_percent = 100; UPDATE bcmig.traffic SET $case->[0];
+		SELECT bcmig_rollback_report('$quoted', 'json')::jsonb->'now'->'rollback_readiness'->0->>'readiness'; ROLLBACK"), $case->[1], "$case->[0]: $case->[1]");
+}
+# fence and journal say nothing against a sync whose writers are on green
+is(on_green(q{BEGIN; UPDATE bcmig.traffic SET green_percent = 100, journal_armed = true, fence = false;
+	SELECT string_agg(c->>'check', ' ' ORDER BY c->>'check') FROM jsonb_array_elements(bcmig_migration_report(NULL, 'json')::jsonb->'summary'->'checks') c WHERE c->>'status' = 'fail'; ROLLBACK}),
+	'conflicts', 'at 100 % an armed journal and a lifted fence are as they should be');
+on_green('DELETE FROM bcmig.journal; DELETE FROM bcmig.conflict');
+
 # --- errors and roles ---
 sub error_of
 {
@@ -194,8 +226,9 @@ like(error_of('SELECT bcmig_migration_report(99)'), qr/BM001: there is no execut
 like(error_of('SELECT bcmig_migration_report(0)'), qr/BM001/, 'nor 0');
 like(error_of(q{SELECT bcmig_migration_report(NULL, 'pdf')}), qr/BM003: .*"pdf".*HINT:  This version knows: text, json, html\./s, 'no such format');
 like(error_of('SELECT bcmig_migration_report(NULL, NULL)'), qr/22004/, 'NULL format');
+like(error_of(q{SELECT bcmig_rollback_report('nobody')}), qr/BM001: sync "nobody" does not exist.*HINT/s, 'no such sync');
 on_green('CREATE ROLE watcher; GRANT pg_monitor TO watcher; CREATE ROLE stranger');
-like(error_of("SELECT $_", 'stranger'), qr/42501/, "a stranger may not call $_") foreach 'bcmig_migration_report()', '* FROM bcmig_progress_report()';
-is(error_of('SELECT bcmig_migration_report(), bcmig_progress_report()', 'watcher'), '', 'pg_monitor may');
+like(error_of("SELECT $_", 'stranger'), qr/42501/, "a stranger may not call $_") foreach 'bcmig_migration_report()', q{bcmig_rollback_report('x')}, '* FROM bcmig_progress_report()';
+is(error_of(qq{SELECT bcmig_migration_report(), bcmig_progress_report(), bcmig_rollback_report('$quoted')}, 'watcher'), '', 'pg_monitor may');
 
 done_testing();

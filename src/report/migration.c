@@ -252,8 +252,6 @@ check_syncs(Scope *s, BcmigPart *in)
 
 /* ---- sections; each inside a scope ---- */
 
-#define AT(time)	"to_char(" time ", 'YYYY-MM-DD HH24:MI:SSOF')"
-
 /*
  * Times in which any of some tables was being copied, added up once: tables are
  * copied side by side.
@@ -296,7 +294,7 @@ data_section(const Scope *s, BcmigPart *document)
 			  "  FROM bcmig.table_status t JOIN bcmig.table_state s USING (table_id) WHERE t.sync_id = ANY ($1)) d, "
 			  " (SELECT " COPIED_FOR("xt.sync_id = ANY ($1)") " AS seconds) c", "n", s->syncs);
 	bcmig_row_lines(out, data_fields, lengthof(data_fields), 0);
-	bcmig_sql("SELECT " AT("min(m.minute)") ", sum(m.rows_written + m.rows_deleted), sum(m.rows_failed), "
+	bcmig_sql("SELECT " BCMIG_AT("min(m.minute)") ", sum(m.rows_written + m.rows_deleted), sum(m.rows_failed), "
 			  " 100.0 * sum(m.rows_written + m.rows_deleted) / nullif(sum(m.rows_written + m.rows_deleted + m.rows_failed), 0), "
 			  " sum(m.errors), max(m.lag_max_ms) "
 			  "FROM bcmig.metric m WHERE m.sync_id = ANY ($1) AND ($2 = 0 OR m.minute >= (SELECT date_trunc('minute', started_at) FROM bcmig.execution WHERE execution_id = $2)) "
@@ -340,11 +338,11 @@ proof_section(const Scope *s, BcmigPart *document)
 {
 	BcmigPart  *out = bcmig_section(document, "proof", "Proof");
 
-	bcmig_sql("SELECT y.name, p.tables, p.compared, p.equal, " AT("p.oldest_at") ", " AT("p.newest_at") ", p.rows_blue, p.rows_green, "
+	bcmig_sql("SELECT y.name, p.tables, p.compared, p.equal, " BCMIG_AT("p.oldest_at") ", " BCMIG_AT("p.newest_at") ", p.rows_blue, p.rows_green, "
 			  " CASE WHEN p.root_blue = p.root_green THEN 'equal' WHEN p.root_blue <> p.root_green THEN 'different' ELSE 'unknown' END, p.root_blue, p.root_green "
 			  "FROM bcmig.sync y LEFT JOIN bcmig.sync_proof p USING (sync_id) WHERE y.sync_id = ANY ($1) ORDER BY y.name", "n", s->syncs);
 	(void) bcmig_result_table(out, "full", "All rows of all tables, compared with blue", proof_fields, lengthof(proof_fields));
-	bcmig_sql("SELECT y.name, r.run_id, r.mode, r.verdict, " AT("r.finished_at") ", v.tables, v.chunks, v.differences "
+	bcmig_sql("SELECT y.name, r.run_id, r.mode, r.verdict, " BCMIG_AT("r.finished_at") ", v.tables, v.chunks, v.differences "
 			  "FROM bcmig.sync y LEFT JOIN LATERAL (SELECT * FROM bcmig.validation_run r WHERE r.sync_id = y.sync_id AND r.table_id IS NULL "
 			  "  AND r.state = 'finished' AND r.mode <> 'count' ORDER BY r.run_id DESC LIMIT 1) r ON true "
 			  "LEFT JOIN LATERAL (SELECT count(*) AS tables, sum(chunks) AS chunks, sum(differences) AS differences FROM bcmig.validation_result v "
@@ -379,7 +377,7 @@ phase_section(const Scope *s, BcmigPart *document)
 	if (s->execution == 0)
 		return;
 	out = bcmig_section(document, "plan", "Phases");
-	bcmig_sql("SELECT p.wave, nullif(p.sync, ''), p.name, p.type, p.state, p.attempt, " AT("p.started_at") ", "
+	bcmig_sql("SELECT p.wave, nullif(p.sync, ''), p.name, p.type, p.state, p.attempt, " BCMIG_AT("p.started_at") ", "
 			  " extract(epoch FROM coalesce(p.ended_at, CASE WHEN p.state IN ('running', 'compensating') THEN clock_timestamp() END) - p.started_at), "
 			  " " FIGURE("rows") ", " FIGURE("bytes") ", p.sqlstate, p.error, p.note "
 			  "FROM bcmig.phase_run p WHERE p.execution_id = $1 ORDER BY p.wave, p.position, p.sync", "I", s->execution);
@@ -411,7 +409,7 @@ sync_section(const Scope *s, BcmigPart *document)
 	bcmig_sql("SELECT y.name, st.state, coalesce(t.green_percent, 0), st.tables, d.rows, d.bytes, c.seconds, d.bytes / nullif(c.seconds, 0), "
 			  " extract(epoch FROM st.lag) * 1000, st.quarantined, st.conflicts, f.n, "
 			  " (SELECT extract(epoch FROM w.write_pause) * 1000 FROM bcmig.switch w WHERE w.sync_id = y.sync_id AND w.kind = 'switch' AND w.write_pause IS NOT NULL ORDER BY w.switch_id DESC LIMIT 1), "
-			  " " AT("t.switched_at") " "
+			  " " BCMIG_AT("t.switched_at") " "
 			  "FROM bcmig.sync y JOIN bcmig.sync_status st ON st.sync = y.name LEFT JOIN bcmig.traffic t USING (sync_id), "
 			  " LATERAL (SELECT sum(x.rows_copied) AS rows, sum(x.bytes_copied) AS bytes FROM bcmig.table_state x JOIN bcmig.sync_table xt USING (table_id) WHERE xt.sync_id = y.sync_id) d, "
 			  " LATERAL (SELECT " COPIED_FOR("xt.sync_id = y.sync_id") " AS seconds) c, "
@@ -439,35 +437,15 @@ static const BcmigField conflict_fields[] = {
 	{"conflicts", "conflicts", BCMIG_SHOW_INT},
 };
 
-static const BcmigField rollback_fields[] = {
-	{"sync", "sync", BCMIG_SHOW_TEXT},
-	{"green_percent", "on green", BCMIG_SHOW_PERCENT},
-	{"writes", "writes go to", BCMIG_SHOW_TEXT},
-	{"journal_armed", "journal", BCMIG_SHOW_BOOL},
-	{"unreplayed", "not on blue", BCMIG_SHOW_INT},
-	{"blue_fence", "blue", BCMIG_SHOW_TEXT, "never read"},
-	{"readiness", "rollback", BCMIG_SHOW_TEXT},
-};
-
 static void
 traffic_section(const Scope *s, BcmigPart *document)
 {
 	BcmigPart  *out = bcmig_section(document, "traffic", "Switch and way back");
 
-	bcmig_sql("SELECT y.name, w.kind, w.state, " AT("w.asked_at") ", " AT("w.ended_at") ", extract(epoch FROM w.write_pause) * 1000, w.by, w.reason, w.problem "
+	bcmig_sql("SELECT y.name, w.kind, w.state, " BCMIG_AT("w.asked_at") ", " BCMIG_AT("w.ended_at") ", extract(epoch FROM w.write_pause) * 1000, w.by, w.reason, w.problem "
 			  "FROM bcmig.switch w JOIN bcmig.sync y USING (sync_id) WHERE w.sync_id = ANY ($1) ORDER BY w.switch_id DESC", "n", s->syncs);
 	(void) bcmig_result_table(out, "switches", "Switches and rollbacks", switch_fields, lengthof(switch_fields));
-	bcmig_sql("SELECT y.name, coalesce(t.green_percent, 0), coalesce(t.writes, 'blue'), j.journal_armed, j.unreplayed, t.blue_fence, "
-			  " CASE WHEN t.completed_at IS NOT NULL THEN 'no: given up by bcmig_complete_sync' "
-			  "  WHEN t.held IS NOT NULL THEN 'held: ' || t.held "
-			  "  WHEN coalesce(t.green_percent, 0) = 0 THEN 'nothing to bring back' "
-			  "  WHEN t.green_percent < 100 THEN 'ready: readers go to blue at once' "
-			  "  WHEN NOT j.journal_armed THEN 'no: writes on green are not recorded' "
-			  "  WHEN j.problem IS NOT NULL THEN 'in doubt, ' || j.unreplayed || ' rows are not on blue: ' || j.problem "
-			  "  ELSE 'ready: ' || j.unreplayed || ' rows to bring to blue first' || CASE WHEN j.conflicts > 0 THEN ', ' || j.conflicts || ' conflicts wait' ELSE '' END END "
-			  "FROM bcmig.sync y JOIN bcmig.journal_status j ON j.sync = y.name LEFT JOIN bcmig.traffic t USING (sync_id) WHERE y.sync_id = ANY ($1) ORDER BY y.name",
-			  "n", s->syncs);
-	(void) bcmig_result_table(out, "rollback_readiness", "Can it be rolled back?", rollback_fields, lengthof(rollback_fields));
+	bcmig_rollback_readiness(out, s->syncs);
 	bcmig_sql("SELECT y.name, c.policy, c.decision, count(*) FROM bcmig.conflict c JOIN bcmig.sync y USING (sync_id) WHERE c.sync_id = ANY ($1) GROUP BY 1, 2, 3 ORDER BY 1, 2, 3",
 			  "n", s->syncs);
 	(void) bcmig_result_table(out, "conflicts", "Conflicts", conflict_fields, lengthof(conflict_fields));
@@ -489,12 +467,71 @@ cost_section(const Scope *s, BcmigPart *document)
 {
 	BcmigPart  *out = bcmig_section(document, "blue_cost", "What it has cost blue");
 
-	bcmig_sql("SELECT m.avg, m.max, l.polls, " AT("b.since") ", b.n, b.rows, (SELECT sum(x.bytes_copied) FROM bcmig.table_state x JOIN bcmig.sync_table t USING (table_id) WHERE t.sync_id = ANY ($1)), NULL "
+	bcmig_sql("SELECT m.avg, m.max, l.polls, " BCMIG_AT("b.since") ", b.n, b.rows, (SELECT sum(x.bytes_copied) FROM bcmig.table_state x JOIN bcmig.sync_table t USING (table_id) WHERE t.sync_id = ANY ($1)), NULL "
 			  "FROM (SELECT sum(blue_answer_ms * seconds) / nullif(sum(seconds) FILTER (WHERE blue_answer_ms IS NOT NULL), 0) AS avg, max(blue_answer_ms) AS max FROM bcmig.metric WHERE sync_id = ANY ($1)) m, "
 			  " (SELECT min(started_at) AS since, nullif(count(*), 0) AS n, sum(rows_read) AS rows FROM bcmig.sync_batch WHERE sync_id = ANY ($1)) b, "
 			  " (SELECT sum(polls) AS polls FROM bcmig.live_blues() WHERE (environment_id, owner) IN (SELECT environment_id, owner::oid FROM bcmig.sync WHERE sync_id = ANY ($1))) l",
 			  "n", s->syncs);
 	bcmig_row_lines(out, cost_fields, lengthof(cost_fields), 0);
+}
+
+static const BcmigField baseline_fields[] = {
+	{"environment", "environment", BCMIG_SHOW_TEXT},
+	{"side", "side", BCMIG_SHOW_TEXT},
+	{"taken_at", "taken", BCMIG_SHOW_TEXT},
+	{"tables", "tables", BCMIG_SHOW_INT},
+	{"rows", "rows (estimate)", BCMIG_SHOW_INT},
+	{"bytes", "size", BCMIG_SHOW_BYTES},
+	{"columns", "columns", BCMIG_SHOW_INT},
+	{"indexes", "indexes", BCMIG_SHOW_INT},
+};
+
+static const BcmigField time_compare_fields[] = {
+	{"query", "query", BCMIG_SHOW_TEXT},
+	{"blue_ms", "blue", BCMIG_SHOW_MS},
+	{"green_ms", "green", BCMIG_SHOW_MS},
+	{"ratio_percent", "green of blue", BCMIG_SHOW_PERCENT},
+	{"blue_rows", "rows of blue", BCMIG_SHOW_INT},
+	{"green_rows", "rows of green", BCMIG_SHOW_INT},
+	{"error", "error", BCMIG_SHOW_TEXT, ""},
+};
+
+static const BcmigField size_compare_fields[] = {
+	{"target", "table", BCMIG_SHOW_TEXT},
+	{"blue_rows", "rows of blue", BCMIG_SHOW_INT},
+	{"green_rows", "rows of green", BCMIG_SHOW_INT},
+	{"blue_bytes", "size on blue", BCMIG_SHOW_BYTES},
+	{"green_bytes", "size on green", BCMIG_SHOW_BYTES},
+	{"blue_indexes", "indexes of blue", BCMIG_SHOW_INT},
+	{"green_indexes", "indexes of green", BCMIG_SHOW_INT},
+};
+
+/* the newest baseline of each blue of the syncs, and of green */
+#define NEWEST_BASELINES \
+	"WITH n AS MATERIALIZED (SELECT DISTINCT ON (b.environment, b.side) b.* FROM bcmig.baseline b WHERE b.side = 'green' OR b.environment IN " \
+	" (SELECT e.name FROM bcmig.environment e JOIN bcmig.sync y USING (environment_id) WHERE y.sync_id = ANY ($1)) " \
+	" ORDER BY b.environment, b.side, b.baseline_id DESC), " \
+	" mine AS MATERIALIZED (SELECT format('%I.%I', target_schema, target_table) AS target FROM bcmig.sync_table WHERE sync_id = ANY ($1)) "
+
+static void
+baseline_section(const Scope *s, BcmigPart *document)
+{
+	BcmigPart  *out = bcmig_section(document, "baseline", "Before and after");
+
+	bcmig_sql(NEWEST_BASELINES
+			  "SELECT n.environment, n.side, " BCMIG_AT("n.taken_at") ", count(t.target), sum(t.rows), sum(t.bytes), sum(t.columns), sum(t.indexes) "
+			  "FROM n LEFT JOIN (bcmig.baseline_table t JOIN mine USING (target)) USING (baseline_id) GROUP BY 1, 2, n.taken_at ORDER BY 2, 1", "n", s->syncs);
+	(void) bcmig_result_table(out, "baselines", "Baselines (bcmig_baseline)", baseline_fields, lengthof(baseline_fields));
+	bcmig_sql(NEWEST_BASELINES
+			  ", t AS MATERIALIZED (SELECT n.side, n.environment, x.* FROM n JOIN bcmig.baseline_time x USING (baseline_id)) "
+			  "SELECT coalesce(b.name, g.name), b.ms, g.ms, 100 * g.ms / nullif(b.ms, 0), b.rows, g.rows, nullif(concat_ws('; ', 'blue: ' || b.error, 'green: ' || g.error), '') "
+			  "FROM (SELECT * FROM t WHERE side = 'blue') b FULL JOIN (SELECT * FROM t WHERE side = 'green') g ON g.name = b.name ORDER BY 1, b.environment", "n", s->syncs);
+	(void) bcmig_result_table(out, "queries", "Answer times of registered queries, median of five", time_compare_fields, lengthof(time_compare_fields));
+	bcmig_sql(NEWEST_BASELINES
+			  ", t AS MATERIALIZED (SELECT n.side, x.* FROM n JOIN bcmig.baseline_table x USING (baseline_id) JOIN mine USING (target)) "
+			  "SELECT target, b.rows, g.rows, b.bytes, g.bytes, b.indexes, g.indexes "
+			  "FROM (SELECT * FROM t WHERE side = 'blue') b FULL JOIN (SELECT * FROM t WHERE side = 'green') g USING (target) ORDER BY greatest(b.bytes, g.bytes) DESC NULLS LAST, target", "n", s->syncs);
+	(void) bcmig_result_table(out, "sizes", "Tables, the biggest first; rows as the statistics of each side have them", size_compare_fields, lengthof(size_compare_fields));
 }
 
 static const BcmigField audit_fields[] = {
@@ -509,7 +546,7 @@ audit_section(BcmigPart *document)
 {
 	BcmigPart  *out = bcmig_section(document, "audit", "Audit log");
 
-	bcmig_sql("SELECT h.rows, encode(h.hash, 'hex'), " AT("h.at") ", p.n FROM (SELECT count(*) AS n FROM bcmig.audit_pending) p LEFT JOIN bcmig.audit_head h ON true", "");
+	bcmig_sql("SELECT h.rows, encode(h.hash, 'hex'), " BCMIG_AT("h.at") ", p.n FROM (SELECT count(*) AS n FROM bcmig.audit_pending) p LEFT JOIN bcmig.audit_head h ON true", "");
 	bcmig_row_lines(out, audit_fields, lengthof(audit_fields), 0);
 	bcmig_line(out, "checked", "not by this report: SELECT * FROM bcmig_verify_audit();");
 }
@@ -615,17 +652,17 @@ first_page(const Scope *s, BcmigPart *out)
 
 	bcmig_catalog_begin(&scope);
 	if (s->execution != 0)
-		bcmig_sql("SELECT state, " AT("started_at") ", " AT("ended_at") ", extract(epoch FROM coalesce(ended_at, clock_timestamp()) - started_at) "
+		bcmig_sql("SELECT state, " BCMIG_AT("started_at") ", " BCMIG_AT("ended_at") ", extract(epoch FROM coalesce(ended_at, clock_timestamp()) - started_at) "
 				  "FROM bcmig.execution WHERE execution_id = $1", "I", s->execution);
 	else
-		bcmig_sql("SELECT coalesce(string_agg(DISTINCT st.state, ', ' ORDER BY st.state), 'no sync'), " AT("min(x.copy_started)") ", "
-				  " CASE WHEN bool_and(t.switched_at IS NOT NULL) THEN " AT("max(t.switched_at)") " END, "
+		bcmig_sql("SELECT coalesce(string_agg(DISTINCT st.state, ', ' ORDER BY st.state), 'no sync'), " BCMIG_AT("min(x.copy_started)") ", "
+				  " CASE WHEN bool_and(t.switched_at IS NOT NULL) THEN " BCMIG_AT("max(t.switched_at)") " END, "
 				  " extract(epoch FROM CASE WHEN bool_and(t.switched_at IS NOT NULL) THEN max(t.switched_at) ELSE clock_timestamp() END - min(x.copy_started)) "
 				  "FROM bcmig.sync y JOIN bcmig.sync_status st ON st.sync = y.name LEFT JOIN bcmig.traffic t USING (sync_id) "
 				  "LEFT JOIN LATERAL (SELECT min(x.copy_started) AS copy_started FROM bcmig.table_state x JOIN bcmig.sync_table xt USING (table_id) WHERE xt.sync_id = y.sync_id) x ON true "
 				  "WHERE y.sync_id = ANY ($1)", "n", s->syncs);
 	bcmig_row_lines(out, time_fields, lengthof(time_fields), 0);
-	bcmig_sql("SELECT CASE WHEN sum(p.compared) = sum(p.tables) THEN " AT("min(p.oldest_at)") " END, sum(p.compared) || ' of ' || sum(p.tables), sum(p.compared), sum(p.tables), sum(p.rows_blue), "
+	bcmig_sql("SELECT CASE WHEN sum(p.compared) = sum(p.tables) THEN " BCMIG_AT("min(p.oldest_at)") " END, sum(p.compared) || ' of ' || sum(p.tables), sum(p.compared), sum(p.tables), sum(p.rows_blue), "
 			  " CASE WHEN coalesce(sum(p.compared), 0) = 0 THEN 'none: no table was compared in full' "
 			  "  WHEN sum(p.differences) > 0 THEN 'rows differ: ' || string_agg(y.name, ', ' ORDER BY y.name) FILTER (WHERE p.differences > 0) "
 			  "  WHEN bool_or(p.tables IS NULL OR p.compared < p.tables) THEN 'not of all: ' || string_agg(y.name, ', ' ORDER BY y.name) FILTER (WHERE p.tables IS NULL OR p.compared < p.tables) "
@@ -693,6 +730,7 @@ bcmig_migration_report(PG_FUNCTION_ARGS)
 	sync_section(&s, document);
 	traffic_section(&s, document);
 	cost_section(&s, document);
+	baseline_section(&s, document);
 	audit_section(document);
 	advice_section(&s, document, checks);
 	table_section(&s, document);
