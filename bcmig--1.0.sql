@@ -349,6 +349,17 @@ COMMENT ON COLUMN bcmig.phase.precondition IS 'a query that must return true bef
 COMMENT ON COLUMN bcmig.phase.compensation IS 'what takes the phase back: none, a step of bcmig by its name, or an SQL statement';
 COMMENT ON COLUMN bcmig.phase.approval IS 'role whose members may let it begin (bcmig_approve_phase); NULL = nobody has to';
 
+CREATE TABLE bcmig.baseline_query (
+    query_id      integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name          text NOT NULL UNIQUE CHECK (name <> ''),
+    blue_query    text NOT NULL,
+    green_query   text NOT NULL,
+    owner         regrole NOT NULL,
+    created_at    timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE bcmig.baseline_query IS 'Queries whose answer times a baseline measures: the same question in blue''s SQL and in green''s.';
+COMMENT ON COLUMN bcmig.baseline_query.owner IS 'who has registered it: green runs it with his rights';
+
 -- ---------------------------------------------------------------------------
 -- Progress: written by the engine only
 -- ---------------------------------------------------------------------------
@@ -565,6 +576,44 @@ COMMENT ON COLUMN bcmig.phase_run.begun IS 'its action has been asked for, commi
 COMMENT ON COLUMN bcmig.phase_run.percent IS 'how much of a running phase is done, by measured work; NULL = not known';
 COMMENT ON COLUMN bcmig.phase_run.note IS 'why it was skipped, by whom approved, what else there is to know';
 COMMENT ON COLUMN bcmig.phase_run.result IS 'figures for the reports: rows, bytes, run_id of a validation, switch_id of a switch, ...';
+
+CREATE TABLE bcmig.baseline (
+    baseline_id   bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    environment   text NOT NULL,
+    side          text NOT NULL CHECK (side IN ('blue', 'green')),
+    taken_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
+    by            text NOT NULL DEFAULT session_user
+);
+COMMENT ON TABLE bcmig.baseline IS 'Each bcmig_baseline: what a side was like at that time; stays when the environment goes.';
+
+CREATE TABLE bcmig.baseline_table (
+    baseline_id   bigint NOT NULL REFERENCES bcmig.baseline ON DELETE CASCADE,
+    target        text NOT NULL,
+    source        text NOT NULL,
+    rows          bigint,
+    bytes         bigint,
+    columns       integer,
+    indexes       integer,
+    PRIMARY KEY (baseline_id, target)
+);
+COMMENT ON TABLE bcmig.baseline_table IS 'The tables of the syncs of a baseline''s side. NULL: the table was not there.';
+COMMENT ON COLUMN bcmig.baseline_table.rows IS 'as the statistics of that side have it';
+COMMENT ON COLUMN bcmig.baseline_table.bytes IS 'with indexes; of blue with companions';
+COMMENT ON COLUMN bcmig.baseline_table.indexes IS 'beside the key';
+
+CREATE TABLE bcmig.baseline_time (
+    baseline_id   bigint NOT NULL REFERENCES bcmig.baseline ON DELETE CASCADE,
+    name          text NOT NULL,
+    ms            double precision,
+    fastest_ms    double precision,
+    slowest_ms    double precision,
+    rows          bigint,
+    error         text,
+    PRIMARY KEY (baseline_id, name)
+);
+COMMENT ON TABLE bcmig.baseline_time IS 'How long the queries of bcmig.baseline_query took, by name, until their last row was there.';
+COMMENT ON COLUMN bcmig.baseline_time.ms IS 'the median of five runs in a row; NULL = it failed';
+COMMENT ON COLUMN bcmig.baseline_time.rows IS 'of the answer, of at most 100,000';
 
 CREATE TABLE bcmig.sync_state (
     sync_id      integer PRIMARY KEY REFERENCES bcmig.sync ON DELETE CASCADE,
@@ -944,6 +993,8 @@ CREATE TABLE bcmig.validation_result (
     started_at   timestamptz,
     finished_at  timestamptz,
     seconds      double precision NOT NULL DEFAULT 0,
+    lanes_blue   numeric[],
+    lanes_green  numeric[],
     PRIMARY KEY (run_id, table_id)
 ) WITH (fillfactor = 50);
 CREATE INDEX validation_result_table ON bcmig.validation_result (table_id) WHERE NOT done;
@@ -953,6 +1004,8 @@ COMMENT ON COLUMN bcmig.validation_result.pushdown IS 'blue hashed its own rows;
 COMMENT ON COLUMN bcmig.validation_result.differing IS 'chunks with rows that differ';
 COMMENT ON COLUMN bcmig.validation_result.in_flight IS 'rows that differed only because a change was on its way';
 COMMENT ON COLUMN bcmig.validation_result.differences IS 'rows that differ, also those too many to be listed';
+COMMENT ON COLUMN bcmig.validation_result.lanes_blue IS 'of a table compared in full: the sums of the four lanes of blue''s row hashes, as they were compared, from which bcmig.table_root is made; NULL = not in full, or rows were on their way all the time, so that there is no moment whose sums both sides have';
+COMMENT ON COLUMN bcmig.validation_result.lanes_green IS 'the same of green''s rows';
 COMMENT ON COLUMN bcmig.validation_result.seconds IS 'of comparing, of all workers together, without pauses';
 
 CREATE TABLE bcmig.validation_part (
@@ -1760,6 +1813,33 @@ SELECT r.run_id, y.name AS sync, coalesce(v.mode, r.mode) AS mode, format('%I.%I
  ORDER BY r.run_id DESC, 4;
 COMMENT ON VIEW bcmig.validation_summary IS 'One line a table of each validation, the newest first: rows and chunks compared, rows that differ, the verdict, and of what it is made: data, references, rules, calculated (see bcmig.table_verdict), seconds. ok so far: rules are looked at when all tables have been compared. in_flight: rows that differed only because a change was on its way; detail: why the data''s verdict is what it is.';
 
+CREATE VIEW bcmig.table_root AS
+SELECT v.run_id, v.table_id, format('%I.%I', t.target_schema, t.target_table) AS target,
+       CASE WHEN v.done THEN encode(sha256(convert_to(v.rows_blue || ' ' || array_to_string(v.lanes_blue, ' '), 'UTF8')), 'hex') END AS blue,
+       CASE WHEN v.done THEN encode(sha256(convert_to(v.rows_green || ' ' || array_to_string(v.lanes_green, ' '), 'UTF8')), 'hex') END AS green
+  FROM bcmig.validation_result v
+  JOIN bcmig.sync_table t USING (table_id);
+COMMENT ON VIEW bcmig.table_root IS 'Hash root of each table of a run on either side: SHA-256 of the number of its rows and the sums of their hashes. NULL: it was not compared in full, or is not known (validation_result.lanes_blue).';
+
+CREATE VIEW bcmig.table_proof AS
+SELECT t.sync_id, t.table_id, format('%I.%I', t.target_schema, t.target_table) AS target,
+       v.run_id, v.verdict, v.started_at, v.finished_at, v.rows_blue, v.rows_green, v.differences, r.blue AS root_blue, r.green AS root_green
+  FROM bcmig.sync_table t
+  JOIN bcmig.table_state s USING (table_id)
+  LEFT JOIN (SELECT DISTINCT ON (v.table_id) v.* FROM bcmig.validation_result v WHERE v.done AND v.mode = 'full' ORDER BY v.table_id, v.run_id DESC) v
+    ON v.table_id = t.table_id AND v.started_at > coalesce(s.copy_finished, s.copy_started, 'infinity')
+  LEFT JOIN bcmig.table_root r ON r.run_id = v.run_id AND r.table_id = v.table_id;
+COMMENT ON VIEW bcmig.table_proof IS 'The newest comparison of all rows of each table since it was copied, with its hash root on either side; NULL: there was none. What was written since then is compared by incremental runs.';
+
+CREATE VIEW bcmig.sync_proof AS
+SELECT p.sync_id, count(*) AS tables, count(p.run_id) AS compared, count(*) FILTER (WHERE p.verdict = 'ok') AS equal,
+       min(p.finished_at) AS oldest_at, max(p.finished_at) AS newest_at, sum(p.rows_blue) AS rows_blue, sum(p.rows_green) AS rows_green, sum(p.differences) AS differences,
+       CASE WHEN bool_and(p.root_blue IS NOT NULL) THEN encode(sha256(convert_to(string_agg(p.target || ' ' || p.root_blue, E'\n' ORDER BY p.target COLLATE "C"), 'UTF8')), 'hex') END AS root_blue,
+       CASE WHEN bool_and(p.root_green IS NOT NULL) THEN encode(sha256(convert_to(string_agg(p.target || ' ' || p.root_green, E'\n' ORDER BY p.target COLLATE "C"), 'UTF8')), 'hex') END AS root_green
+  FROM bcmig.table_proof p
+ GROUP BY p.sync_id;
+COMMENT ON VIEW bcmig.sync_proof IS 'bcmig.table_proof of a sync: how many tables were compared in full and equal, when at the earliest, and the hash root of all of them on either side: SHA-256 of a line a table, its name on green and its root. NULL: that of one of them is not known.';
+
 CREATE VIEW bcmig.journal_pending AS
 SELECT y.name AS sync, format('%I.%I', t.target_schema, t.target_table) AS target, j.key, j.entries, j.first_at, j.last_at, j.first_id, j.last_id
   FROM bcmig.journal_pending() j
@@ -1948,13 +2028,82 @@ COMMENT ON FUNCTION bcmig_status(text) IS 'report: one line a sync: state, lag, 
 
 CREATE FUNCTION bcmig_health_report(sync text DEFAULT NULL, format text DEFAULT 'text') RETURNS text
     AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE;
-COMMENT ON FUNCTION bcmig_health_report(text, text) IS 'report: how a sync, or all and all together, did in the last five minutes: latency, records processed, workers, error rate, and an assessment: excellent (average latency at most 100 ms, at most 1 % of the rows failed), good (500 ms, 5 %), needs attention, or unknown. format: text or json.';
+COMMENT ON FUNCTION bcmig_health_report(text, text) IS 'report: how a sync, or all and all together, did in the last five minutes: latency, records processed, workers, error rate, and an assessment: excellent (average latency at most 100 ms, at most 1 % of the rows failed), good (500 ms, 5 %), needs attention, or unknown. format: text, json or html.';
 
 CREATE FUNCTION bcmig_sync_report(sync text DEFAULT NULL, format text DEFAULT 'text') RETURNS text
     AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE;
-COMMENT ON FUNCTION bcmig_sync_report(text, text) IS 'report: how a sync, or all and all together, did in the last seven days: tables configured and active, latency, rows, error rate, and an assessment: excellent (average latency at most 1 s, at most 1 % of the rows failed), good (5 s, 5 %), needs attention, or unknown. format: text or json.';
+COMMENT ON FUNCTION bcmig_sync_report(text, text) IS 'report: how a sync, or all and all together, did in the last seven days: tables configured and active, latency, rows, error rate, and an assessment: excellent (average latency at most 1 s, at most 1 % of the rows failed), good (5 s, 5 %), needs attention, or unknown. format: text, json or html.';
 
-REVOKE ALL ON FUNCTION bcmig_health_report(text, text), bcmig_sync_report(text, text) FROM PUBLIC;
+CREATE FUNCTION bcmig_add_baseline_query(name text, blue_query text, green_query text) RETURNS void
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_add_baseline_query(text, text, text) IS 'configuration: a query whose answer time bcmig_baseline measures: for blue in its SQL, of one column where that is SQL Server, and for green one plain SELECT, names with their schema.';
+CREATE FUNCTION bcmig_remove_baseline_query(name text) RETURNS void
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_remove_baseline_query(text) IS 'configuration: measure a query no more; what was measured stays.';
+CREATE FUNCTION bcmig_baseline(environment text) RETURNS bigint
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION bcmig_baseline(text) IS 'request: store what a side is like now: rows, bytes, columns and indexes of the tables of its syncs, and the answer times of the queries of bcmig_add_baseline_query (median of five). Blue is asked as the owner of the environment. The migration report compares the newest of blue and of green. Returns its id.';
+REVOKE ALL ON FUNCTION bcmig_add_baseline_query(text, text, text), bcmig_remove_baseline_query(text), bcmig_baseline(text) FROM PUBLIC;
+
+CREATE FUNCTION bcmig_progress_report(execution bigint DEFAULT NULL)
+    RETURNS TABLE (execution_id bigint, plan text, kind text, status text, percent numeric, basis text, elapsed interval, eta interval,
+                   phases_total bigint, phases_completed bigint, phases_running bigint, phases_failed bigint, current_phase text, tables_behind bigint, assessment text)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+WITH e AS (
+    SELECT e.*, coalesce(e.ended_at, clock_timestamp()) - e.started_at AS elapsed FROM bcmig.execution e
+     WHERE e.execution_id = coalesce(bcmig_progress_report.execution, (SELECT max(x.execution_id) FROM bcmig.execution x))
+), past AS (
+    SELECT x.execution_id, x.ended_at - x.started_at AS elapsed
+      FROM bcmig.execution x JOIN e ON x.plan_name = e.plan_name AND x.execution_id < e.execution_id
+     WHERE x.state = 'done' ORDER BY x.execution_id DESC LIMIT 1
+), took AS (
+    SELECT p.name, p.sync, avg(greatest(extract(epoch FROM p.ended_at - p.started_at), 0.001)) AS seconds
+      FROM bcmig.phase_run p JOIN past USING (execution_id) WHERE p.state = 'done' AND p.ended_at IS NOT NULL GROUP BY 1, 2
+), p AS (
+    SELECT p.*, coalesce(t.seconds, (SELECT avg(n.seconds) FROM took n WHERE n.name = p.name), (SELECT avg(n.seconds) FROM took n), 1) AS weight,
+           CASE p.state WHEN 'done' THEN 1 WHEN 'running' THEN least(100, greatest(0, coalesce(p.percent, 0))) / 100 ELSE 0 END AS part
+      FROM e JOIN bcmig.phase_run p USING (execution_id) LEFT JOIN took t ON t.name = p.name AND t.sync = p.sync
+), n AS (
+    SELECT count(*) AS total, count(*) FILTER (WHERE p.state IN ('done', 'skipped')) AS completed,
+           count(*) FILTER (WHERE p.state IN ('running', 'compensating')) AS running,
+           count(*) FILTER (WHERE p.state IN ('failed', 'not_compensated')) AS failed,
+           count(*) FILTER (WHERE p.state = 'waiting') AS waiting,
+           CASE WHEN count(*) FILTER (WHERE p.state <> 'skipped') > 0
+                THEN 100 * sum(p.weight * p.part) FILTER (WHERE p.state <> 'skipped') / sum(p.weight) FILTER (WHERE p.state <> 'skipped')
+                WHEN count(*) > 0 THEN 100 END AS percent,
+           string_agg(p.name || CASE WHEN p.sync <> '' THEN ' (' || p.sync || ')' ELSE '' END || CASE p.state WHEN 'running' THEN '' ELSE ': ' || p.state END, ', ' ORDER BY p.wave, p.position, p.sync)
+             FILTER (WHERE p.state IN ('running', 'waiting', 'compensating')) AS current_phase
+      FROM p
+)
+SELECT e.execution_id, e.plan_name, e.kind, e.state, round(n.percent, 1),
+       CASE WHEN n.total = 0 THEN NULL WHEN past.execution_id IS NOT NULL THEN 'time of each phase in execution ' || past.execution_id ELSE 'phases count alike' END,
+       date_trunc('second', e.elapsed),
+       CASE WHEN e.ended_at IS NOT NULL OR e.state <> 'running' THEN NULL
+            WHEN past.elapsed IS NOT NULL THEN date_trunc('second', past.elapsed * (1 - n.percent / 100)::float8)
+            WHEN n.percent >= 1 THEN date_trunc('second', e.elapsed * (100 / n.percent - 1)::float8) END,
+       n.total, n.completed, n.running, n.failed, n.current_phase,
+       (SELECT count(*) FROM bcmig.table_status t WHERE t.sync = ANY (e.syncs) AND (t.state <> 'streaming' OR t.clean IS NOT TRUE)),
+       CASE WHEN e.state = 'done' THEN 'done'
+            WHEN e.state IN ('failed', 'cancelled', 'rolled_back', 'compensating') OR n.failed > 0 THEN e.state || coalesce(': ' || e.error, '')
+            WHEN e.state = 'paused' THEN 'paused'
+            WHEN e.heartbeat_at < clock_timestamp() - interval '1 min' THEN 'needs attention: nothing was heard of its runner since ' || to_char(e.heartbeat_at, 'YYYY-MM-DD HH24:MI:SSOF')
+            WHEN n.waiting > 0 AND n.running = 0 THEN 'waits: ' || n.current_phase
+            WHEN past.elapsed IS NOT NULL AND e.elapsed > 1.5 * past.elapsed THEN 'slow: execution ' || past.execution_id || ' was over after ' || date_trunc('second', past.elapsed)
+            ELSE 'on its way' END
+  FROM e CROSS JOIN n LEFT JOIN past ON true;
+END;
+COMMENT ON FUNCTION bcmig_progress_report(bigint) IS 'report: where an execution of a plan is (NULL: the newest): percent and time left by how long each phase took the last time the plan was carried through or rehearsed, where it was, else by phases (basis says which); tables_behind: tables of its syncs that are not in step at this moment; assessment.';
+
+CREATE FUNCTION bcmig_rollback_report(sync text, format text DEFAULT 'text') RETURNS text
+    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION bcmig_rollback_report(text, text) IS 'report: what became of the newest rollback of a sync: when readers were back, how long writes were stopped, rows brought to blue and those that are not there yet, conflicts, what was preserved, what to do next; without one, whether a rollback could be begun. format: text, json or html.';
+
+CREATE FUNCTION bcmig_migration_report(execution bigint DEFAULT NULL, format text DEFAULT 'text') RETURNS text
+    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION bcmig_migration_report(bigint, text) IS 'report: what became of an execution of a plan, or (NULL) of all syncs: GO, NO-GO or UNKNOWN by the gates of each sync; data and speed, proof with hash roots of both sides, phases, conflicts, write pause, what it has cost blue, audit root, whether it can be rolled back, what to do next. format: text, json, or html: one file with plots, without links or scripts.';
+
+REVOKE ALL ON FUNCTION bcmig_health_report(text, text), bcmig_sync_report(text, text), bcmig_progress_report(bigint), bcmig_migration_report(bigint, text), bcmig_rollback_report(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION bcmig.exact(anyelement, anyelement, text), bcmig.live_workers(), bcmig.live_blues(),
     bcmig.live_tables(), bcmig.live_syncs(), bcmig_status(text) FROM PUBLIC;
 REVOKE ALL ON PROCEDURE bcmig_wait_sync(text, text, interval), bcmig.raise_fence(text, interval, boolean, boolean) FROM PUBLIC;
@@ -1967,7 +2116,7 @@ GRANT SELECT ON ALL TABLES IN SCHEMA bcmig TO pg_monitor;
 GRANT EXECUTE ON FUNCTION bcmig.live_workers(), bcmig.live_blues(), bcmig.live_tables(), bcmig.live_syncs(), bcmig.plan_steps(),
     bcmig_status(text), bcmig.audit_hash(bytea, bigint, timestamptz, text, text, text, text, text, text),
     bcmig.audit_defects(bigint, bigint), bcmig_verify_audit(), bcmig.journal_pending(text),
-    bcmig_health_report(text, text), bcmig_sync_report(text, text) TO pg_monitor;
+    bcmig_health_report(text, text), bcmig_sync_report(text, text), bcmig_progress_report(bigint), bcmig_migration_report(bigint, text), bcmig_rollback_report(text, text) TO pg_monitor;
 
 -- what a dump of the database takes along: all that is not in this script
 SELECT pg_extension_config_dump('bcmig.environment', $$WHERE side = 'blue'$$);
@@ -1998,6 +2147,12 @@ SELECT pg_extension_config_dump('bcmig.phase_run', '');
 SELECT pg_extension_config_dump('bcmig.plan_plan_id_seq', '');
 SELECT pg_extension_config_dump('bcmig.execution_execution_id_seq', '');
 SELECT pg_extension_config_dump('bcmig.execution_request_request_id_seq', '');
+SELECT pg_extension_config_dump('bcmig.baseline_query', '');
+SELECT pg_extension_config_dump('bcmig.baseline', '');
+SELECT pg_extension_config_dump('bcmig.baseline_table', '');
+SELECT pg_extension_config_dump('bcmig.baseline_time', '');
+SELECT pg_extension_config_dump('bcmig.baseline_query_query_id_seq', '');
+SELECT pg_extension_config_dump('bcmig.baseline_baseline_id_seq', '');
 SELECT pg_extension_config_dump('bcmig.sync_state', '');
 SELECT pg_extension_config_dump('bcmig.table_state', '');
 SELECT pg_extension_config_dump('bcmig.copy_chunk', '');

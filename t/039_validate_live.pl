@@ -86,6 +86,8 @@ is(join('; ', @false), '', 'no false alarm');
 is(join('; ', @missed), '', 'each wrong row was found, and no other');
 is(eval { my $sum = 0; $sum += $_ foreach values %clean, values %found; $sum }, $runs, 'in all runs');
 cmp_ok($flying, '>', 0, 'though rows were on their way');
+is(on_green(q{SELECT count(*) FROM bcmig.table_root r JOIN bcmig.validation_result v USING (run_id, table_id) WHERE v.verdict = 'ok' AND r.blue <> r.green}), '0',
+	'where all is equal hash roots are, or are not known');
 
 # at rest
 wait_sync($green, 's', 'caught_up');

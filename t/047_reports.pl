@@ -234,7 +234,7 @@ sub error_of
 	return $err;
 }
 like(error_of("SELECT bcmig_health_report('nobody')"), qr/BM001: sync "nobody" does not exist.*HINT/s, 'unknown sync');
-like(error_of("SELECT bcmig_sync_report('one', 'html')"), qr/BM003: .*"html".*HINT:  This version knows: text, json\./s, 'unknown format names the known ones');
+like(error_of("SELECT bcmig_sync_report('one', 'pdf')"), qr/BM003: .*"pdf".*HINT:  This version knows: text, json, html\./s, 'unknown format names the known ones');
 like(error_of('SELECT bcmig_health_report(NULL, NULL)'), qr/22004/, 'NULL format');
 $green->safe_psql('postgres', 'CREATE ROLE watcher; GRANT pg_monitor TO watcher; CREATE ROLE stranger');
 like(error_of('SELECT bcmig_health_report()', 'stranger'), qr/42501/, 'a stranger may not ask');

@@ -10,7 +10,8 @@
  *
  * Protocol.  The session makes a DSM segment with three chunks: AskHeader,
  * the statements (NUL-terminated, one after the other), a shm_mq.  The worker
- * sends messages: 'R' and eight values (int32 length or -1, bytes) per row;
+ * sends messages: 'R' and eight values (int32 length or -1, bytes) per row; 'T'
+ * and the microseconds it took (int64) per statement;
  * last 'Z', or 'E' with SQLSTATE, where it happened, message, detail and hint.
  *
  * Life.  The segment belongs to the session's resource owner: whatever ends
@@ -33,6 +34,7 @@
 #include "libpq/pqformat.h"
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "portability/instr_time.h"
 #include "postmaster/bgworker.h"
 #include "remote.h"
 #include "storage/dsm.h"
@@ -137,10 +139,16 @@ answer(AskHeader *header, char *sql, shm_mq_handle *mqh)
 	{
 		ListCell   *lc;
 		List	   *rows;
+		instr_time	start;
+		instr_time	end;
+		StringInfoData took;
 
 		pgstat_report_activity(STATE_RUNNING, psprintf("question to blue, statement %d of %d",
 													   i + 1, header->nstatements));
+		INSTR_TIME_SET_CURRENT(start);
 		rows = bcmig_remote_texts(feed, sql);
+		INSTR_TIME_SET_CURRENT(end);
+		INSTR_TIME_SUBTRACT(end, start);
 		foreach(lc, rows)
 		{
 			char	  **row = (char **) lfirst(lc);
@@ -154,6 +162,12 @@ answer(AskHeader *header, char *sql, shm_mq_handle *mqh)
 				proc_exit(0);
 			pfree(buf.data);
 		}
+		initStringInfo(&took);
+		pq_sendbyte(&took, 'T');
+		pq_sendint64(&took, (int64) INSTR_TIME_GET_MICROSEC(end));
+		if (!send_message(mqh, &took))
+			proc_exit(0);
+		pfree(took.data);
 		sql += strlen(sql) + 1;
 	}
 	PopActiveSnapshot();
@@ -419,10 +433,11 @@ make_segment(Oid serverid, Oid role, List *statements, shm_mq **mq)
 }
 
 /*
- * Read messages until the last one.  NULL rows and an error, or rows.
+ * Read messages until the last one.  NULL rows and an error, or rows.  times may
+ * be NULL.
  */
 static List *
-receive(ForeignServer *server, shm_mq_handle *mqh, int timeout_ms, ErrorData **error)
+receive(ForeignServer *server, shm_mq_handle *mqh, int timeout_ms, List **times, ErrorData **error)
 {
 	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), timeout_ms);
 	List	   *rows = NIL;
@@ -476,6 +491,15 @@ receive(ForeignServer *server, shm_mq_handle *mqh, int timeout_ms, ErrorData **e
 					rows = lappend(rows, row);
 					break;
 				}
+			case 'T':
+				{
+					double	   *ms = palloc(sizeof(double));
+
+					*ms = pq_getmsgint64(&msg) / 1000.0;
+					if (times != NULL)
+						*times = lappend(*times, ms);
+					break;
+				}
 			case 'E':
 				{
 					int			sqlstate = (int) pq_getmsgint(&msg, 4);
@@ -495,6 +519,12 @@ receive(ForeignServer *server, shm_mq_handle *mqh, int timeout_ms, ErrorData **e
 
 List *
 bcmig_try_ask(Oid serverid, Oid role, List *statements, int timeout_ms, ErrorData **error)
+{
+	return bcmig_try_ask_timed(serverid, role, statements, timeout_ms, NULL, error);
+}
+
+List *
+bcmig_try_ask_timed(Oid serverid, Oid role, List *statements, int timeout_ms, List **times, ErrorData **error)
 {
 	ForeignServer *server = GetForeignServer(serverid);
 	dsm_segment *seg;
@@ -520,7 +550,7 @@ bcmig_try_ask(Oid serverid, Oid role, List *statements, int timeout_ms, ErrorDat
 		return NIL;
 	}
 	on_dsm_detach(seg, terminate_worker, PointerGetDatum(handle));
-	rows = receive(server, shm_mq_attach(mq, seg, handle), timeout_ms, error);
+	rows = receive(server, shm_mq_attach(mq, seg, handle), timeout_ms, times, error);
 	dsm_detach(seg);
 	return rows;
 }

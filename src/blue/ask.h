@@ -30,6 +30,13 @@ extern List *bcmig_try_ask(Oid serverid, Oid role, List *statements,
 						   int timeout_ms, ErrorData **error);
 
 /*
+ * The same; *times has what each statement took until its last row was here, in
+ * ms (double *), as the worker sees it.
+ */
+extern List *bcmig_try_ask_timed(Oid serverid, Oid role, List *statements,
+								 int timeout_ms, List **times, ErrorData **error);
+
+/*
  * What keeps "role" from asking at all: no LOGIN, no USAGE, no user mapping.
  * NULL when nothing does.
  */

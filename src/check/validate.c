@@ -44,6 +44,7 @@
 #define AUTO_PARTS		2		/* of a table, where option parallel says nothing */
 #define MOST_PARTS		16
 #define PART_CHUNKS		16		/* at least, in a part */
+#define SUM_AGAIN		3		/* times chunks are added up again whose rows were only on their way */
 
 /* the unfinished result of a table, and one part of it */
 typedef struct Pending
@@ -179,8 +180,10 @@ finish(const BcmigTableInfo *table, const Pending *r, const char *detail, bool p
 	BcmigCatalogScope scope;
 
 	bcmig_catalog_begin(&scope);
-	bcmig_sql("UPDATE bcmig.validation_result SET done = true, detail = coalesce($3, detail), "
-			  " verdict = CASE WHEN differences > 0 THEN 'different' WHEN $3 IS NULL THEN 'ok' ELSE 'inconclusive' END, "
+	/* sums that differ where no row does cannot be: if they do, nothing is proved */
+	bcmig_sql("UPDATE bcmig.validation_result SET done = true, "
+			  " detail = coalesce($3, CASE WHEN differences = 0 AND lanes_blue <> lanes_green THEN 'no row differs, but the sums do' END, detail), "
+			  " verdict = CASE WHEN differences > 0 THEN 'different' WHEN $3 IS NULL AND lanes_blue IS NOT DISTINCT FROM lanes_green THEN 'ok' ELSE 'inconclusive' END, "
 			  " started_at = coalesce(started_at, clock_timestamp()), finished_at = clock_timestamp() "
 			  "WHERE run_id = $1 AND table_id = $2 AND NOT done", "Iit", r->run_id, table->table_id, detail);
 	if (proved)
@@ -245,7 +248,8 @@ begin_table(BcmigProof *proof, Pending *r)
 	if (!proof->chunking.buckets && !marked)
 		parts = Max(1, (int) Min(table->parallel > 0 ? Min(table->parallel, MOST_PARTS) : AUTO_PARTS, (last - first + 1) / PART_CHUNKS));
 	bcmig_catalog_begin(&scope);
-	bcmig_sql("UPDATE bcmig.validation_result SET mode = $3, pushdown = $4, detail = $5, started_at = clock_timestamp() "
+	bcmig_sql("UPDATE bcmig.validation_result SET mode = $3, pushdown = $4, detail = $5, started_at = clock_timestamp(), "
+			  " lanes_blue = CASE WHEN $3 = 'full' THEN '{0,0,0,0}'::numeric[] END, lanes_green = CASE WHEN $3 = 'full' THEN '{0,0,0,0}'::numeric[] END "
 			  "WHERE run_id = $1 AND table_id = $2",
 			  "Iitbt", r->run_id, table->table_id, r->done_as, (int) r->pushdown, why);
 	for (int part = 0; part < parts; part++)
@@ -347,9 +351,24 @@ throttled(const BcmigProof *proof)
 	return why;
 }
 
-/* the chunks of a group whose sums are not the same */
+static void
+add_sums(BcmigSums *to, const BcmigSums *sums)
+{
+	to->rows += sums->rows;
+	for (int lane = 0; lane < lengthof(to->lanes); lane++)
+		to->lanes[lane] += sums->lanes[lane];
+}
+
+/* the sums of both sides */
+typedef struct Pair
+{
+	BcmigSums	blue;
+	BcmigSums	green;
+} Pair;
+
+/* the chunks of a group whose sums are not the same; those of the others are added to "same" */
 static List *
-differing_chunks(HTAB *pairs, BcmigSums *blue, BcmigSums *green, int64 *n)
+differing_chunks(HTAB *pairs, Pair *same, Pair *others, int64 *n)
 {
 	HASH_SEQ_STATUS seq;
 	BcmigChunkPair *pair;
@@ -358,10 +377,12 @@ differing_chunks(HTAB *pairs, BcmigSums *blue, BcmigSums *green, int64 *n)
 	hash_seq_init(&seq, pairs);
 	while ((pair = hash_seq_search(&seq)) != NULL)
 	{
+		bool		differs = memcmp(&pair->blue, &pair->green, sizeof(BcmigSums)) != 0;
+
 		(*n)++;
-		blue->rows += pair->blue.rows;
-		green->rows += pair->green.rows;
-		if (memcmp(&pair->blue, &pair->green, sizeof(BcmigSums)) != 0)
+		add_sums(differs ? &others->blue : &same->blue, &pair->blue);
+		add_sums(differs ? &others->green : &same->green, &pair->green);
+		if (differs)
 		{
 			BcmigChunks *c = palloc(sizeof(BcmigChunks));
 
@@ -370,6 +391,43 @@ differing_chunks(HTAB *pairs, BcmigSums *blue, BcmigSums *green, int64 *n)
 		}
 	}
 	return differing;
+}
+
+/*
+ * Chunks all of whose rows turned out to be equal once they had arrived: their
+ * sums at a moment at which both sides have the same.  false: there was none, as
+ * they are written to all the time.  In no transaction.
+ */
+static bool
+sum_again(BcmigProof *proof, List *chunks, Pair *sums)
+{
+	for (int i = 0; i < SUM_AGAIN && !bcmig_stopping(proof->work); i++)
+	{
+		Pair		same = {0};
+		Pair		others = {0};
+		int64		n = 0;
+		List	   *differing;
+
+		bcmig_start_transaction();
+		differing = differing_chunks(bcmig_compare_chunks(proof, chunks), &same, &others, &n);
+		bcmig_end_transaction();
+		if (differing == NIL)
+		{
+			*sums = same;
+			return true;
+		}
+	}
+	return false;
+}
+
+static Datum
+lanes_of(const BcmigSums *a, const BcmigSums *b)
+{
+	Datum		values[lengthof(a->lanes)];
+
+	for (int lane = 0; lane < lengthof(values); lane++)
+		values[lane] = Int64GetDatum(a->lanes[lane] + b->lanes[lane]);
+	return PointerGetDatum(construct_array(values, lengthof(values), INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 }
 
 /*
@@ -387,8 +445,9 @@ validate_group(BcmigProof *proof, Pending *r)
 	List	   *differing;
 	List	   *suspects = NIL;
 	ListCell   *lc;
-	BcmigSums	blue = {0};
-	BcmigSums	green = {0};
+	Pair		same = {0};
+	Pair		others = {0};	/* of chunks that differed */
+	bool		summed = true;
 	BcmigSettled settled = {0};
 	bool		too_many = false;
 	int64		n = 0;
@@ -408,7 +467,7 @@ validate_group(BcmigProof *proof, Pending *r)
 	bcmig_start_transaction();
 	/* marks of transactions this snapshot shows will have been answered */
 	seen = OidOutputFunctionCall(F_PG_SNAPSHOT_OUT, OidFunctionCall0(F_PG_CURRENT_SNAPSHOT));
-	differing = differing_chunks(bcmig_compare_chunks(proof, chunks), &blue, &green, &n);
+	differing = differing_chunks(bcmig_compare_chunks(proof, chunks), &same, &others, &n);
 	bcmig_end_transaction();
 	ms = TimestampDifferenceMilliseconds(started, GetCurrentTimestamp());
 	bcmig_debug_point("validate_compared");
@@ -423,6 +482,8 @@ validate_group(BcmigProof *proof, Pending *r)
 		suspects = bcmig_find_suspects(proof, differing, MOST_DIFFERENCES, &too_many);
 		bcmig_end_transaction();
 		bcmig_settle(proof, suspects, &settled);
+		if (!proof->count_only && settled.differences == 0 && settled.unknown == NULL && !too_many)
+			summed = sum_again(proof, differing, &others);
 		if (bcmig_stopping(proof->work))
 			return false;
 	}
@@ -445,9 +506,13 @@ validate_group(BcmigProof *proof, Pending *r)
 				  "iitqq", table->table_id, proof->chunking.generation, seen, bounds_of(chunks, false), bounds_of(chunks, true));
 	bcmig_sql("UPDATE bcmig.validation_result SET chunks = chunks + $3, differing = differing + $4, "
 			  " rows_blue = rows_blue + $5, rows_green = rows_green + $6, in_flight = in_flight + $7, differences = differences + $8, "
-			  " seconds = seconds + extract(epoch FROM clock_timestamp() - $9) "
+			  " seconds = seconds + extract(epoch FROM clock_timestamp() - $9), "
+			  " lanes_blue = CASE WHEN $12 AND lanes_blue IS NOT NULL THEN ARRAY(SELECT u.o + u.n FROM unnest(lanes_blue, $10) WITH ORDINALITY u (o, n, i) ORDER BY u.i) END, "
+			  " lanes_green = CASE WHEN $12 AND lanes_green IS NOT NULL THEN ARRAY(SELECT u.o + u.n FROM unnest(lanes_green, $11) WITH ORDINALITY u (o, n, i) ORDER BY u.i) END "
 			  "WHERE run_id = $1 AND table_id = $2",
-			  "IiIIIIIIz", r->run_id, table->table_id, n, bad, blue.rows, green.rows, settled.in_flight, settled.differences, started);
+			  "IiIIIIIIzqqb", r->run_id, table->table_id, n, bad, same.blue.rows + others.blue.rows, same.green.rows + others.green.rows,
+			  settled.in_flight, settled.differences, started,
+			  lanes_of(&same.blue, &others.blue), lanes_of(&same.green, &others.green), (int) summed);
 	bcmig_sql("UPDATE bcmig.validation_part SET next_chunk = $4 WHERE run_id = $1 AND table_id = $2 AND part = $3",
 			  "IiiI", r->run_id, table->table_id, r->part, after);
 	bcmig_catalog_end(&scope);

@@ -2,7 +2,7 @@
  *
  * report.c
  *	  bcmig_health_report and bcmig_sync_report: what bcmig.metric says of a
- *	  stretch of time, as text for people or JSON for programs.
+ *	  stretch of time, for people and for programs.
  *
  * Both have the same figures; they differ in how far they look back and in
  * what they call good.  Averages are weighted by samples.  A percentile of
@@ -20,11 +20,11 @@
 #include "call.h"
 #include "catalog.h"
 #include "catalog/pg_type.h"
+#include "document.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/float.h"
 #include "utils/json.h"
 #include "utils/timestamp.h"
 
@@ -296,183 +296,94 @@ add_up(const List *all)
 	return total;
 }
 
-/* ---- text ---- */
-
-/* with a comma before every third digit */
-static char *
-grouped(int64 n)
-{
-	char	   *digits = psprintf(INT64_FORMAT, n);
-	StringInfoData s;
-
-	initStringInfo(&s);
-	for (char *p = digits; *p; p++)
-	{
-		appendStringInfoChar(&s, *p);
-		if (p[1] != '\0' && strlen(p + 1) % 3 == 0 && *p != '-')
-			appendStringInfoChar(&s, ',');
-	}
-	return s.data;
-}
-
-static char *
-milliseconds(double ms)
-{
-	return ms < 100 ? psprintf("%.1f ms", ms) : psprintf("%s ms", grouped((int64) rint(ms)));
-}
-
-static char *
-duration(double seconds)
-{
-	int64		s = (int64) rint(seconds);
-
-	if (s < 120)
-		return psprintf(INT64_FORMAT " s", s);
-	if (s < 120 * 60)
-		return psprintf(INT64_FORMAT " min", s / 60);
-	if (s < 48 * 60 * 60)
-		return psprintf(INT64_FORMAT " h " INT64_FORMAT " min", s / 3600, s / 60 % 60);
-	return psprintf(INT64_FORMAT " d " INT64_FORMAT " h", s / 86400, s / 3600 % 24);
-}
-
-static void line(StringInfo out, const char *label, const char *format,...) pg_attribute_printf(3, 4);
+/* ---- the document ---- */
 
 static void
-line(StringInfo out, const char *label, const char *format,...)
-{
-	va_list		args;
-	int			needed;
-
-	appendStringInfo(out, "  %-19s ", label);
-	for (;;)
-	{
-		va_start(args, format);
-		needed = appendStringInfoVA(out, format, args);
-		va_end(args);
-		if (needed == 0)
-			break;
-		enlargeStringInfo(out, needed);
-	}
-	appendStringInfoChar(out, '\n');
-}
-
-static void
-text_latency(StringInfo out, const Figures *f)
+describe_latency(BcmigPart *out, const Figures *f)
 {
 	if (f->samples == 0)
 	{
-		line(out, "latency", "%s", f->seconds == 0 ? "no data yet" : "unknown");
+		bcmig_line(out, "latency", "%s", f->seconds == 0 ? "no data yet" : "unknown");
 		return;
 	}
-	line(out, "latency, average", "%s", milliseconds(lag_average(f)));
-	line(out, "latency, p95", "%s", milliseconds(lag_p95(f)));
-	line(out, "latency, highest", "%s", milliseconds(f->lag_max));
+	bcmig_line(out, "latency, average", "%s", bcmig_milliseconds(lag_average(f)));
+	bcmig_line(out, "latency, p95", "%s", bcmig_milliseconds(lag_p95(f)));
+	bcmig_line(out, "latency, highest", "%s", bcmig_milliseconds(f->lag_max));
 }
 
 static void
-text_block(StringInfo out, const Kind *kind, const Figures *f)
+lines(BcmigPart *out, const Kind *kind, const Figures *f)
 {
+	StringInfoData assessment;
 	ListCell   *lc;
 
-	appendStringInfo(out, "%s of %s, %s\n\n", kind->title, f->name ? f->name : "all syncs", kind->period);
 	if (f->state != NULL)
-		line(out, "state", "%s", f->state);
+		bcmig_line(out, "state", "%s", f->state);
 	if (kind->coverage)
 	{
-		line(out, "tables configured", "%s", grouped(f->tables));
-		line(out, "tables active", "%s", grouped(f->active));
-		line(out, "coverage", "%s", f->tables > 0 ? psprintf("%.1f %%", f->active * 100.0 / f->tables) : "no tables");
+		bcmig_line(out, "tables configured", "%s", bcmig_grouped(f->tables));
+		bcmig_line(out, "tables active", "%s", bcmig_grouped(f->active));
+		bcmig_line(out, "coverage", "%s", f->tables > 0 ? psprintf("%.1f %%", f->active * 100.0 / f->tables) : "no tables");
 	}
 	if (f->seconds == 0 && f->last != NULL)
-		line(out, "data", "none; the newest is of %s", f->last);
+		bcmig_line(out, "data", "none; the newest is of %s", f->last);
 	else if (f->seconds == 0)
-		line(out, "data", "no data yet");
+		bcmig_line(out, "data", "no data yet");
 	else
 	{
-		line(out, "data", "of %s%s", duration(f->seconds),
-			 f->copying > 0 ? psprintf(", %.1f %% of them copying", f->copying * 100.0 / (f->samples + f->unknown + f->copying)) : "");
-		text_latency(out, f);
+		bcmig_line(out, "data", "of %s%s", bcmig_duration(f->seconds),
+				   f->copying > 0 ? psprintf(", %.1f %% of them copying", f->copying * 100.0 / (f->samples + f->unknown + f->copying)) : "");
+		describe_latency(out, f);
 		if (f->unknown > 0)
-			line(out, "latency unknown", "%.1f %% of the time", unknown_percent(f));
-		line(out, "records processed", "%s (%s written, %s deleted, %s failed)", grouped(processed(f)),
-			 grouped(f->written), grouped(f->deleted), grouped(f->failed));
-		line(out, "active workers", "%.2f on average", f->workers);
-		line(out, "error rate", "%.2f %% (%s of %s rows failed)", error_percent(f), grouped(f->failed), grouped(processed(f)));
-		line(out, "jobs failed", "%s", grouped(f->errors));
+			bcmig_line(out, "latency unknown", "%.1f %% of the time", unknown_percent(f));
+		bcmig_line(out, "records processed", "%s (%s written, %s deleted, %s failed)", bcmig_grouped(processed(f)),
+				   bcmig_grouped(f->written), bcmig_grouped(f->deleted), bcmig_grouped(f->failed));
+		bcmig_line(out, "active workers", "%.2f on average", f->workers);
+		bcmig_line(out, "error rate", "%.2f %% (%s of %s rows failed)", error_percent(f), bcmig_grouped(f->failed), bcmig_grouped(processed(f)));
+		bcmig_line(out, "jobs failed", "%s", bcmig_grouped(f->errors));
 	}
-	line(out, "in quarantine", "%s rows", grouped(f->quarantined));
-	line(out, "open conflicts", "%s", grouped(f->conflicts));
-	appendStringInfo(out, "  %-19s %s", "assessment", f->assessment == ATTENTION ? "needs attention" : assessment_names[f->assessment]);
+	bcmig_line(out, "in quarantine", "%s rows", bcmig_grouped(f->quarantined));
+	bcmig_line(out, "open conflicts", "%s", bcmig_grouped(f->conflicts));
+	initStringInfo(&assessment);
+	appendStringInfoString(&assessment, f->assessment == ATTENTION ? "needs attention" : assessment_names[f->assessment]);
 	foreach(lc, f->reasons)
-		appendStringInfo(out, "%s%s", lc == list_head(f->reasons) ? ": " : ", ", (char *) lfirst(lc));
-	appendStringInfoChar(out, '\n');
-}
-
-/* ---- json ---- */
-
-static void
-member(StringInfo out, const char *name, const char *value)
-{
-	appendStringInfo(out, "%s\"%s\": %s", out->data[out->len - 1] == '{' ? "" : ", ", name, value);
+		appendStringInfo(&assessment, "%s%s", lc == list_head(f->reasons) ? ": " : ", ", (char *) lfirst(lc));
+	bcmig_line(out, "assessment", "%s", assessment.data);
 }
 
 static void
-json_int(StringInfo out, const char *name, int64 value)
-{
-	member(out, name, psprintf(INT64_FORMAT, value));
-}
-
-static void
-json_float(StringInfo out, const char *name, bool known, double value)
-{
-	member(out, name, known ? float8out_internal(value) : "null");
-}
-
-static void
-json_text(StringInfo out, const char *name, const char *value)
-{
-	StringInfoData s;
-
-	initStringInfo(&s);
-	if (value != NULL)
-		escape_json(&s, value);
-	member(out, name, value ? s.data : "null");
-}
-
-static void
-json_block(StringInfo out, const Figures *f)
+members(BcmigPart *out, const Figures *f)
 {
 	StringInfoData reasons;
 	ListCell   *lc;
 
-	appendStringInfoChar(out, '{');
 	if (f->name != NULL)
 	{
-		json_text(out, "sync", f->name);
-		json_text(out, "state", f->state);
-		json_text(out, "newest_data", f->last);
+		bcmig_member_text(out, "sync", f->name);
+		bcmig_member_text(out, "state", f->state);
+		bcmig_member_text(out, "newest_data", f->last);
 	}
-	json_int(out, "tables_configured", f->tables);
-	json_int(out, "tables_active", f->active);
-	json_float(out, "coverage_percent", f->tables > 0, f->active * 100.0 / Max(f->tables, 1));
-	json_float(out, "seconds", true, f->seconds);
-	json_int(out, "samples", f->samples);
-	json_int(out, "samples_unknown", f->unknown);
-	json_int(out, "samples_copying", f->copying);
-	json_float(out, "latency_avg_ms", f->samples > 0, f->samples > 0 ? lag_average(f) : 0);
-	json_float(out, "latency_p95_ms", f->samples > 0, lag_p95(f));
-	json_float(out, "latency_max_ms", f->samples > 0, f->lag_max);
-	json_int(out, "rows_processed", processed(f));
-	json_int(out, "rows_written", f->written);
-	json_int(out, "rows_deleted", f->deleted);
-	json_int(out, "rows_failed", f->failed);
-	json_float(out, "error_percent", processed(f) > 0, error_percent(f));
-	json_int(out, "bytes_copied", f->bytes);
-	json_int(out, "jobs_failed", f->errors);
-	json_float(out, "active_workers", f->seconds > 0, f->workers);
-	json_int(out, "quarantined", f->quarantined);
-	json_int(out, "conflicts", f->conflicts);
-	json_text(out, "assessment", assessment_names[f->assessment]);
+	bcmig_member_int(out, "tables_configured", f->tables);
+	bcmig_member_int(out, "tables_active", f->active);
+	bcmig_member_float(out, "coverage_percent", f->tables > 0, f->active * 100.0 / Max(f->tables, 1));
+	bcmig_member_float(out, "seconds", true, f->seconds);
+	bcmig_member_int(out, "samples", f->samples);
+	bcmig_member_int(out, "samples_unknown", f->unknown);
+	bcmig_member_int(out, "samples_copying", f->copying);
+	bcmig_member_float(out, "latency_avg_ms", f->samples > 0, f->samples > 0 ? lag_average(f) : 0);
+	bcmig_member_float(out, "latency_p95_ms", f->samples > 0, lag_p95(f));
+	bcmig_member_float(out, "latency_max_ms", f->samples > 0, f->lag_max);
+	bcmig_member_int(out, "rows_processed", processed(f));
+	bcmig_member_int(out, "rows_written", f->written);
+	bcmig_member_int(out, "rows_deleted", f->deleted);
+	bcmig_member_int(out, "rows_failed", f->failed);
+	bcmig_member_float(out, "error_percent", processed(f) > 0, error_percent(f));
+	bcmig_member_int(out, "bytes_copied", f->bytes);
+	bcmig_member_int(out, "jobs_failed", f->errors);
+	bcmig_member_float(out, "active_workers", f->seconds > 0, f->workers);
+	bcmig_member_int(out, "quarantined", f->quarantined);
+	bcmig_member_int(out, "conflicts", f->conflicts);
+	bcmig_member_text(out, "assessment", assessment_names[f->assessment]);
 	initStringInfo(&reasons);
 	appendStringInfoChar(&reasons, '[');
 	foreach(lc, f->reasons)
@@ -482,95 +393,43 @@ json_block(StringInfo out, const Figures *f)
 		escape_json(&reasons, lfirst(lc));
 	}
 	appendStringInfoChar(&reasons, ']');
-	member(out, "reasons", reasons.data);
-	appendStringInfoChar(out, '}');
+	bcmig_member_raw(out, "reasons", reasons.data);
+}
+
+static void
+block(BcmigPart *in, const char *key, const Kind *kind, const Figures *f)
+{
+	BcmigPart  *out = bcmig_section(in, key, psprintf("%s of %s, %s", kind->title, f->name ? f->name : "all syncs", kind->period));
+
+	lines(out, kind, f);
+	members(out, f);
 }
 
 /* ---- the functions ---- */
-
-static void
-write_text(StringInfo out, const Kind *kind, List *all, const Figures *total)
-{
-	ListCell   *lc;
-
-	foreach(lc, all)
-	{
-		if (lc != list_head(all))
-			appendStringInfoChar(out, '\n');
-		text_block(out, kind, lfirst(lc));
-	}
-	if (total != NULL)
-	{
-		if (all != NIL)
-			appendStringInfoChar(out, '\n');
-		text_block(out, kind, total);
-	}
-}
-
-static void
-write_json(StringInfo out, const Kind *kind, List *all, const Figures *total)
-{
-	ListCell   *lc;
-
-	appendStringInfoChar(out, '{');
-	json_text(out, "report", kind->name);
-	json_int(out, "period_seconds", kind->seconds);
-	json_text(out, "made_at", timestamptz_to_str(GetCurrentTimestamp()));
-	appendStringInfoString(out, ", \"syncs\": [");
-	foreach(lc, all)
-	{
-		if (lc != list_head(all))
-			appendStringInfoString(out, ", ");
-		json_block(out, lfirst(lc));
-	}
-	appendStringInfoChar(out, ']');
-	if (total != NULL)
-	{
-		appendStringInfoString(out, ", \"total\": ");
-		json_block(out, total);
-	}
-	appendStringInfoChar(out, '}');
-}
-
-typedef void (*Writer) (StringInfo out, const Kind *kind, List *all, const Figures *total);
-
-static const struct
-{
-	const char *name;
-	Writer		write;
-}			formats[] = {
-	{"text", write_text}, {"json", write_json}
-};
 
 static Datum
 report(FunctionCallInfo fcinfo, const Kind *kind)
 {
 	char	   *sync = bcmig_arg_optional_text(fcinfo, 0);
 	char	   *format = bcmig_arg_text(fcinfo, 1, "format");
-	Writer		write = NULL;
-	StringInfoData known;
-	StringInfoData out;
+	BcmigPart  *document;
+	BcmigPart  *syncs;
 	List	   *all;
 	ListCell   *lc;
 
-	initStringInfo(&known);
-	for (int i = 0; i < lengthof(formats); i++)
-	{
-		appendStringInfo(&known, "%s%s", i > 0 ? ", " : "", formats[i].name);
-		if (strcmp(formats[i].name, format) == 0)
-			write = formats[i].write;
-	}
-	if (write == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_BM_OPTION),
-				 errmsg("a report cannot be written as \"%s\"", format),
-				 errhint("This version knows: %s.", known.data)));
+	bcmig_check_format(format);
 	all = collect(kind, sync);
+	document = bcmig_document(kind->name, psprintf("%s report", kind->title));
+	bcmig_member_int(document, "period_seconds", kind->seconds);
+	syncs = bcmig_list(document, "syncs");
 	foreach(lc, all)
+	{
 		assess(kind, lfirst(lc));
-	initStringInfo(&out);
-	write(&out, kind, all, sync == NULL ? add_up(all) : NULL);
-	PG_RETURN_TEXT_P(cstring_to_text_with_len(out.data, out.len));
+		block(syncs, NULL, kind, lfirst(lc));
+	}
+	if (sync == NULL)
+		block(document, "total", kind, add_up(all));
+	PG_RETURN_TEXT_P(cstring_to_text(bcmig_write_document(document, format)));
 }
 
 /*

@@ -8,7 +8,7 @@
 #ifndef BCMIG_REPORT_H
 #define BCMIG_REPORT_H
 
-#include "bcmig.h"
+#include "catalog.h"
 
 /*
  * Lags are kept in buckets so that a percentile of many minutes can be told:
@@ -23,5 +23,15 @@ extern double bcmig_bucket_edge(int bucket);
 
 /* registers bcmig_report_room; once, when the library is loaded */
 extern void bcmig_metrics_init(void);
+
+/* in a statement: a time, for people and programs */
+#define BCMIG_AT(time)	"to_char(" time ", 'YYYY-MM-DD HH24:MI:SSOF')"
+
+/* rollback_report.c: can each of these syncs (int4[]) be rolled back?  Inside a scope */
+struct BcmigPart;
+extern void bcmig_rollback_readiness(struct BcmigPart *in, Datum syncs);
+
+/* migration_plots.c: a section of them, inside a scope; syncs: int4[] of their ids, execution 0 = none */
+extern void bcmig_migration_plots(struct BcmigPart *document, Datum syncs, int nsyncs, int64 execution);
 
 #endif							/* BCMIG_REPORT_H */
