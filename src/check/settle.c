@@ -16,6 +16,10 @@
  * real.  A key in the window is in flight: the sync is about to write it as
  * blue has it, and it is looked at again a few times.
  *
+ * While writes are on green it is the journal that tells: a key with an entry
+ * that was not settled, or only settled since green's rows were read, is in
+ * flight to blue.
+ *
  * Deletes are not in every window (rowversion), and some tables have none
  * (snapshot).  There a difference is real when blue has not moved since the
  * last window, or the last compare; else a sweep is run first, which deletes
@@ -48,6 +52,7 @@
 #define BATCH_KEYS		200
 #define BATCH_WIDE_KEYS	10		/* of tables with columns of any length */
 #define LOOKS			5
+#define SETTLE_TIME		2000	/* ms, at most, between settling an entry and its commit */
 #define LOOK_WAIT		2000	/* ms, at most, for a window to come */
 
 /* both sides of a suspect, as one look saw them */
@@ -244,6 +249,55 @@ store_difference(BcmigProof *proof, const Pair *pair, TupleTableSlot *slot)
 }
 
 /*
+ * Suspects that outside writes on green are, or have just been, bringing to
+ * blue: settled a moment before "since" counts too, that may have been written
+ * before it was committed.  Read after both sides; in a transaction.  Numbers of
+ * suspects.
+ */
+static Bitmapset *
+outside_writes(const BcmigTableInfo *table, BcmigSuspect **suspects, int n, TimestampTz since)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	BcmigCatalogScope scope;
+	List	   *keys = NIL;
+	Bitmapset  *outside = NULL;
+	uint64		found;
+
+	if (table->nkeys == 0)
+		return NULL;
+	for (int i = 0; i < n; i++)
+	{
+		StringInfoData key;
+
+		initStringInfo(&key);
+		for (int k = 0; k < table->nkeys; k++)
+		{
+			appendStringInfoChar(&key, k == 0 ? '[' : ',');
+			if (suspects[i]->texts[k] != NULL)
+				escape_json(&key, suspects[i]->texts[k]);
+			else
+				appendStringInfoString(&key, "null");
+		}
+		appendStringInfoChar(&key, ']');
+		keys = lappend(keys, key.data);
+	}
+	bcmig_catalog_begin(&scope);
+	if (bcmig_sql("SELECT 1 FROM bcmig.traffic WHERE sync_id = $1 AND switched_at IS NOT NULL", "i", table->sync_id) > 0)
+	{
+		found = bcmig_sql("WITH k AS (SELECT key::jsonb AS key, n FROM unnest($2) WITH ORDINALITY u (key, n)), "
+						  " j AS (SELECT old_key, new_key FROM bcmig.journal WHERE table_id = $1 AND (settled_at IS NULL OR settled_at >= $3)) "
+						  "SELECT k.n FROM k JOIN j ON j.new_key = k.key UNION SELECT k.n FROM k JOIN j ON j.old_key = k.key",
+						  "ikz", table->table_id, bcmig_text_array(keys), TimestampTzPlusMilliseconds(since, -SETTLE_TIME));
+		MemoryContextSwitchTo(caller);
+		for (uint64 i = 0; i < found; i++)
+			outside = bms_add_member(outside, bcmig_get_int64(i, 1, 1) - 1);
+	}
+	bcmig_catalog_end(&scope);
+	MemoryContextSwitchTo(caller);
+	return outside;
+}
+
+/*
  * One look at n suspects.  Returns false when nothing can be said: the table is
  * not streaming, or is about to be read again.
  */
@@ -262,6 +316,8 @@ look_at(BcmigProof *proof, BcmigSuspect **suspects, int n, BcmigSettled *settled
 	BcmigSigns	signs = {0};
 	TupleTableSlot *slot;
 	uint64		poll = 0;
+	TimestampTz since;
+	Bitmapset  *outside;
 	bool		clean;
 	bool		streaming;
 
@@ -279,6 +335,7 @@ look_at(BcmigProof *proof, BcmigSuspect **suspects, int n, BcmigSettled *settled
 		memcpy(keys + i * table->nkeys, suspects[i]->texts, sizeof(char *) * table->nkeys);
 	}
 
+	since = GetCurrentTimestamp();
 	clean = is_clean(table->table_id, &poll);
 	bcmig_start_transaction();
 	streaming = bcmig_state_load(table->table_id, &stored) && stored.state == BCMIG_STREAMING;
@@ -326,12 +383,13 @@ look_at(BcmigProof *proof, BcmigSuspect **suspects, int n, BcmigSettled *settled
 	slot = MakeSingleTupleTableSlot(proof->desc, &TTSOpsMinimalTuple);
 	bcmig_start_transaction();
 	streaming = bcmig_same_mapping(table);
+	outside = outside_writes(table, suspects, n, since);
 	for (int i = 0; i < n && streaming; i++)
 	{
 		Pair	   *pair = hash_search(look.pairs, &suspects[i]->key, HASH_FIND, NULL);
 		bool		same = (pair->blue == NULL) == (pair->green == NULL) &&
 			(pair->blue == NULL || memcmp(&pair->blue_hash, &pair->green_hash, sizeof(BcmigHash)) == 0);
-		bool		known = deletes || (windows && pair->blue != NULL) ? !pair->in_window : clean;
+		bool		known = (deletes || (windows && pair->blue != NULL) ? !pair->in_window : clean) && !bms_is_member(i, outside);
 
 		CHECK_FOR_INTERRUPTS();
 		if (suspects[i]->settled)

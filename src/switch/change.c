@@ -32,7 +32,9 @@
 #include "blue_fence.h"
 #include "call.h"
 #include "fence.h"
+#include "journal.h"
 #include "miscadmin.h"
+#include "options.h"
 #include "utils/builtins.h"
 #include "utils/json.h"
 #include "utils/timestamp.h"
@@ -73,6 +75,8 @@ bcmig_begin_change(BcmigTrafficJob *job, const BcmigChange *change)
 		failing = "another change has been begun";
 	else if (t->green_percent == 100 && change->kind != BCMIG_ROLLBACK)
 		failing = "writers are on green, only a rollback leads back";
+	else if (t->both_write && change->percent < t->green_percent && change->kind != BCMIG_ROLLBACK)
+		failing = "writers are on both sides, only a rollback leads back";
 	else if (t->held != NULL && change->kind != BCMIG_ROLLBACK)
 		failing = psprintf("held: %s", t->held);
 	if (failing != NULL)
@@ -253,7 +257,7 @@ bcmig_undo_change(BcmigTrafficJob *job, const char *why)
 			(void) bcmig_traffic_event(job->sync->name, "waiting", -1, -1, 0, by, psprintf("%s; blue is not open yet: %s", why, closed));
 	}
 	else if (bcmig_sql("UPDATE bcmig.traffic SET intent = NULL, updated_at = clock_timestamp(), "
-					   " writes = CASE WHEN $3 THEN CASE WHEN green_percent = 100 THEN 'green' ELSE 'blue' END ELSE writes END "
+					   " writes = CASE WHEN $3 THEN CASE WHEN green_percent = 100 THEN 'green' WHEN journal_armed THEN 'key' ELSE 'blue' END ELSE writes END "
 					   "WHERE sync_id = $1 AND intent->>'id' = $2::text",
 					   "iIb", job->sync->sync_id, intent, (int) (job->traffic.intent_kind != BCMIG_CHANGE)) > 0)
 	{
@@ -268,10 +272,40 @@ bcmig_undo_change(BcmigTrafficJob *job, const char *why)
 	job->traffic.intent = closed ? intent : 0;
 }
 
+/* with the first weight that moves writers too: from its commit on both sides are written to, by key */
+static void
+let_both_write(BcmigTrafficJob *job, void *arg)
+{
+	BcmigCatalogScope scope;
+
+	bcmig_catalog_begin(&scope);
+	bcmig_brief_locks();
+	bcmig_journal_arm(job->sync);
+	(void) bcmig_set_fence(job->sync, false, "writers move by key");
+	bcmig_sql("UPDATE bcmig.traffic SET writes = 'key', switched_at = coalesce(switched_at, clock_timestamp()) WHERE sync_id = $1",
+			  "i", job->sync->sync_id);
+	bcmig_catalog_end(&scope);
+}
+
+static bool
+writers_move(const BcmigSync *sync)
+{
+	BcmigCatalogScope scope;
+	bool		move;
+
+	bcmig_start_transaction();
+	bcmig_catalog_begin(&scope);
+	move = strcmp(bcmig_option_value("traffic", NULL, sync->options), "reads_and_writes") == 0;
+	bcmig_catalog_end(&scope);
+	bcmig_end_transaction();
+	return move;
+}
+
 char *
 bcmig_change_weight(BcmigTrafficJob *job, const BcmigChange *change)
 {
 	char	   *why;
+	bool		writers = !job->traffic.both_write && writers_move(job->sync);
 	bool		raising = change->percent > job->traffic.green_percent;
 
 	if (!bcmig_green_may_act(job->sync, &job->traffic, true))
@@ -287,7 +321,7 @@ bcmig_change_weight(BcmigTrafficJob *job, const BcmigChange *change)
 	if (why == NULL && raising)
 		bcmig_ask_outside(job->sync);
 	if (why == NULL)
-		why = bcmig_end_change(job, NULL, NULL);
+		why = bcmig_end_change(job, raising && writers ? let_both_write : NULL, NULL);
 	if (why != NULL)
 		bcmig_undo_change(job, why);
 	return why;

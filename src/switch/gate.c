@@ -133,11 +133,12 @@ static const char *const own_gates =
 	"   WHERE b.sync_id = y.sync_id AND b.kind IN ('window', 'copy') AND b.status = 'Completed' "
 	"   AND b.started_at > now() - interval '1 hour' AND b.finished_at > now() - interval '5 min') e "
 	"UNION ALL "
-	"SELECT 'fence', CASE WHEN fence THEN 'ok' ELSE 'fail' END, CASE WHEN fence THEN 'up' ELSE 'down' END, 'up', "
+	/* where writers move by weight the fence is down, and the journal armed, from the first step on */
+	"SELECT 'fence', CASE WHEN fence OR journal_armed AND options->>'traffic' = 'reads_and_writes' THEN 'ok' ELSE 'fail' END, CASE WHEN fence THEN 'up' ELSE 'down' END, 'up', "
 	"  CASE WHEN fence THEN NULL ELSE 'Somebody beside the sync may write to green tables.' END, "
 	"  CASE WHEN fence THEN NULL ELSE format('CALL bcmig.raise_fence(%L);', name) END FROM y "
 	"UNION ALL "
-	"SELECT 'journal', CASE WHEN journal_armed THEN 'fail' ELSE 'ok' END, CASE WHEN journal_armed THEN 'armed' ELSE 'not armed' END, "
+	"SELECT 'journal', CASE WHEN journal_armed AND coalesce(options->>'traffic', 'reads') = 'reads' THEN 'fail' ELSE 'ok' END, CASE WHEN journal_armed THEN 'armed' ELSE 'not armed' END, "
 	"  'not armed', NULL, CASE WHEN journal_armed THEN format('SELECT bcmig.disarm_journal(%L);', name) END FROM y "
 	"UNION ALL "
 	/* where it is there it is one of the sync's own queries */

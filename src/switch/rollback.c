@@ -4,8 +4,8 @@
  *	  bcmig_rollback: traffic back to blue, without losing what was written on
  *	  green.
  *
- * Below 100 only readers have moved: balancers are set back, and that is all.
- * From 100, in this order:
+ * Where only readers have moved balancers are set back, and that is all.  From
+ * 100, and where writers move by weight, in this order:
  *
  *	1	intent; writers are told to wait (bcmig_route answers pause)
  *	2	readers to blue at once, whatever its health; sessions on green closed
@@ -308,11 +308,18 @@ replay_after(BcmigTrafficJob *job, const BcmigSwitch *sw)
 		bcmig_switch_phase(sw, REPLAY_AFTER, why);
 }
 
+/* do writers have to go back, too? */
+static bool
+has_writers(const BcmigTraffic *traffic)
+{
+	return traffic->green_percent == 100 || traffic->both_write;
+}
+
 /* false: somebody else's change is under way, it is tried again */
 static bool
 begin(BcmigTrafficJob *job, const BcmigSwitch *sw)
 {
-	BcmigChange change = {.kind = BCMIG_ROLLBACK, .by = sw->by, .reason = sw->reason, .pause = job->traffic.green_percent == 100};
+	BcmigChange change = {.kind = BCMIG_ROLLBACK, .by = sw->by, .reason = sw->reason, .pause = has_writers(&job->traffic)};
 	BcmigCatalogScope scope;
 
 	if (bcmig_begin_change(job, &change) != NULL)
@@ -334,7 +341,7 @@ bcmig_run_rollback(BcmigTrafficJob *job)
 {
 	BcmigTraffic *t = &job->traffic;
 	BcmigSwitch sw;
-	bool		from_100;
+	bool		writers;
 	char	   *why;
 
 	bcmig_start_transaction();
@@ -353,16 +360,16 @@ bcmig_run_rollback(BcmigTrafficJob *job)
 
 	/* blue may be away, which ends the worker each time */
 	bcmig_slot_phase("rollback", NULL, 0);
-	from_100 = t->green_percent == 100;
-	if (from_100 && !t->no_return && sw.replay_ms >= bcmig_switch_ms(&sw, "replay_timeout"))
+	writers = has_writers(t);
+	if (writers && !t->no_return && sw.replay_ms >= bcmig_switch_ms(&sw, "replay_timeout"))
 	{
 		give_up(job, &sw, sw.problem ? sw.problem : "blue does not answer");
 		return true;
 	}
-	why = from_100 ? from_green(job, &sw) : from_blue(job, &sw);
+	why = writers ? from_green(job, &sw) : from_blue(job, &sw);
 	if (why != NULL)
 		bcmig_switch_phase(&sw, NULL, why);
-	else if (from_100 && bcmig_switch_is(&sw, "replay", "after"))
+	else if (writers && bcmig_switch_is(&sw, "replay", "after"))
 		replay_after(job, &sw);
 	else
 		bcmig_end_switch(sw.switch_id, "done", NULL);
@@ -384,7 +391,7 @@ plan_of(const BcmigSync *sync, const BcmigTraffic *traffic, Jsonb *options, int6
 	List	   *plan = NIL;
 
 	plan = bcmig_add_step(plan, "balancer", "readers to blue, sessions on green closed", true, "nobody reads green", "one that does not answer is set when it does");
-	if (traffic->green_percent < 100)
+	if (!has_writers(traffic))
 		return plan;
 	plan = bcmig_add_step(plan, "green", psprintf("CALL bcmig.raise_fence(%s)", quote_literal_cstr(sync->name)), true,
 					"nobody writes to green; from here on writers wait", "the fence stays up, those who write are named");

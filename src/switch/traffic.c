@@ -53,7 +53,7 @@ bcmig_traffic_load(int sync_id, bool lock, BcmigTraffic *traffic)
 	if (lock)
 		bcmig_sql("SELECT FROM bcmig.traffic WHERE sync_id = $1 FOR UPDATE", "i", sync_id);
 	found = bcmig_sql("SELECT green_percent::float8, coalesce((intent->>'id')::int8, 0), coalesce((intent->>'green_percent')::float8, 0), "
-					  " intent->>'by', held, intent->>'kind', coalesce((intent->>'no_return')::bool, false), completed_at IS NOT NULL FROM bcmig.traffic WHERE sync_id = $1", "i", sync_id) > 0;
+					  " intent->>'by', held, intent->>'kind', coalesce((intent->>'no_return')::bool, false), completed_at IS NOT NULL, journal_armed AND green_percent < 100 FROM bcmig.traffic WHERE sync_id = $1", "i", sync_id) > 0;
 	if (found)
 	{
 		MemoryContextSwitchTo(caller);
@@ -65,6 +65,7 @@ bcmig_traffic_load(int sync_id, bool lock, BcmigTraffic *traffic)
 		traffic->intent_kind = change_kind_of(bcmig_get_text(0, 6));
 		traffic->no_return = bcmig_get_bool(0, 7);
 		traffic->completed = bcmig_get_bool(0, 8);
+		traffic->both_write = bcmig_get_bool(0, 9);
 	}
 	bcmig_catalog_end(&scope);
 	return found;
@@ -160,7 +161,7 @@ bcmig_set_traffic(PG_FUNCTION_ARGS)
 				 errhint("Give a percentage from 0 to below 100.")));
 	bcmig_require_started(sync, false, &traffic);
 	bcmig_refuse_held(sync, &traffic);
-	if (traffic.green_percent == 100)
+	if (traffic.green_percent == 100 || (traffic.both_write && percent < traffic.green_percent))
 		ereport(ERROR,
 				(errcode(ERRCODE_BM_TRAFFIC),
 				 errmsg("writers of sync \"%s\" are on green", sync->name),

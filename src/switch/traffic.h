@@ -28,6 +28,7 @@ typedef struct BcmigTraffic
 	BcmigChangeKind intent_kind;
 	bool		no_return;		/* the intent can only be carried through */
 	bool		completed;		/* bcmig_complete_sync was called */
+	bool		both_write;		/* below 100, and writers are on both sides (option traffic) */
 	char	   *by;				/* who wanted the intent */
 	char	   *held;			/* NULL = not */
 } BcmigTraffic;

@@ -51,7 +51,7 @@ load_syncs(Config *c)
 			  "   THEN 'witness ' || t.epoch END) FROM bcmig.traffic t LEFT JOIN bcmig.incarnation i USING (sync_id) WHERE t.sync_id = s.sync_id)), ''), "
 			  " EXISTS (SELECT FROM bcmig.balancer b WHERE b.sync_id = s.sync_id), "
 			  " coalesce((s.options->>'reverse')::bool, true) AND EXISTS (SELECT FROM bcmig.traffic t WHERE t.sync_id = s.sync_id "
-			  "  AND t.green_percent = 100 AND t.journal_armed AND t.intent IS NULL AND t.held IS NULL), "
+			  "  AND (t.green_percent = 100 OR t.writes = 'key') AND t.journal_armed AND t.intent IS NULL AND t.held IS NULL), "
 			  " (SELECT v.not_before FROM bcmig.reverse_state v WHERE v.sync_id = s.sync_id) "
 			  "FROM bcmig.sync s JOIN bcmig.sync_state st USING (sync_id), LATERAL (SELECT s.sync_id, s.options) y "
 			  "ORDER BY s.sync_id", "z", PgStartTime);

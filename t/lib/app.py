@@ -58,7 +58,9 @@ def main():
 					sides[side].execute("UPDATE entry SET amount = amount + 1, note = %s WHERE id = %s", (note, row))
 				else:
 					sides[side].execute("DELETE FROM entry WHERE id = %s", (row,))
-				break
+				if sides[side].rowcount == 1:
+					break
+				time.sleep(0.002)	# a row whose key has moved to green may not be there yet
 			except psycopg2.Error as error:
 				if error.pgcode != FENCED:
 					log.write("error %s %s\n" % (error.pgcode, str(error).replace("\n", " ")))
