@@ -200,6 +200,9 @@ sub end_of_it
 my %before = (
 	'12. After it 1' => sub { on_green(q{UPDATE customer SET name = 'written on green' WHERE no = 'C1'}) },
 
+	# statements are judged by a grammar there, which takes its time
+	'Blue is a SQL Server 2' => sub { on_green(q{SELECT bcmig_alter_environment('sql', '{"connect_timeout": "120s"}')}) },
+
 	'Green is behind 1' => sub {
 		on_green(q{SELECT bcmig_alter_sync('cronus', '{"traffic_timeout": "1s"}'); ALTER ROLE CURRENT_USER SET client_min_messages = warning});
 		write_and_wait($blue);

@@ -44,7 +44,7 @@
 
 #define REPLAY_AFTER	"replay, blue is open"
 #define TERMINATE_WAIT	5000	/* ms for terminated sessions to end */
-#define KEYS_PER_S		2000	/* replayed to a PostgreSQL blue, for a plan: docs/runbook.md */
+#define KEYS_PER_S		1000	/* replayed to a PostgreSQL blue, for a plan: bench/RESULTS.md */
 
 BCMIG_FUNCTION(bcmig_rollback);
 
