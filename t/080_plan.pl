@@ -232,6 +232,30 @@ is(phases($e), 'copy compensated, catch up done, validation done, traffic compen
 is(value(q{SELECT string_agg(sync || ' ' || green_percent, ', ' ORDER BY sync) FROM bcmig.traffic_status}), 'o 0, s 0', 'nothing is on green');
 is(value(q{SELECT state FROM bcmig.sync_status WHERE sync = 's'}), 'stopped', 'and it is stopped again');
 
+# --- what an execution has made goes with it, what was there stays ---
+value(q{CREATE TABLE public.bystander (id int)});
+$blue->safe_psql('postgres', q{CREATE TABLE made (id int PRIMARY KEY, "timestamp" bigint NOT NULL DEFAULT 0); INSERT INTO made SELECT i, 0 FROM generate_series(1, 50) i});
+track($blue, 'made');
+my $makes = q{[{"name": "sync", "action": "create_sync", "arguments": {"blue": "blue"}},
+	{"name": "table", "action": "add_table", "arguments": {"source_table": "made", "target": "public.made_there"}},
+	{"name": "copy", "action": "copy"}, {"name": "catch up", "action": "catch_up"},
+	{"name": "gates", "action": "gates", "timeout": "300 ms"}]};
+$e = execute('makes', $makes, sync => 'm', options => '{"auto_rollback": true}');
+ok(wait_for($e, 'rolled_back'), 'taken back');
+is(phases($e), 'sync compensated, table done, copy compensated, catch up done, gates failed', 'the sync was stopped and dropped');
+like(value("SELECT sqlstate || ' ' || error FROM bcmig.phase_run WHERE execution_id = $e AND name = 'gates'"), qr/^57014 it was not done in time: validation/, 'gates that are not ok in time');
+is(value(q{SELECT count(*) FROM bcmig.sync WHERE name = 'm'}), '0', 'no sync');
+is(value(q{SELECT to_regclass('public.made_there') IS NULL, to_regclass('public.bystander') IS NOT NULL}), 't|t', 'no table of it');
+value(q{SELECT bcmig_create_sync('m', 'blue'); SELECT bcmig_add_table('m', 'made', 'public.made_there')});
+$e = value(q{SELECT bcmig_execute_plan('makes')});
+ok(wait_for($e, 'rolled_back'), 'the same once more, where the sync is there already');
+is(value("SELECT note FROM bcmig.phase_run WHERE execution_id = $e AND name = 'sync'"), 'it was so already; left alone: it was so before the execution', 'it is left alone');
+is(value(q{SELECT state FROM bcmig.sync_status WHERE sync = 'm'}), 'stopped', 'and stopped, as it was');
+
+# --- nobody it could run as ---
+value(q{CREATE ROLE nologin; GRANT ALL ON ALL FUNCTIONS IN SCHEMA public TO nologin; SET ROLE nologin; SELECT bcmig_create_plan('nologin', NULL, '[{"name": "a", "type": "code", "sql": "SELECT 1"}]')});
+like(refused(q{SELECT bcmig_execute_plan('nologin')}), qr/^BM009: the owner of plan "nologin" may not log in/, 'an owner who may not log in');
+
 # --- a copy of green does not go on ---
 $e = execute('copy', q{[{"name": "a", "type": "code", "sql": "SELECT 1", "approval": "approver"}, {"name": "b", "type": "code", "sql": "SELECT 1"}]});
 ok(wait_phase($e, 'a', 'waiting'), 'waits');

@@ -107,6 +107,10 @@ $green->safe_psql('postgres', q{SELECT bcmig_stop_sync('s')});
 $green->poll_query_until('postgres', q{SELECT state = 'stopped' FROM bcmig.sync_state});
 like(rehearse(undef, sync => 's', options => '{"steps": [50]}'), qr/^traffic \(s\): balancer\|warn\|Not done now, cannot be rolled back: 50 % of new requests/m, 'the steps of the switch are listed');
 
+@said = split /\n/, rehearse(undef, sync => 'new', options => '{"blue": "blue", "company": "CRONUS"}');
+like($said[0], qr/^preflight: [\w ]+\|ok\|/, 'blue is looked at');
+ok((grep { /^copy \(new\)\|warn\|Not looked at: its sync is made when/ } @said), 'what comes after the sync is made cannot be');
+
 # --- who waits for a number waits no longer than the SQL; who holds one is not waited for for long ---
 my $open = $green->background_psql('postgres', on_error_die => 1);
 $open->query_safe(q{BEGIN; INSERT INTO public.log (what) VALUES ('open')});

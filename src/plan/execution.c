@@ -59,7 +59,7 @@ bcmig_load_execution(int64 execution_id, BcmigExecution *e)
 		e->error = bcmig_get_text(0, 6);
 		n = bcmig_sql("SELECT wave, position, sync, name, type, action, arguments, precondition, compensation, approval, approved_by, state, "
 					  " attempt, retries, begun, timeout, backoff, clock_timestamp() - started_at, "
-					  " not_before - clock_timestamp(), result, error IS NOT NULL, result ? 'made', result ? 'stuck' "
+					  " not_before - clock_timestamp(), result, error IS NOT NULL, result ? 'made', result ? 'stuck', note "
 					  "FROM bcmig.phase_run WHERE execution_id = $1 ORDER BY wave, position, sync", "I", execution_id);
 		MemoryContextSwitchTo(caller);
 		for (uint64 i = 0; i < n; i++)
@@ -90,6 +90,7 @@ bcmig_load_execution(int64 execution_id, BcmigExecution *e)
 			p->failed = bcmig_get_bool(i, 21);
 			p->made = bcmig_get_bool(i, 22);
 			p->stuck = bcmig_get_bool(i, 23);
+			p->note = bcmig_get_text(i, 24);
 			e->phases = lappend(e->phases, p);
 		}
 	}
@@ -247,14 +248,22 @@ bcmig_execute_plan(PG_FUNCTION_ARGS)
 	List	   *green = NIL;
 	BcmigCatalogScope scope;
 	int64		execution_id;
+	Oid			owner;
 
 	bcmig_require_loaded();
-	(void) bcmig_plan_owner(name);
+	owner = bcmig_plan_owner(name);
 	bcmig_this_green(parts);
 	for (int i = 0; i < BCMIG_GREEN_PARTS; i++)
 		green = lappend(green, parts[i]);
 
 	bcmig_catalog_begin(&scope);
+
+	if (bcmig_sql("SELECT FROM pg_roles WHERE oid = $1 AND rolcanlogin", "o", owner) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_WRONG_STATE),
+				 errmsg("the owner of plan \"%s\" may not log in", name),
+				 errdetail("A process of the server carries it out as that role."),
+				 errhint("ALTER ROLE %s LOGIN;", quote_identifier(GetUserNameFromId(owner, false)))));
 
 	/* one execution of a sync at a time; the rows of the plan and of its syncs are what two sessions meet at */
 	bcmig_sql("SELECT FROM bcmig.plan WHERE name = $1 FOR UPDATE", "t", name);

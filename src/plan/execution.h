@@ -34,6 +34,7 @@ typedef struct BcmigPhaseRun
 	int64		since;			/* ms since it began; -1 = it has not */
 	int64		wait;			/* ms until it may begin again; 0 or less = it may */
 	char	   *result;
+	char	   *note;
 	bool		failed;			/* an error of it is on record */
 	bool		made;			/* what it is about was not there before */
 	bool		stuck;			/* could not be taken back, or not tried because of one that could not */

@@ -145,10 +145,7 @@ number_key(Jsonb *object, const char *where, const char *key, double least, doub
 static void
 parse_interval(void *arg)
 {
-	char	  **text = arg;
-	Interval   *i = DatumGetIntervalP(DirectFunctionCall3(interval_in, CStringGetDatum(*text), ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)));
-
-	*text = DatumGetCString(DirectFunctionCall1(interval_out, IntervalPGetDatum(i)));
+	(void) DirectFunctionCall3(interval_in, CStringGetDatum(arg), ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
 }
 
 /* text as an interval, or a number of ms */
@@ -169,7 +166,7 @@ interval_key(Jsonb *object, const char *where, const char *key, bool zero, const
 		text = pnstrdup(v->val.string.val, v->val.string.len);
 	else
 		malformed(where, psprintf("\"%s\" must be a number of ms or a text like '30 min'", key));
-	if (bcmig_try(parse_interval, &text) != NULL)
+	if (bcmig_try(parse_interval, text) != NULL)
 		malformed(where, psprintf("\"%s\" is '%s', must be a number of ms or a text like '30 min'", key, text));
 	i = DirectFunctionCall3(interval_in, CStringGetDatum(text), ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
 	if (!DatumGetBool(DirectFunctionCall2(zero ? interval_ge : interval_gt, i, IntervalPGetDatum(&none))))

@@ -40,7 +40,8 @@
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
 
-#define LOOK_INTERVAL		200		/* ms between two looks */
+#define LOOK_INTERVAL		100		/* ms between two looks, twice that after each that saw nothing new */
+#define MOST_LOOK_INTERVAL	1000	/* ms */
 #define HEARTBEAT_INTERVAL	2000	/* ms */
 #define CALL_TIMEOUT		600000	/* ms a call of a step may take; they are requests */
 #define CONDITION_TIMEOUT	60000	/* ms */
@@ -294,9 +295,9 @@ run_phase(BcmigExecution *e, BcmigPhaseRun *p)
 	else
 		error = bcmig_in_transaction(act, &w, p->step ? Min(left, CALL_TIMEOUT) : left);
 	p->begun = begun;
-	if (error != NULL && w.not_yet && left > LOOK_INTERVAL)
+	if (error != NULL && w.not_yet)
 	{
-		bcmig_set_phase(e, p, "note = $5, not_before = clock_timestamp() + interval '1 s'", error->message, NULL);
+		bcmig_set_phase(e, p, "note = $5, not_before = clock_timestamp() + least(interval '2 s', timeout - (clock_timestamp() - started_at))", error->message, NULL);
 		return false;
 	}
 	if (error != NULL)
@@ -311,7 +312,9 @@ run_phase(BcmigExecution *e, BcmigPhaseRun *p)
 	}
 	if (left <= 0 && (w.state == NULL || is(w.state, "running")))
 	{
-		break_off_phase(e, p, unpack_sql_state(ERRCODE_QUERY_CANCELED), psprintf("it was not done in time%s%s", w.a ? ": " : "", w.a ? w.a : ""), true);
+		const char *said = w.a ? w.a : p->note;
+
+		break_off_phase(e, p, unpack_sql_state(ERRCODE_QUERY_CANCELED), psprintf("it was not done in time%s%s", said ? ": " : "", said ? said : ""), true);
 		return true;
 	}
 	return !is(w.state, "running");
@@ -341,7 +344,7 @@ begin_phase(BcmigExecution *e, BcmigPhaseRun *p)
 	ErrorData  *error;
 
 	if (p->approval != NULL && p->approved_by == NULL)
-		return wait_for(e, p, psprintf("approval by role %s: SELECT bcmig_approve_phase(" INT64_FORMAT ", %s);", p->approval,
+		return is(p->state, "waiting") ? false : wait_for(e, p, psprintf("approval by role %s: SELECT bcmig_approve_phase(" INT64_FORMAT ", %s);", p->approval,
 									   e->execution_id, quote_literal_cstr(p->name)));
 	if (p->wait > 0)
 		return false;
@@ -546,6 +549,7 @@ bcmig_runner_main(Datum arg)
 	MemoryContext loop_context;
 	ErrorData  *error;
 	BcmigPhaseWork first = {0};
+	long		nap = LOOK_INTERVAL;
 
 	bcmig_process_start("bcmig runner");
 	SetConfigOption("session_replication_role", "origin", PGC_SUSET, PGC_S_OVERRIDE);
@@ -575,11 +579,15 @@ bcmig_runner_main(Datum arg)
 		if (!w.holds)
 			break;
 		if (advance(&e))
+		{
+			nap = LOOK_INTERVAL;
 			continue;
+		}
 		bcmig_slot_phase("waits", NULL, 0);
 		pgstat_report_stat(false);
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, LOOK_INTERVAL, PG_WAIT_EXTENSION);
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, nap, PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);
+		nap = Min(2 * nap, MOST_LOOK_INTERVAL);
 	}
 	proc_exit(0);
 }
