@@ -215,6 +215,17 @@ is(on_green(q{BEGIN; UPDATE bcmig.traffic SET green_percent = 100, journal_armed
 	'conflicts', 'at 100 % an armed journal and a lifted fence are as they should be');
 on_green('DELETE FROM bcmig.journal; DELETE FROM bcmig.conflict');
 
+# --- bcmig.psqlrc: each of its words in psql ---
+my $psqlrc = (-e 'bcmig.psqlrc' ? '.' : $ENV{BCMIG_SOURCE}) . '/bcmig.psqlrc';
+my @words = map { /^\\set (\w+)/ ? $1 : () } split /\n/, PostgreSQL::Test::Utils::slurp_file($psqlrc);
+is("@words", 'status progress working timeline alerts switches report', 'words of bcmig.psqlrc');
+foreach my $word (@words)
+{
+	my ($rc, $out, $err) = $green->psql('postgres', "\\i $psqlrc\n:$word\n", extra_params => [ '-P', 'tuples_only=off' ]);
+	is($err, '', ":$word works");
+	like($out, { status => qr/next_step/, progress => qr/assessment/, working => qr/rows_per_s/, timeline => qr/bcmig_create_sync/, alerts => qr/raised_at/, switches => qr/write_pause_ms/, report => qr/^Migration, all syncs$/m }->{$word}, ":$word shows what it should");
+}
+
 # --- errors and roles ---
 sub error_of
 {
