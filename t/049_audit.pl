@@ -71,6 +71,7 @@ clerk(q{SELECT bcmig_add_environment('blue', 'blue', 'blue');
 	SELECT count(bcmig_blue_script('tracking', 's'));
 	SELECT bcmig_add_rule('s', 'r', 'business', 'soft', 'SELECT id FROM public.a WHERE id < 0');
 	SELECT bcmig_add_gate('s', 'g', 'SELECT true');
+	SELECT bcmig_add_baseline_query('q', 'SELECT 1', 'SELECT 1'); SELECT bcmig_baseline('blue'); SELECT bcmig_remove_baseline_query('q');
 	SELECT bcmig_start_sync('s', force => true); CALL bcmig_wait_sync('s');
 	SELECT bcmig.make_views('s');
 	SELECT bcmig_sync_now('s'); SELECT bcmig_sweep_deletes('s', 'a'); SELECT bcmig_resync_table('s', 'a'); CALL bcmig_wait_sync('s');

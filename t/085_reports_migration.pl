@@ -147,23 +147,25 @@ ok((grep { $_->{statement} eq "SELECT bcmig_retry_quarantine('$quoted');" } @{ $
 green_behind($green, "ALTER TABLE u DROP CONSTRAINT c; SELECT bcmig_retry_quarantine('$quoted')");
 ok($green->poll_query_until('postgres', 'SELECT count(*) = 0 FROM bcmig.quarantine'), 'and it was done');
 
-# --- an execution ---
-on_green(qq{INSERT INTO bcmig.execution (plan_name, owner, syncs, options, state, kind, started_at, ended_at) VALUES
-	('p', current_user::regrole, ARRAY['$quoted'], '{}', 'done', 'rehearsal', now() - interval '3 h', now() - interval '3 h' + interval '100 s'),
-	('p', current_user::regrole, ARRAY['$quoted', 'gone'], '{}', 'running', 'execution', now() - interval '50 s', NULL);
+# --- an execution; seen by this session only, or its runner would go on with it ---
+my ($id, $failed) = (1002, '');
+my $execution = qq{INSERT INTO bcmig.execution (execution_id, plan_name, owner, syncs, options, state, kind, started_at, ended_at) OVERRIDING SYSTEM VALUE VALUES
+	(1001, 'p', current_user::regrole, ARRAY['$quoted'], '{}', 'done', 'rehearsal', now() - interval '3 h', now() - interval '3 h' + interval '100 s'),
+	(1002, 'p', current_user::regrole, ARRAY['$quoted', 'gone'], '{}', 'running', 'execution', now() - interval '50 s', NULL);
 	INSERT INTO bcmig.phase_run (execution_id, position, sync, name, type, action, arguments, depends_on, timeout, retries, backoff, state, started_at, ended_at, percent, error, result)
 	SELECT e.execution_id, x.position, x.sync, x.name, 'data', 'sql', '{}', '{}', '1 h', 0, '1 s', x.state, e.started_at, e.started_at + x.took, x.percent, x.error, x.result::jsonb
 	FROM bcmig.execution e JOIN (VALUES
 	('done', 1, '', 'prepare', 'done', interval '10 s', NULL::numeric, NULL, '{}'), ('done', 2, '$quoted', 'copy', 'done', '80 s', NULL, NULL, '{"rows": 5000, "bytes": 123456}'), ('done', 3, '', 'check', 'done', '10 s', NULL, NULL, '{}'),
 	('running', 1, '', 'prepare', 'done', '10 s', NULL, NULL, '{}'), ('running', 2, '$quoted', 'copy', 'running', NULL, 50, NULL, '{"rows": "many"}'), ('running', 3, '', 'check', 'pending', NULL, NULL, NULL, '{}')
-	) x (of, position, sync, name, state, took, percent, error, result) ON x.of = e.state});
-my $id = on_green(q{SELECT execution_id FROM bcmig.execution WHERE state = 'running'});
-is(on_green(q{SELECT status, percent, phases_total, phases_completed, phases_running, phases_failed, current_phase, tables_behind FROM bcmig_progress_report()}),
+	) x (of, position, sync, name, state, took, percent, error, result) ON x.of = e.state};
+sub executing { return on_green("BEGIN; $execution; $failed; $_[0]; ROLLBACK") }
+sub json_of { return decode_json(executing("SELECT bcmig_migration_report($_[0], 'json')::jsonb")) }
+is(executing(q{SELECT status, percent, phases_total, phases_completed, phases_running, phases_failed, current_phase, tables_behind FROM bcmig_progress_report()}),
 	"running|50.0|3|1|1|0|copy ($odd)|0", 'progress by the time each phase took before: 10 and half of 80 of 100 s');
-is(on_green(q{SELECT eta, extract(epoch FROM elapsed) BETWEEN 50 AND 250 FROM bcmig_progress_report()}), '00:00:50|t', 'time left');
-is(on_green("SELECT basis, assessment FROM bcmig_progress_report($id)"), 'time of each phase in execution ' . ($id - 1) . '|on its way', 'and by what');
-is(on_green('SELECT percent, eta IS NULL, assessment, basis FROM bcmig_progress_report(' . ($id - 1) . ')'), '100.0|t|done|phases count alike', 'the one before is done');
-$json = json($id);
+is(executing(q{SELECT eta, extract(epoch FROM elapsed) BETWEEN 50 AND 250 FROM bcmig_progress_report()}), '00:00:50|t', 'time left');
+is(executing("SELECT basis, assessment FROM bcmig_progress_report($id)"), 'time of each phase in execution ' . ($id - 1) . '|on its way', 'and by what');
+is(executing('SELECT percent, eta IS NULL, assessment, basis FROM bcmig_progress_report(' . ($id - 1) . ')'), '100.0|t|done|phases count alike', 'the one before is done');
+$json = json_of($id);
 is($json->{execution_id}, $id, 'the report of an execution');
 is($json->{summary}{status}, 'running', 'its state');
 is(check_of($json, 'execution') . check_of($json, 'sync'), 'inconclusiveinconclusive', 'not done, and one of its syncs is gone: unknown');
@@ -171,12 +173,12 @@ is($json->{summary}{verdict}, 'UNKNOWN', 'so is the verdict');
 is(join(',', map { "$_->{name}:$_->{state}" } @{ $json->{plan}{phases} }), 'prepare:done,copy:running,check:pending', 'each phase');
 is($json->{plan}{phases}[1]{rows}, undef, 'a result that is no number is none');
 is($json->{plan}{phases}[2]{seconds}, undef, 'what has not begun took no time');
-is(json($id - 1)->{plan}{phases}[1]{rows}, 5000, 'rows of a phase');
-on_green("UPDATE bcmig.execution SET state = 'failed', error = 'boom', ended_at = now() WHERE execution_id = $id;
-	UPDATE bcmig.phase_run SET state = 'failed', error = E'line 1\\nverdict  GO' WHERE execution_id = $id AND position = 2");
-is(json($id)->{summary}{verdict}, 'NO-GO', 'a failed execution: no-go');
-is(scalar(() = text($id) =~ /^  verdict/mg), 1, 'an error of many lines cannot forge a line');
-like(on_green("SELECT assessment FROM bcmig_progress_report($id)"), qr/^failed: boom$/, 'progress says why');
+is(json_of($id - 1)->{plan}{phases}[1]{rows}, 5000, 'rows of a phase');
+$failed = "UPDATE bcmig.execution SET state = 'failed', error = 'boom', ended_at = now() WHERE execution_id = $id;
+	UPDATE bcmig.phase_run SET state = 'failed', error = E'line 1\\nverdict  GO' WHERE execution_id = $id AND position = 2";
+is(json_of($id)->{summary}{verdict}, 'NO-GO', 'a failed execution: no-go');
+is(scalar(() = executing("SELECT bcmig_migration_report($id)") =~ /^  verdict/mg), 1, 'an error of many lines cannot forge a line');
+like(executing("SELECT assessment FROM bcmig_progress_report($id)"), qr/^failed: boom$/, 'progress says why');
 
 # --- a switched sync is judged by what counts then; a wait on the writes is shown ---
 on_green(qq{UPDATE bcmig.traffic SET green_percent = 0;
@@ -214,6 +216,17 @@ is(on_green(q{BEGIN; UPDATE bcmig.traffic SET green_percent = 100, journal_armed
 	SELECT string_agg(c->>'check', ' ' ORDER BY c->>'check') FROM jsonb_array_elements(bcmig_migration_report(NULL, 'json')::jsonb->'summary'->'checks') c WHERE c->>'status' = 'fail'; ROLLBACK}),
 	'conflicts', 'at 100 % an armed journal and a lifted fence are as they should be');
 on_green('DELETE FROM bcmig.journal; DELETE FROM bcmig.conflict');
+
+# --- bcmig.psqlrc: each of its words in psql ---
+my $psqlrc = (-e 'bcmig.psqlrc' ? '.' : $ENV{BCMIG_SOURCE}) . '/bcmig.psqlrc';
+my @words = map { /^\\set (\w+)/ ? $1 : () } split /\n/, PostgreSQL::Test::Utils::slurp_file($psqlrc);
+is("@words", 'status progress working timeline alerts switches report', 'words of bcmig.psqlrc');
+foreach my $word (@words)
+{
+	my ($rc, $out, $err) = $green->psql('postgres', "\\i $psqlrc\n:$word\n", extra_params => [ '-P', 'tuples_only=off' ]);
+	is($err, '', ":$word works");
+	like($out, { status => qr/next_step/, progress => qr/assessment/, working => qr/rows_per_s/, timeline => qr/bcmig_create_sync/, alerts => qr/raised_at/, switches => qr/write_pause_ms/, report => qr/^Migration, all syncs$/m }->{$word}, ":$word shows what it should");
+}
 
 # --- errors and roles ---
 sub error_of

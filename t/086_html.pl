@@ -90,8 +90,9 @@ like($html, qr/\Q$html_odd\E/, 'names are escaped');
 unlike($html, qr/\Q$odd\E/, 'and nowhere as they are');
 both('little', @plots);
 unlike(page('sync', q{bcmig_sync_report(format => 'html')}), qr/\Q$odd\E/, 'the report of a sync too');
-good('sync', 390, 1);
+good('sync', 390, 1, @plots[ 0, 1 ]);
 page('health', qq{bcmig_health_report('$sql_odd', 'html')});
+unlike(page('rollback', qq{bcmig_rollback_report('$sql_odd', 'html')}), qr/\Q$odd\E/, 'of a rollback too');
 
 # --- much: 2,000 tables, a month of minutes, an execution of many phases ---
 sync("company $_", 700, 43200) foreach 1 .. 3;
@@ -106,6 +107,6 @@ $html = page('much', q{bcmig_migration_report((SELECT max(execution_id) FROM bcm
 unlike($html, qr/\Q$odd\E/, 'much: names are escaped');
 is(scalar(() = $html =~ /<td>bc\.&quot;company/g), 2100, 'all tables are in it');
 cmp_ok(length $html, '<', 3_000_000, 'and it can still be sent');
-both('much', @plots);
+good('much', @$_, @plots) foreach [ 390, 1 ], [ 1200, 0 ];
 
 done_testing();

@@ -5,6 +5,7 @@ use warnings;
 use lib 't/lib';
 use BcmigTest;
 use JSON::PP;
+use TdsServer;
 use Test::More;
 
 my $blue = new_blue();
@@ -102,6 +103,26 @@ like(on_green("SELECT error FROM bcmig.baseline_time WHERE name = 'sneak' AND ba
 is(on_green('SELECT count(*) FROM secret') . on_green('SHOW transaction_read_only'), '1off', 'nothing is written');
 like(error_of(q{SET statement_timeout = '500ms'; SELECT bcmig_add_baseline_query('long', 'SELECT 1', 'SELECT pg_sleep(60)'), bcmig_baseline('green')}), qr/57014/, 'it can be cancelled');
 like(error_of(q{SELECT bcmig_baseline('nowhere')}), qr/BM001:.*HINT/s, 'no such environment');
+
+# --- a blue on SQL Server: a table with its companion is one ---
+my $server = new_sql_server();
+my $app = '437dbf0e-84ff-417a-965d-ed2bb9650972';
+$server->{node}->safe_psql('postgres', qq{
+	CREATE TABLE customer ("timestamp" bigint NOT NULL DEFAULT 0, "No_" varchar(20) PRIMARY KEY, "Name" varchar(50) NOT NULL);
+	CREATE TABLE customer_ext ("timestamp" bigint NOT NULL DEFAULT 0, "No_" varchar(20) PRIMARY KEY, "Rate\$$app" numeric(38,20) NOT NULL);
+	INSERT INTO customer SELECT 0, 'C' || i, 'n' || i FROM generate_series(1, 500) i;
+	INSERT INTO customer_ext SELECT 0, 'C' || i, i / 7.0 FROM generate_series(1, 300) i;
+	SELECT mssql.register('customer', 'X\$Customer\$$app'), mssql.register('customer_ext', 'X\$Customer\$$app\$ext')});
+on_green(qq{CREATE EXTENSION tds_fdw;
+	CREATE SERVER mssql FOREIGN DATA WRAPPER tds_fdw OPTIONS (servername '127.0.0.1', port '$server->{port}', database 'BC', tds_version '7.4', character_set 'UTF-8', msg_handler 'notice');
+	CREATE USER MAPPING FOR CURRENT_USER SERVER mssql OPTIONS (username 'bcmig_reader', password 'secret')});
+on_green(q{SELECT bcmig_add_environment('mssql', 'blue', 'mssql', options => '{"connect_timeout": "120s"}'), bcmig_create_sync('ms', 'mssql')});
+on_green(qq{SELECT bcmig_add_table('ms', 'X\$Customer\$$app', 'public.customer', '{"companions": ["X\$Customer\$$app\$ext"]}'),
+	bcmig_add_baseline_query('customers', 'SELECT t.[No_] FROM [dbo].[X\$Customer\$$app] AS t', 'SELECT "No_" FROM public.customer')});
+$id = on_green(q{SELECT bcmig_baseline('mssql')});
+is(on_green("SELECT target, rows, columns, bytes > 0 FROM bcmig.baseline_table WHERE baseline_id = $id"), 'public.customer|500|6|t', 'SQL Server: rows of the base, columns and bytes of both');
+is(on_green("SELECT rows, ms > 0, error IS NULL FROM bcmig.baseline_time WHERE name = 'customers' AND baseline_id = $id"), '500|t|t', 'SQL Server: a query is timed');
+like(on_green("SELECT error FROM bcmig.baseline_time WHERE name = 'slow' AND baseline_id = $id"), qr/BM007|pg_sleep/, 'SQL Server: one it does not know is an error of its own');
 
 # --- blue away: an error, and no half a baseline ---
 my $before = on_green('SELECT count(*) FROM bcmig.baseline');

@@ -396,12 +396,15 @@ differing_chunks(HTAB *pairs, Pair *same, Pair *others, int64 *n)
 /*
  * Chunks all of whose rows turned out to be equal once they had arrived: their
  * sums at a moment at which both sides have the same.  false: there was none, as
- * they are written to all the time.  In no transaction.
+ * they are written to all the time.  Where that takes another pass over the table
+ * it is tried once.  In no transaction.
  */
 static bool
 sum_again(BcmigProof *proof, List *chunks, Pair *sums)
 {
-	for (int i = 0; i < SUM_AGAIN && !bcmig_stopping(proof->work); i++)
+	int			times = proof->pushdown && !proof->chunking.buckets ? SUM_AGAIN : 1;
+
+	for (int i = 0; i < times && !bcmig_stopping(proof->work); i++)
 	{
 		Pair		same = {0};
 		Pair		others = {0};
@@ -482,7 +485,7 @@ validate_group(BcmigProof *proof, Pending *r)
 		suspects = bcmig_find_suspects(proof, differing, MOST_DIFFERENCES, &too_many);
 		bcmig_end_transaction();
 		bcmig_settle(proof, suspects, &settled);
-		if (!proof->count_only && settled.differences == 0 && settled.unknown == NULL && !too_many)
+		if (strcmp(r->done_as, "full") == 0 && settled.differences == 0 && settled.unknown == NULL && !too_many)
 			summed = sum_again(proof, differing, &others);
 		if (bcmig_stopping(proof->work))
 			return false;

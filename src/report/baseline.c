@@ -45,10 +45,11 @@ typedef struct TableFigures
 {
 	char	   *target;
 	char	   *source;
+	const BcmigName *name;
 	bool		base;			/* else a companion of the one before */
 	bool		exists;
 	int64		rows;
-	int64		bytes;
+	int64		bytes;			/* -1 = not known */
 	int			columns;
 	int			indexes;
 } TableFigures;
@@ -150,6 +151,56 @@ load_queries(bool blue)
 
 /* ---- blue ---- */
 
+/* the size of a table of Business Central, as its inventory has it */
+typedef struct SizeOfTable
+{
+	char	   *schema;
+	char	   *name;
+	int64		bytes;
+} SizeOfTable;
+
+static int
+by_name(const void *a, const void *b)
+{
+	const SizeOfTable *x = a;
+	const SizeOfTable *y = b;
+	int			c = strcmp(x->schema, y->schema);
+
+	return c != 0 ? c : strcmp(x->name, y->name);
+}
+
+/*
+ * SQL Server describes a table without its size; the inventory of all tables has
+ * it, where the login may see that.
+ */
+static void
+take_sizes(const BcmigEnvironment *env, const BcmigDialect *dialect, List *tables)
+{
+	List	   *rows = bcmig_ask(env->serverid, env->owner, list_make1(dialect->bc->inventory()), QUERY_TIMEOUT);
+	SizeOfTable *sizes = palloc(sizeof(SizeOfTable) * (list_length(rows) + 1));
+	int			n = 0;
+	ListCell   *lc;
+
+	foreach(lc, rows)
+	{
+		char	  **row = lfirst(lc);
+
+		if (strcmp(row[0], "table") == 0)
+			sizes[n++] = (SizeOfTable) {row[1], row[2], -1};
+		else if (strcmp(row[0], "bytes") == 0 && n > 0 && row[1] != NULL)
+			sizes[n - 1].bytes = pg_strtoint64(row[1]);
+	}
+	qsort(sizes, n, sizeof(SizeOfTable), by_name);
+	foreach(lc, tables)
+	{
+		TableFigures *t = lfirst(lc);
+		SizeOfTable wanted = {t->name->schema, t->name->name, -1};
+		const SizeOfTable *found = bsearch(&wanted, sizes, n, sizeof(SizeOfTable), by_name);
+
+		t->bytes = found ? found->bytes : -1;
+	}
+}
+
 /*
  * The tables of all syncs from this blue with their companions, whose bytes are
  * the table's too.
@@ -157,6 +208,7 @@ load_queries(bool blue)
 static List *
 blue_tables(const BcmigEnvironment *env)
 {
+	const BcmigDialect *dialect = bcmig_dialect_of_server(env->serverid);
 	MemoryContext caller = CurrentMemoryContext;
 	BcmigCatalogScope scope;
 	List	   *tables = NIL;
@@ -181,6 +233,7 @@ blue_tables(const BcmigEnvironment *env)
 		name->schema = bcmig_get_text(i, 2);
 		name->name = bcmig_get_text(i, 3);
 		t->source = psprintf("%s.%s", name->schema, name->name);
+		t->name = name;
 		t->base = bcmig_get_bool(i, 4);
 		tables = lappend(tables, t);
 		names = lappend(names, name);
@@ -201,6 +254,8 @@ blue_tables(const BcmigEnvironment *env)
 		t->columns = list_length(b->columns);
 		t->indexes = list_length(b->indexes);
 	}
+	if (dialect->bc != NULL)
+		take_sizes(env, dialect, tables);
 	return tables;
 }
 
@@ -348,10 +403,10 @@ store_tables(int64 id, List *tables)
 		CHECK_FOR_INTERRUPTS();
 		if (t->base)
 			bcmig_sql("INSERT INTO bcmig.baseline_table (baseline_id, target, source, rows, bytes, columns, indexes) "
-					  "SELECT $1, $2, $3, CASE WHEN $8 THEN $4 END, CASE WHEN $8 THEN $5 END, CASE WHEN $8 THEN $6 END, CASE WHEN $8 THEN $7 END",
+					  "SELECT $1, $2, $3, CASE WHEN $8 THEN $4 END, CASE WHEN $8 THEN nullif($5, -1) END, CASE WHEN $8 THEN $6 END, CASE WHEN $8 THEN $7 END",
 					  "IttIIiib", id, t->target, t->source, t->rows, t->bytes, t->columns, t->indexes, (int) t->exists);
 		else if (t->exists)
-			bcmig_sql("UPDATE bcmig.baseline_table SET bytes = bytes + $3, columns = columns + $4, indexes = indexes + $5 "
+			bcmig_sql("UPDATE bcmig.baseline_table SET bytes = bytes + nullif($3, -1), columns = columns + $4, indexes = indexes + $5 "
 					  "WHERE baseline_id = $1 AND target = $2", "ItIii", id, t->target, t->bytes, t->columns, t->indexes);
 	}
 }

@@ -360,6 +360,7 @@ static const BcmigField phase_fields[] = {
 	{"attempt", "attempts", BCMIG_SHOW_INT},
 	{"started_at", "started", BCMIG_SHOW_TEXT, "not begun"},
 	{"seconds", "took", BCMIG_SHOW_SECONDS, ""},
+	{"tables", "tables", BCMIG_SHOW_INT, ""},
 	{"rows", "rows", BCMIG_SHOW_INT, ""},
 	{"bytes", "bytes", BCMIG_SHOW_BYTES, ""},
 	{"sqlstate", NULL, BCMIG_SHOW_TEXT},
@@ -379,7 +380,7 @@ phase_section(const Scope *s, BcmigPart *document)
 	out = bcmig_section(document, "plan", "Phases");
 	bcmig_sql("SELECT p.wave, nullif(p.sync, ''), p.name, p.type, p.state, p.attempt, " BCMIG_AT("p.started_at") ", "
 			  " extract(epoch FROM coalesce(p.ended_at, CASE WHEN p.state IN ('running', 'compensating') THEN clock_timestamp() END) - p.started_at), "
-			  " " FIGURE("rows") ", " FIGURE("bytes") ", p.sqlstate, p.error, p.note "
+			  " " FIGURE("tables") ", " FIGURE("rows") ", " FIGURE("bytes") ", p.sqlstate, p.error, p.note "
 			  "FROM bcmig.phase_run p WHERE p.execution_id = $1 ORDER BY p.wave, p.position, p.sync", "I", s->execution);
 	(void) bcmig_result_table(out, "phases", "Each phase", phase_fields, lengthof(phase_fields));
 }

@@ -1,8 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * migration_plots.c
- *	  The plots of a migration report: rows over time, lag and weight, phases,
- *	  the biggest tables.
+ *	  The plots of reports: rows over time, lag and weight; of a migration also
+ *	  phases and the biggest tables.
  *
  * bcmig.metric may hold a month of minutes for each of many syncs: POINTS of
  * them are drawn, each standing for as many minutes as it must.
@@ -108,15 +108,16 @@ weight_steps(Datum syncs, int nsyncs, double from, double to)
 	return s;
 }
 
-static void
-metric_plots(BcmigPart *in, Datum syncs, int nsyncs, int64 execution)
+void
+bcmig_metric_plots(BcmigPart *in, Datum syncs, int nsyncs, int64 execution, int seconds)
 {
 	uint64		n = bcmig_sql("WITH m AS (SELECT extract(epoch FROM minute)::float8 AS at, seconds, rows_written + rows_deleted AS rows, samples, lag_avg_ms, lag_max_ms FROM bcmig.metric m "
 							  "  WHERE sync_id = ANY ($1) AND ($2 = 0 OR minute + seconds * interval '1 s' >= (SELECT started_at FROM bcmig.execution WHERE execution_id = $2)) "
-							  "  AND ($2 = 0 OR minute <= (SELECT coalesce(ended_at, 'infinity') FROM bcmig.execution WHERE execution_id = $2))), "
+							  "  AND ($2 = 0 OR minute <= (SELECT coalesce(ended_at, 'infinity') FROM bcmig.execution WHERE execution_id = $2)) "
+							  "  AND ($4 = 0 OR minute >= now() - $4 * interval '1 s')), "
 							  " r AS (SELECT min(at) AS low, greatest(min(seconds), (max(at) - min(at)) / $3) AS width FROM m) "
 							  "SELECT min(m.at) AS at, sum(m.rows), sum(m.lag_avg_ms * m.samples) / nullif(sum(m.samples) FILTER (WHERE m.lag_avg_ms IS NOT NULL), 0), max(m.lag_max_ms), max(m.at + m.seconds) "
-							  "FROM m, r GROUP BY floor((m.at - r.low) / r.width) ORDER BY 1", "nIi", syncs, execution, POINTS);
+							  "FROM m, r GROUP BY floor((m.at - r.low) / r.width) ORDER BY 1", "nIii", syncs, execution, POINTS, seconds);
 	BcmigSeries *rows = series("rows written and deleted, in all", 'a', n + 1);
 	BcmigSeries *average = series("lag, average", 'a', n);
 	BcmigSeries *highest = series("highest", 'd', n);
@@ -215,7 +216,7 @@ bcmig_migration_plots(BcmigPart *document, Datum syncs, int nsyncs, int64 execut
 {
 	BcmigPart  *out = bcmig_section(document, NULL, "Plots");
 
-	metric_plots(out, syncs, nsyncs, execution);
+	bcmig_metric_plots(out, syncs, nsyncs, execution, 0);
 	phase_plot(out, syncs, execution);
 	table_plot(out, syncs);
 }

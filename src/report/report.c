@@ -64,6 +64,7 @@ static const char *const assessment_names[] = {"excellent", "good", "unknown", "
 typedef struct Figures
 {
 	char	   *name;			/* NULL = all */
+	int			sync_id;
 	char	   *state;
 	bool		running;
 	char	   *last;			/* newest row there is, also before the period; NULL = none */
@@ -130,7 +131,7 @@ collect(const Kind *kind, const char *sync)
 			  " CASE WHEN y.wanted = 'running' THEN s.tables_streaming ELSE 0 END, s.quarantined, s.conflicts, "
 			  " m.seconds, m.samples, m.unknown, m.copying, m.lag_sum, m.lag_max, b.buckets, "
 			  " m.written, m.deleted, m.failed, m.bytes, m.errors, m.workers, "
-			  " (SELECT to_char(max(minute), 'YYYY-MM-DD HH24:MI TZ') FROM bcmig.metric x WHERE x.sync_id = y.sync_id) "
+			  " (SELECT to_char(max(minute), 'YYYY-MM-DD HH24:MI TZ') FROM bcmig.metric x WHERE x.sync_id = y.sync_id), y.sync_id "
 			  "FROM bcmig.sync y JOIN bcmig.sync_status s ON s.sync = y.name "
 			  "CROSS JOIN LATERAL (SELECT sum(seconds) AS seconds, sum(samples)::int8 AS samples, sum(unknown)::int8 AS unknown, "
 			  "  sum(copying)::int8 AS copying, sum(lag_avg_ms * samples) AS lag_sum, max(lag_max_ms) AS lag_max, "
@@ -167,6 +168,7 @@ collect(const Kind *kind, const char *sync)
 		f->errors = bcmig_get_int64(i, 19, 0);
 		f->workers = get_float(i, 20);
 		f->last = bcmig_get_text(i, 21);
+		f->sync_id = bcmig_get_int64(i, 22, 0);
 		all = lappend(all, f);
 		MemoryContextSwitchTo(oldcontext);
 	}
@@ -405,6 +407,22 @@ block(BcmigPart *in, const char *key, const Kind *kind, const Figures *f)
 	members(out, f);
 }
 
+static void
+plots(BcmigPart *document, const Kind *kind, List *all)
+{
+	Datum	   *ids = palloc(sizeof(Datum) * Max(list_length(all), 1));
+	BcmigCatalogScope scope;
+	ListCell   *lc;
+	int			n = 0;
+
+	foreach(lc, all)
+		ids[n++] = Int32GetDatum(((Figures *) lfirst(lc))->sync_id);
+	bcmig_catalog_begin(&scope);
+	bcmig_metric_plots(bcmig_section(document, NULL, psprintf("Plots, %s", kind->period)),
+					   PointerGetDatum(construct_array(ids, n, INT4OID, sizeof(int32), true, TYPALIGN_INT)), n, 0, kind->seconds);
+	bcmig_catalog_end(&scope);
+}
+
 /* ---- the functions ---- */
 
 static Datum
@@ -429,6 +447,8 @@ report(FunctionCallInfo fcinfo, const Kind *kind)
 	}
 	if (sync == NULL)
 		block(document, "total", kind, add_up(all));
+	if (strcmp(format, "html") == 0)
+		plots(document, kind, all);
 	PG_RETURN_TEXT_P(cstring_to_text(bcmig_write_document(document, format)));
 }
 

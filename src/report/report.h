@@ -31,7 +31,12 @@ extern void bcmig_metrics_init(void);
 struct BcmigPart;
 extern void bcmig_rollback_readiness(struct BcmigPart *in, Datum syncs);
 
-/* migration_plots.c: a section of them, inside a scope; syncs: int4[] of their ids, execution 0 = none */
+/*
+ * migration_plots.c: inside a scope; syncs: int4[] of their ids, execution 0 =
+ * none.  All plots of a migration in a section; rows and lag of the time of the
+ * execution, or of the last seconds (0 = all).
+ */
+extern void bcmig_metric_plots(struct BcmigPart *in, Datum syncs, int nsyncs, int64 execution, int seconds);
 extern void bcmig_migration_plots(struct BcmigPart *document, Datum syncs, int nsyncs, int64 execution);
 
 #endif							/* BCMIG_REPORT_H */
