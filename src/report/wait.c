@@ -83,12 +83,11 @@ look(const char *name, const char *until, Look *seen)
 				  "  || ': ' || p.verdict || coalesce(', ' || p.detail, '') "
 				  "  FROM bcmig.validation_verdict p LEFT JOIN bcmig.sync_table t USING (table_id) WHERE p.run_id = r.run_id AND p.rank <= 2 "
 				  "  ORDER BY p.rank, p.part = 'data' DESC, t.target_schema, t.target_table, p.name LIMIT 1) END, "
-				  " w.state, w.phase, w.problem, CASE WHEN w.state = 'running' AND w.write_pause IS NULL "
-				  "  THEN (extract(epoch FROM clock_timestamp() - w.writes_stopped_at) * 1000)::int8 END "
+				  " w.state, w.phase, w.problem, w.writes_stopped_ms::int8 "
 				  "FROM bcmig.sync s JOIN bcmig.sync_state st USING (sync_id) "
 				  "LEFT JOIN LATERAL (SELECT * FROM bcmig.validation_run r WHERE r.sync_id = s.sync_id AND r.table_id IS NULL "
 				  " AND r.state <> 'cancelled' ORDER BY r.run_id DESC LIMIT 1) r ON true "
-				  "LEFT JOIN LATERAL (SELECT * FROM bcmig.switch w WHERE w.sync_id = s.sync_id AND w.kind = $2 "
+				  "LEFT JOIN LATERAL (SELECT * FROM bcmig.switch_status w WHERE w.sync = s.name AND w.kind = $2 "
 				  " ORDER BY w.switch_id DESC LIMIT 1) w ON true WHERE s.name = $1", "tt", name, switch_kind(until)) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_BM_UNKNOWN_OBJECT),

@@ -444,6 +444,18 @@ in_a_hurry(const BcmigTrafficJob *job)
 	return asked;
 }
 
+/* the intent of a job that has ended; a switch knows what ended it, unless that was a crash */
+static char *
+why_found_open(int sync_id)
+{
+	BcmigSwitch sw;
+
+	bcmig_start_transaction();
+	(void) bcmig_load_switch(sync_id, "switch", &sw);
+	bcmig_end_transaction();
+	return psprintf("found open: its worker has ended before its time%s%s", sw.problem ? ": " : "", sw.problem ? sw.problem : "");
+}
+
 void
 bcmig_run_traffic(int sync_id)
 {
@@ -463,7 +475,7 @@ bcmig_run_traffic(int sync_id)
 	/* a way back that was begun goes on where it was */
 	if (job.traffic.intent != 0 && job.traffic.intent_kind != BCMIG_ROLLBACK)
 	{
-		bcmig_undo_change(&job, "found open: its worker has ended before its time");
+		bcmig_undo_change(&job, why_found_open(sync_id));
 		if (job.traffic.intent != 0)
 			return;
 	}
