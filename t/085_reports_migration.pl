@@ -132,6 +132,8 @@ run_validation($green, $quoted, 'incremental');
 $json = json();
 is($json->{proof}{newest}[0]{mode} . ' ' . $json->{proof}{newest}[0]{verdict}, 'incremental ok', 'an incremental run finds all equal');
 is($json->{proof}{full}[0]{roots}, 'different', 'but proves no root');
+is(check_of($json, 'validation') . ' ' . check_of($json, 'proof') . " $json->{summary}{verdict}", 'ok inconclusive UNKNOWN', 'nor does it make it a go');
+ok((grep { $_->{statement} eq "SELECT bcmig_validate('$quoted', mode => 'full');" } @{ $json->{advice}{recommendations} }), 'all has to be compared again');
 run_validation($green, $quoted, 'full');
 is(json()->{summary}{verdict}, 'GO', 'go again');
 
