@@ -132,6 +132,8 @@ run_validation($green, $quoted, 'incremental');
 $json = json();
 is($json->{proof}{newest}[0]{mode} . ' ' . $json->{proof}{newest}[0]{verdict}, 'incremental ok', 'an incremental run finds all equal');
 is($json->{proof}{full}[0]{roots}, 'different', 'but proves no root');
+is(check_of($json, 'validation') . ' ' . check_of($json, 'proof') . " $json->{summary}{verdict}", 'ok inconclusive UNKNOWN', 'nor does it make it a go');
+ok((grep { $_->{statement} eq "SELECT bcmig_validate('$quoted', mode => 'full');" } @{ $json->{advice}{recommendations} }), 'all has to be compared again');
 run_validation($green, $quoted, 'full');
 is(json()->{summary}{verdict}, 'GO', 'go again');
 
@@ -175,7 +177,7 @@ is($json->{plan}{phases}[1]{rows}, undef, 'a result that is no number is none');
 is($json->{plan}{phases}[2]{seconds}, undef, 'what has not begun took no time');
 is(json_of($id - 1)->{plan}{phases}[1]{rows}, 5000, 'rows of a phase');
 $failed = "UPDATE bcmig.execution SET state = 'failed', error = 'boom', ended_at = now() WHERE execution_id = $id;
-	UPDATE bcmig.phase_run SET state = 'failed', error = E'line 1\\nverdict  GO' WHERE execution_id = $id AND position = 2";
+	UPDATE bcmig.phase_run SET state = 'failed', error = E'line 1\\n  verdict  GO' WHERE execution_id = $id AND position = 2";
 is(json_of($id)->{summary}{verdict}, 'NO-GO', 'a failed execution: no-go');
 is(scalar(() = executing("SELECT bcmig_migration_report($id)") =~ /^  verdict/mg), 1, 'an error of many lines cannot forge a line');
 like(executing("SELECT assessment FROM bcmig_progress_report($id)"), qr/^failed: boom$/, 'progress says why');
@@ -192,7 +194,7 @@ is($json->{rollback}{state}, undef, 'no rollback: nothing made up');
 is($json->{now}{rollback_readiness}[0]{readiness}, 'nothing to bring back', 'nor is there anything to bring back');
 is(value(on_green("SELECT bcmig_rollback_report('$quoted')"), 'rollback'), 'there was none', 'text says so');
 on_green(qq{INSERT INTO bcmig.switch (sync_id, kind, state, options, reason, phase, asked_at, ended_at, write_pause, result)
-	SELECT sync_id, 'rollback', 'done', '{}', E'seen\nstate  failed', 'done', now() - interval '1 h', now() - interval '59 min', '2500 ms',
+	SELECT sync_id, 'rollback', 'done', '{}', E'seen\n  state  failed', 'done', now() - interval '1 h', now() - interval '59 min', '2500 ms',
 		jsonb_build_object('readers_back_at', (now() - interval '1 h' + interval '3 s')::text, 'replayed_keys', '17') FROM bcmig.sync;
 	INSERT INTO bcmig.journal (sync_id, table_id, operation, old_key, new_key) SELECT sync_id, table_id, o, k1::jsonb, k2::jsonb FROM bcmig.sync_table,
 		(VALUES ('update', '["1"]', '["1"]'), ('update', '["1"]', '["1"]'), ('update', '["2"]', '["3"]')) v (o, k1, k2) WHERE target_table = 'u';
