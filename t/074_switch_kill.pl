@@ -73,6 +73,14 @@ while ($round < 20)
 	$green->safe_psql('postgres', $ask);
 	usleep(int(rand(250_000)));
 	my $what = kill_something();
+
+	# what was begun must leave nothing behind where it does not go on, too
+	if (rand() < 0.5)
+	{
+		poll_through_restart($green, 'SELECT true');
+		my ($rc) = $green->psql('postgres', q{SELECT bcmig_rollback('s', 'enough of it')});
+		$what .= ', and back' if $rc == 0;
+	}
 	ok(poll_through_restart($green, $done), "round $round ($ask, $what): it is carried through") or diag($green->safe_psql('postgres', 'TABLE bcmig.switch'));
 	ok(poll_through_restart($green, $settled), "round $round: nothing is left open") or diag($green->safe_psql('postgres', 'TABLE bcmig.traffic'));
 
