@@ -85,6 +85,12 @@
 #define BCMIG_OWNS_RELATION(relid, role)	object_ownercheck(RelationRelationId, (relid), (role))
 #endif
 
+#if PG_VERSION_NUM < 160000
+#define BCMIG_MAY_MAKE_SCHEMA(role)	(pg_database_aclcheck(MyDatabaseId, (role), ACL_CREATE) == ACLCHECK_OK)
+#else
+#define BCMIG_MAY_MAKE_SCHEMA(role)	(object_aclcheck(DatabaseRelationId, MyDatabaseId, (role), ACL_CREATE) == ACLCHECK_OK)
+#endif
+
 /* 16 counts nanoseconds, before it was a timespec */
 #if PG_VERSION_NUM >= 160000
 #define BCMIG_INSTR_TIME_ADD_MICROSEC(t, us)	((t).ticks += (us) * 1000)

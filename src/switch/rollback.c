@@ -32,12 +32,16 @@
 
 #include "blue_fence.h"
 #include "call.h"
+#include "catalog/pg_database.h"
+#include "commands/dbcommands.h"
+#include "compat.h"
 #include "fence.h"
 #include "journal.h"
 #include "miscadmin.h"
 #include "options.h"
 #include "reverse.h"
 #include "slot.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 #include "writers.h"
@@ -218,7 +222,11 @@ take_back(BcmigTrafficJob *job, void *arg)
 	bcmig_brief_locks();
 	bcmig_journal_disarm(job->sync);
 	bcmig_sql("UPDATE bcmig.traffic SET writes = 'blue' WHERE sync_id = $1", "i", job->sync->sync_id);
-	bcmig_sql("UPDATE bcmig.switch SET write_pause = clock_timestamp() - writes_stopped_at WHERE switch_id = $1", "I", sw->switch_id);
+
+	/* a crash right after this commit must not forget what is still to be done */
+	bcmig_sql("UPDATE bcmig.switch SET write_pause = clock_timestamp() - writes_stopped_at, "
+			  " phase = CASE WHEN options->>'replay' = 'after' THEN $2 ELSE phase END WHERE switch_id = $1",
+			  "It", sw->switch_id, REPLAY_AFTER);
 	bcmig_catalog_end(&scope);
 }
 
@@ -441,6 +449,14 @@ bcmig_rollback(PG_FUNCTION_ARGS)
 					(errcode(ERRCODE_BM_WRONG_STATE),
 					 errmsg("sync \"%s\" is being rolled back already", sync->name),
 					 errhint("SELECT * FROM bcmig.switch_status WHERE sync = %s;", quote_literal_cstr(sync->name))));
+		if (strcmp(bcmig_option_value("preserve", NULL, options), "tables") == 0 &&
+			!BCMIG_MAY_MAKE_SCHEMA(sync->owner))
+			ereport(ERROR,
+					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+					 errmsg("role \"%s\", the owner of sync \"%s\", may not make a schema for the tables that are to be preserved",
+							GetUserNameFromId(sync->owner, false), sync->name),
+					 errhint("GRANT CREATE ON DATABASE %s TO %s;", quote_identifier(get_database_name(MyDatabaseId)),
+							 quote_identifier(GetUserNameFromId(sync->owner, false)))));
 		if (traffic.green_percent == 0 && traffic.intent == 0 &&
 			bcmig_sql("SELECT FROM bcmig.switch WHERE sync_id = $1 AND kind = 'switch' AND state = 'running'", "i", sync->sync_id) == 0)
 			ereport(ERROR,
