@@ -10,6 +10,7 @@
 [ "$BLUE" = postgres ] || fail "PLAN=full needs BLUE=postgres"
 packages=(haproxy python3-psycopg2)
 least_compared=75
+syncs_to_start='my_company by_sweep shared'		# the plan starts cronus
 environment_options='{"fence_by": "call"}'
 SCALE=${SCALE:-0.2}
 WRITE_RATE=${WRITE_RATE:-100}	# transactions a second in CRONUS
@@ -57,34 +58,31 @@ start_front()
 	pids+=("$reader")
 }
 
-# The fence of blue, and writes that come back.
+# The fence of blue, and writes that come back.  All of CRONUS that has a key
+# moves, so all of it is read by change tracking: rows that are written to all
+# the time cannot be proved equal where nothing tells that they were changed.
 prepare_switch()
 {
 	psql_blue -f "$top/blue/postgres_switch.sql"
 	blue "SELECT bcmig_blue.grant_switch('bcmig_reader')" >/dev/null
+	blue "UPDATE demo.tables SET capture = 'change_tracking' WHERE company = '$big' AND capture = 'rowversion'"
 }
 
-# All tables of CRONUS that have a key move together; the plan starts their sync.
-make_syncs()
-{
-	make_sync cronus "company = '$big' AND capture <> 'none'" '{"sweep_interval": "1s"}'
-	make_sync my_company "company = '$small' AND capture = 'change_tracking'" '{}'
-	start_sync my_company
-	make_sync by_sweep "capture <> 'change_tracking' AND (company <> '$big' OR capture = 'none')" '{"sweep_interval": "5s"}'
-	start_sync by_sweep
-	make_sync shared "company = '' AND capture = 'change_tracking'" '{}'
-	start_sync shared
-}
-
-# What the application needs on green.  Its numbers there are a range that blue
-# does not come to: of a PostgreSQL blue bcmig sets no sequences.
+# What the application needs on green, and the plan of its owner.  Its numbers there are a range that blue
+# does not come to: of a PostgreSQL blue bcmig sets no sequences, and takes over no
+# default that is computed.
 prepare_application()
 {
 	green_user=postgres psql_green <<-END
 		\i $here/workload_schema.sql
 		GRANT USAGE ON SCHEMA demo TO migrator;
+		GRANT EXECUTE ON FUNCTION bcmig.make_views(text) TO migrator;
 	END
 	green "SELECT demo.make_sequences('$big', 500001)" >/dev/null
+	psql_green -At >/dev/null <<-'END'
+		SELECT format('ALTER TABLE %s ALTER "$systemId" SET DEFAULT gen_random_uuid()', target) FROM bcmig.table_status
+		 WHERE sync = 'cronus' AND EXISTS (SELECT FROM pg_attribute WHERE attrelid = target::regclass AND attname = '$systemId') \gexec
+	END
 }
 
 start_writers()
@@ -248,7 +246,6 @@ run_demo()
 {
 	local company
 
-	prepare_switch
 	start_front
 	say "the workload starts: $WRITE_RATE transactions a second in CRONUS, $RATE in My Company"
 	make_green
