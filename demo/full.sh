@@ -166,6 +166,7 @@ at_hundred()
 	echo "blue refuses: $(head -n 1 <<<"$refused")"
 	more_writes green $((5 * WRITE_RATE))
 	psql_green -c "SELECT sync, journal_armed, unreplayed, replayed, conflicts, problem FROM bcmig.journal_status WHERE sync = 'cronus'"
+	show_syncs
 	check_books green "$big"
 	write_reports migration "bcmig_migration_report($execution, '%s')"
 }
