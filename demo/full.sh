@@ -147,7 +147,7 @@ carry_out()
 		[ $SECONDS -lt $until_then ] || fail "the plan took more than $deadline s"
 		sleep 0.3
 	done
-	[ "$state" = done ] || {
+	[ "$state" = 'done' ] || {
 		green "SELECT format('  %s: %s', name, concat_ws(' ', error, note)) FROM bcmig.phase_run WHERE execution_id = $execution AND error IS NOT NULL"
 		green "SELECT format('  %s: %s', target, s) FROM bcmig.validation_summary s WHERE sync = 'cronus' AND verdict <> 'ok'"
 		fail "the plan has ended as $state"
