@@ -34,22 +34,19 @@ prepare_work()
 
 prepare_blue()
 {
-	local port
-
 	psql_blue -f "$top/test/tds_server/backing.sql"
 	psql_blue <<-'END'
 		CREATE TABLE public."$ndo$dbproperty" (invalididentifierchars varchar(50));
 		INSERT INTO public."$ndo$dbproperty" VALUES ('."\/''%[]');
 		SELECT mssql.register('public."$ndo$dbproperty"', '$ndo$dbproperty') \g /dev/null
 	END
-	port=$(/usr/bin/python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+	tds_port=$(free_port)
 	cp -r "$top/test/tds_server" "$work/"
 	mkdir -p "$work/tsql-verdicts"
 	[ ! -d "$top/build/tsql-verdicts" ] || cp -r "$top/build/tsql-verdicts" "$work/"
 	[ "$(id -u)" != 0 ] || chown -R postgres "$work/tsql-verdicts"
-	as_server sh -c 'echo $$ >"$1/tds_server.pid"; exec /usr/bin/python3 "$1/tds_server/tds_server" --port "$2" --cache "$1/tsql-verdicts" --backing "host=$1 port=5501 user=postgres dbname=bc"' \
-		sh "$work" "$port" >"$work/tds_server.log" 2>&1 &
-	tds_port=$port
+	start_server tds_server /usr/bin/python3 "$work/tds_server/tds_server" --port "$tds_port" --cache "$work/tsql-verdicts" \
+		--backing "host=$work port=5501 user=postgres dbname=bc"
 	wait_for 60 'the stand-in for SQL Server' sh -c "grep -q listening '$work/tds_server.log' && echo t"
 }
 

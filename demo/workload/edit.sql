@@ -13,5 +13,5 @@ UPDATE {Item$ext} SET "Web Text$3f1c5a20-7b64-4e0c-9a39-5d1b1f3c8a11" = repeat('
 \elif :what = 5
 UPDATE {Vendor} SET "Name" = "Name" WHERE "No_" = 'V' || lpad((1 + :cust % :nv)::text, 6, '0');
 \else
-INSERT INTO {Comment Line} ("Table Name", "No_", "Line No_", "Date", "Comment") VALUES (1, 'C' || lpad((:cust)::text, 6, '0'), nextval('{TableSeq97}'), date_trunc('day', now() AT TIME ZONE 'UTC'), 'live ''comment''  ') ON CONFLICT DO NOTHING;
+INSERT INTO {Comment Line} ("Table Name", "No_", "Line No_", "Date", "Comment") VALUES (1, 'C' || lpad((:cust)::text, 6, '0'), nextval('{TableSeq97}'), date_trunc('day', now() AT TIME ZONE 'UTC'), 'live ''comment''  ');
 \endif
