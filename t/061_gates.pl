@@ -254,6 +254,8 @@ on_green(q{SELECT bcmig_add_gate('s', 'keys_disjoint', 'SELECT min(id) > 1000 FR
 refused('keys_disjoint: fail, false', 'they do meet');
 on_green(q{SELECT bcmig_remove_gate('s', 'keys_disjoint'); SELECT bcmig_add_gate('s', 'keys_disjoint', 'SELECT max(id) < 1000 FROM public.item')});
 raised('they do not');
+on_green(q{SELECT bcmig_rollback('s', 'both sides are written to'); CALL bcmig_wait_sync('s', 'rolled_back', '60 s'); SELECT bcmig_alter_sync('s', '{"traffic": "reads"}')});
+is(weigh($weight), 'changed', 'readers only, as before');
 
 # --- who waits for the way back does not wait for probes ---
 ask($web->url('hang'), health_probes => 20, health_interval => '10ms');
