@@ -384,6 +384,19 @@ bcmig_get_texts(uint64 row, int col, int n, MemoryContext context)
 	return texts;
 }
 
+bool
+bcmig_has_text(List *texts, const char *text)
+{
+	ListCell   *lc;
+
+	foreach(lc, texts)
+	{
+		if (strcmp(lfirst(lc), text) == 0)
+			return true;
+	}
+	return false;
+}
+
 Datum
 bcmig_text_array(List *texts)
 {

@@ -77,6 +77,9 @@ extern Datum bcmig_get_datum(uint64 row, int col, bool *isnull);
 /* column of type text[] as n strings in "context"; NULL when it has not just n */
 extern char **bcmig_get_texts(uint64 row, int col, int n, MemoryContext context);
 
+/* is this one of the texts (List of char *)? */
+extern bool bcmig_has_text(List *texts, const char *text);
+
 /* a text[] of a list of char *, in the current context */
 extern Datum bcmig_text_array(List *texts);
 

@@ -415,3 +415,11 @@ bcmig_wake_pollers(void)
 	}
 	LWLockRelease(bcmig_shared->lock);
 }
+
+void
+bcmig_pause(long ms)
+{
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ms, PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+}

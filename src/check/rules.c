@@ -26,9 +26,7 @@
 #include "configure.h"
 #include "miscadmin.h"
 #include "options.h"
-#include "pgstat.h"
 #include "slot.h"
-#include "storage/latch.h"
 #include "through.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -197,9 +195,7 @@ wait_for_through(int sync_id, const Bitmapset *tables, TimestampTz moment, int m
 		if (passed == PASSED || passed == STOPPED ||
 			GetCurrentTimestamp() >= TimestampTzPlusMilliseconds(since, patience))
 			return passed;
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, THROUGH_STEP, PG_WAIT_EXTENSION);
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
+		bcmig_pause(THROUGH_STEP);
 	}
 }
 

@@ -38,10 +38,8 @@
 #include "catalog/pg_type.h"
 #include "executor/tuptable.h"
 #include "miscadmin.h"
-#include "pgstat.h"
 #include "quarantine.h"
 #include "slot.h"
-#include "storage/latch.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
@@ -170,9 +168,7 @@ wait_for_polls(BcmigProof *proof, uint64 since, int polls)
 		(void) is_clean(proof->table->table_id, &poll);
 		if (poll >= since + polls)
 			break;
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 20, PG_WAIT_EXTENSION);
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
+		bcmig_pause(20);
 	}
 	return true;
 }

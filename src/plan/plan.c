@@ -197,19 +197,6 @@ texts_of(JsonbValue *v, const char *where, const char *what)
 	return texts;
 }
 
-static bool
-has_name(List *names, const char *name)
-{
-	ListCell   *lc;
-
-	foreach(lc, names)
-	{
-		if (strcmp(lfirst(lc), name) == 0)
-			return true;
-	}
-	return false;
-}
-
 /* ---- one phase ---- */
 
 static void
@@ -278,7 +265,7 @@ check_arguments(const char *where, const BcmigPlanStep *step, Jsonb *arguments)
 		if (token != WJB_KEY)
 			continue;
 		key = pnstrdup(v.val.string.val, v.val.string.len);
-		if (!has_name(known, key))
+		if (!bcmig_has_text(known, key))
 			unknown_word(where, psprintf("argument of step %s named", step->name), key, known);
 	}
 }
@@ -315,7 +302,7 @@ parse_phase(Jsonb *object, int n, bool auto_rollback)
 		if (token != WJB_KEY)
 			continue;
 		key = pnstrdup(v.val.string.val, v.val.string.len);
-		if (!has_name(words(keys, lengthof(keys)), key))
+		if (!bcmig_has_text(words(keys, lengthof(keys)), key))
 			unknown_word(p->where, "key", key, words(keys, lengthof(keys)));
 	}
 
@@ -361,7 +348,7 @@ parse_phase(Jsonb *object, int n, bool auto_rollback)
 		malformed(p->where, "it has no \"type\"");
 	if (p->type == NULL)
 		p->type = pstrdup(step->type);
-	if (!has_name(words(types, lengthof(types)), p->type))
+	if (!bcmig_has_text(words(types, lengthof(types)), p->type))
 		unknown_word(p->where, "type", p->type, words(types, lengthof(types)));
 
 	p->active = bool_key(object, p->where, "active", true);
@@ -581,7 +568,7 @@ parse_waves(NewPlan *plan, JsonbValue *waves)
 			malformed("option waves", psprintf("wave %d is empty", wave));
 		foreach(lc, names)
 		{
-			if (has_name(plan->syncs, lfirst(lc)))
+			if (bcmig_has_text(plan->syncs, lfirst(lc)))
 				malformed("option waves", psprintf("sync \"%s\" is there twice", (char *) lfirst(lc)));
 			plan->syncs = lappend(plan->syncs, lfirst(lc));
 			plan->waves = lappend_int(plan->waves, wave);
@@ -608,7 +595,7 @@ take_keys(NewPlan *plan, Jsonb *options, const char *sync)
 		plan->syncs = list_make1(unconstify(char *, sync));
 		plan->waves = list_make1_int(1);
 	}
-	else if (sync != NULL && !has_name(plan->syncs, sync))
+	else if (sync != NULL && !bcmig_has_text(plan->syncs, sync))
 		malformed("option waves", psprintf("sync \"%s\" is in none of them", sync));
 	v = find_key(options, "steps", &buf);
 	if (v != NULL)

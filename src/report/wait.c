@@ -18,10 +18,7 @@
 #include "access/xact.h"
 #include "executor/spi.h"
 #include "funcapi.h"
-#include "miscadmin.h"
 #include "nodes/parsenodes.h"
-#include "pgstat.h"
-#include "storage/latch.h"
 #include "storage/proc.h"
 #include "tcop/pquery.h"
 #include "utils/builtins.h"
@@ -118,10 +115,7 @@ static void
 commit_and_wait(void)
 {
 	SPI_commit();
-	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-					 LOOK_INTERVAL, PG_WAIT_EXTENSION);
-	ResetLatch(MyLatch);
-	CHECK_FOR_INTERRUPTS();
+	bcmig_pause(LOOK_INTERVAL);
 }
 
 static void

@@ -26,13 +26,11 @@
 #include "balancer.h"
 #include "errors.h"
 #include "http.h"
+#include "slot.h"
 
 #include <math.h>
 
 #include "lib/stringinfo.h"
-#include "miscadmin.h"
-#include "pgstat.h"
-#include "storage/latch.h"
 #include "utils/builtins.h"
 
 #define MOST_WEIGHT		256
@@ -299,9 +297,7 @@ haproxy_leave(const BcmigBalancer *b)
 
 		if (error != NULL || used_in(answer, backend, green) == 0)
 			break;
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, LEAVE_LOOK, PG_WAIT_EXTENSION);
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
+		bcmig_pause(LEAVE_LOOK);
 	}
 	resetStringInfo(&line);
 	foreach(lc, green)

@@ -36,11 +36,8 @@
 #include "configure.h"
 #include "fence.h"
 #include "journal.h"
-#include "miscadmin.h"
 #include "options.h"
-#include "pgstat.h"
 #include "slot.h"
-#include "storage/latch.h"
 #include "through.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -62,14 +59,6 @@ typedef struct Final
 } Final;
 
 /* ---- waiting ---- */
-
-static void
-pause_for(long ms)
-{
-	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ms, PG_WAIT_EXTENSION);
-	ResetLatch(MyLatch);
-	CHECK_FOR_INTERRUPTS();
-}
 
 /*
  * Wait until "done" says so; false, and why, when time is over or somebody
@@ -109,7 +98,7 @@ wait_until(Final *f, const char *waiting_for, long interval, bool (*done) (Final
 			f->why = psprintf("not done in time: %s%s%s", waiting_for, detail ? ", " : "", detail ? detail : "");
 		if (f->why != NULL)
 			return false;
-		pause_for(interval);
+		bcmig_pause(interval);
 	}
 }
 
@@ -180,16 +169,11 @@ static void
 fence_blue(Final *f)
 {
 	const BcmigSync *sync = f->job->sync;
-	BcmigCatalogScope scope;
 	bool		by_hand;
-	int64		timeout;
 	char	   *failed;
 
 	bcmig_start_transaction();
 	by_hand = bcmig_blue_fence_by_hand(sync);
-	bcmig_catalog_begin(&scope);
-	timeout = bcmig_option_int64("traffic_timeout", NULL, sync->options, 0);
-	bcmig_catalog_end(&scope);
 	bcmig_end_transaction();
 
 	/* a person takes his time, and until he has done it writes go on */
@@ -197,7 +181,7 @@ fence_blue(Final *f)
 		f->deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), bcmig_switch_ms(f->sw, "fence_timeout"));
 	else
 		writes_stop(f);
-	failed = bcmig_ask_blue_fence(sync, true, timeout);
+	failed = bcmig_ask_blue_fence(sync, true, bcmig_traffic_timeout(sync));
 	if (failed != NULL)
 		f->why = psprintf("blue could not be fenced: %s", failed);
 	else if (wait_until(f, by_hand ? "blue to be fenced by a person" : "blue to be fenced", by_hand ? PERSON_INTERVAL : LOOK_INTERVAL, blue_is_fenced, NULL) && by_hand)
@@ -388,26 +372,18 @@ char *
 bcmig_open_blue(BcmigTrafficJob *job)
 {
 	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), OPEN_WAIT);
-	BcmigCatalogScope scope;
 	char	   *detail = NULL;
 	char	   *failed;
-	int64		timeout;
-
-	bcmig_start_transaction();
-	bcmig_catalog_begin(&scope);
-	timeout = bcmig_option_int64("traffic_timeout", NULL, job->sync->options, 0);
-	bcmig_catalog_end(&scope);
-	bcmig_end_transaction();
 
 	/* it may never have been closed, and who is writing there need not be waited for */
 	if (bcmig_blue_fence_state(job->sync, &detail) == BCMIG_BLUE_OPEN)
 		return NULL;
-	failed = bcmig_ask_blue_fence(job->sync, false, timeout);
+	failed = bcmig_ask_blue_fence(job->sync, false, bcmig_traffic_timeout(job->sync));
 	while (failed == NULL && bcmig_blue_fence_state(job->sync, &detail) != BCMIG_BLUE_OPEN)
 	{
 		if (GetCurrentTimestamp() >= deadline)
 			return detail ? detail : "blue does not say so";
-		pause_for(LOOK_INTERVAL);
+		bcmig_pause(LOOK_INTERVAL);
 	}
 	return failed;
 }

@@ -52,14 +52,7 @@ bcmig_ask_outside(const BcmigSync *sync)
 	MemoryContext caller = CurrentMemoryContext;
 	TimestampTz began = GetCurrentTimestamp();
 	BcmigCatalogScope scope;
-	int			timeout;
-
-	bcmig_start_transaction();
-	bcmig_catalog_begin(&scope);
-	timeout = bcmig_option_int64("traffic_timeout", NULL, sync->options, 0);
-	bcmig_catalog_end(&scope);
-	bcmig_end_transaction();
-	MemoryContextSwitchTo(caller);
+	int			timeout = bcmig_traffic_timeout(sync);
 
 	bcmig_ask_health(sync, timeout);
 	bcmig_ask_queries(sync, timeout);

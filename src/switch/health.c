@@ -22,10 +22,8 @@
 #include "call.h"
 #include "http.h"
 #include "mb/pg_wchar.h"
-#include "miscadmin.h"
 #include "options.h"
-#include "pgstat.h"
-#include "storage/latch.h"
+#include "slot.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/timestamp.h"
@@ -182,10 +180,7 @@ pause_for(int ms)
 
 	while ((now = GetCurrentTimestamp()) < until)
 	{
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 Max(1, TimestampDifferenceMilliseconds(now, until)), PG_WAIT_EXTENSION);
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
+		bcmig_pause(Max(1, TimestampDifferenceMilliseconds(now, until)));
 	}
 }
 

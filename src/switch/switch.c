@@ -30,8 +30,7 @@
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "options.h"
-#include "pgstat.h"
-#include "storage/latch.h"
+#include "slot.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -275,9 +274,7 @@ pause_for(int64 ms)
 {
 	if (ms > LOOK_INTERVAL)
 		return false;
-	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, Max(ms, 1), PG_WAIT_EXTENSION);
-	ResetLatch(MyLatch);
-	CHECK_FOR_INTERRUPTS();
+	bcmig_pause(Max(ms, 1));
 	return true;
 }
 

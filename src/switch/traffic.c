@@ -14,6 +14,7 @@
 
 #include "call.h"
 #include "miscadmin.h"
+#include "options.h"
 #include "utils/builtins.h"
 
 BCMIG_FUNCTION(bcmig_set_traffic);
@@ -69,6 +70,20 @@ bcmig_traffic_load(int sync_id, bool lock, BcmigTraffic *traffic)
 	}
 	bcmig_catalog_end(&scope);
 	return found;
+}
+
+int
+bcmig_traffic_timeout(const BcmigSync *sync)
+{
+	BcmigCatalogScope scope;
+	int			timeout;
+
+	bcmig_start_transaction();
+	bcmig_catalog_begin(&scope);
+	timeout = bcmig_option_int64("traffic_timeout", NULL, sync->options, 0);
+	bcmig_catalog_end(&scope);
+	bcmig_end_transaction();
+	return timeout;
 }
 
 int64

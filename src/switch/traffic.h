@@ -73,6 +73,9 @@ typedef struct BcmigChange
  */
 extern bool bcmig_traffic_load(int sync_id, bool lock, BcmigTraffic *traffic);
 
+/* how long anybody outside may take to answer, ms; outside of a transaction */
+extern int	bcmig_traffic_timeout(const BcmigSync *sync);
+
 /* as the intent has it */
 extern const char *bcmig_change_kind(BcmigChangeKind kind);
 

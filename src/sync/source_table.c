@@ -64,19 +64,6 @@ option_list(const BcmigNewTable *new, const char *option)
 	return names;
 }
 
-static bool
-is_named(List *names, const char *name)
-{
-	ListCell   *lc;
-
-	foreach(lc, names)
-	{
-		if (strcmp(lfirst(lc), name) == 0)
-			return true;
-	}
-	return false;
-}
-
 /* companions[] from the option */
 static void
 name_companions(BcmigNewTable *new, const BcmigDialect *dialect)
@@ -471,7 +458,7 @@ bcmig_choose_columns(BcmigNewTable *new)
 
 		if (new->version_column != NULL && strcmp(b->name, new->version_column) == 0)
 			continue;
-		if (!is_named(left_out, b->name))
+		if (!bcmig_has_text(left_out, b->name))
 			add_column(new, b, 0, &taken);
 		else if (b->key_position > 0)
 			ereport(ERROR,
@@ -488,7 +475,7 @@ bcmig_choose_columns(BcmigNewTable *new)
 		{
 			BcmigBlueColumn *b = (BcmigBlueColumn *) lfirst(cell);
 
-			if (is_named(left_out, b->name) || b->key_position > 0 || (p->stamp_column != NULL && strcmp(b->name, p->stamp_column) == 0))
+			if (bcmig_has_text(left_out, b->name) || b->key_position > 0 || (p->stamp_column != NULL && strcmp(b->name, p->stamp_column) == 0))
 				continue;
 			b->not_null = false;
 			add_column(new, b, part, &taken);
