@@ -186,7 +186,9 @@ begin_copy(BcmigWork *work)
 /*
  * Cut the next chunks off the frontier.  Serialised by the row lock on
  * bcmig.table_state, which is held over the (short, index-only) questions for
- * bounds.  Sizes follow what the last chunks took.
+ * bounds.  Sizes follow what the last chunks took, and shrink towards the end
+ * of the table, so that its workers are done at the same time (guided
+ * self-scheduling: Polychronopoulos and Kuck, 1987).
  */
 static void
 cut_chunks(BcmigWork *work)
@@ -197,11 +199,12 @@ cut_chunks(BcmigWork *work)
 	Datum		frontier;
 	bool		isnull;
 	int64		rows;
+	int64		total;
 	bool		all;
 	int			number;
 
 	bcmig_catalog_begin(&scope);
-	if (bcmig_sql("SELECT frontier, all_chunks FROM bcmig.table_state WHERE table_id = $1 FOR UPDATE",
+	if (bcmig_sql("SELECT frontier, all_chunks, rows_total FROM bcmig.table_state WHERE table_id = $1 FOR UPDATE",
 				  "i", table->table_id) == 0)
 	{
 		/* the table was taken out meanwhile */
@@ -211,6 +214,7 @@ cut_chunks(BcmigWork *work)
 	frontier = bcmig_get_datum(0, 1, &isnull);
 	frontier = isnull ? (Datum) 0 : frontier;
 	all = bcmig_get_bool(0, 2);
+	total = bcmig_get_int64(0, 3, 0);
 	if (all || bcmig_sql("SELECT 1 FROM bcmig.copy_chunk WHERE table_id = $1 AND NOT done HAVING count(*) >= $2",
 						 "ii", table->table_id, CUT_AHEAD) > 0)
 	{
@@ -219,12 +223,19 @@ cut_chunks(BcmigWork *work)
 	}
 	bcmig_sql("SELECT count(*), coalesce(max(chunk), 0), "
 			  " (SELECT (least(rows / greatest(seconds, 0.01) * $2 / 1000, rows::float8 * $3 / greatest(bytes, 1)))::int8 "
-			  "  FROM bcmig.copy_chunk WHERE table_id = $1 AND done AND rows > 0 ORDER BY finished_at DESC LIMIT 1) "
+			  "  FROM bcmig.copy_chunk WHERE table_id = $1 AND done AND rows > 0 ORDER BY finished_at DESC LIMIT 1), "
+			  " coalesce(sum(rows), 0)::int8, count(*) FILTER (WHERE NOT done) "
 			  "FROM bcmig.copy_chunk WHERE table_id = $1",
 			  "iII", table->table_id, table->chunk_target, (int64) CHUNK_BYTES);
 	number = bcmig_get_int64(0, 2, 0);
 	rows = table->chunk_rows > 0 ? table->chunk_rows :
 		Min(Max(bcmig_get_int64(0, 3, FIRST_CHUNK_ROWS), LEAST_CHUNK_ROWS), MOST_CHUNK_ROWS);
+	if (table->chunk_rows == 0 && total > 0 && table->parallel != 1)
+	{
+		int64		left = total - bcmig_get_int64(0, 4, 0) - bcmig_get_int64(0, 5, 0) * rows;
+
+		rows = Min(rows, Max(left / (2 * CUT_AHEAD), Min(FIRST_CHUNK_ROWS, rows)));
+	}
 
 	for (int i = 0; i < CUT_AHEAD && !all; i++)
 	{
