@@ -1998,7 +1998,7 @@ SELECT s.sync, s.state, s.lag, d.green_percent,
               (SELECT 'what is written on green does not reach blue: ' || j.problem FROM bcmig.journal_status j WHERE j.sync = s.sync AND j.journal_armed)), ''),
        CASE WHEN s.tables = 0 THEN format('SELECT bcmig_add_table(%L, ''...'');', s.sync)
             WHEN s.state IN ('created', 'stopped') THEN format('SELECT bcmig_start_sync(%L);', s.sync)
-            WHEN s.state = 'held' THEN format('SELECT bcmig_alter_sync(%L, ''{"maintenance": false}''); -- when the work on blue is done', s.sync)
+            WHEN s.state = 'held' AND NOT d.disputed THEN format('SELECT bcmig_alter_sync(%L, ''{"maintenance": false}''); -- when the work on blue is done', s.sync)
             WHEN d.held IS NOT NULL THEN format('SELECT %s(%L);', CASE WHEN d.disputed THEN 'bcmig_adopt' ELSE 'bcmig_resume_traffic' END, s.sync)
             WHEN w.state = 'running' AND w.kind = 'rollback' AND w.problem IS NOT NULL
             THEN format('SELECT phase, phase_for, problem FROM bcmig.switch_status WHERE sync = %L LIMIT 1;', s.sync)

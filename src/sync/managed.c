@@ -14,6 +14,7 @@
 #include "manager.h"
 
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "catalog.h"
 #include "miscadmin.h"
 #include "readable.h"
@@ -32,9 +33,17 @@ copy_text(MemoryContext context, uint64 row, int col)
 	return s ? MemoryContextStrdup(context, s) : NULL;
 }
 
+/*
+ * A sync that was started in another cluster or database came here by a dump or
+ * a template: nothing is done for it but to hold its traffic, until
+ * bcmig_adopt().  One whose row of bcmig.incarnation is not there is just being
+ * restored: nothing at all is done.
+ */
 static void
 load_syncs(Config *c)
 {
+	char	   *system = psprintf(UINT64_FORMAT, GetSystemIdentifier());
+
 	bcmig_sql("SELECT s.sync_id, s.name, s.owner::oid, s.environment_id, s.wanted = 'running', "
 			  " nullif(s.options->>'workers', 'auto')::int, nullif(s.options->>'poll_interval', 'auto')::int, "
 			  " coalesce((s.options->>'max_latency')::int, 100), st.state, st.views_made IS DISTINCT FROM " BCMIG_VIEWS_KEY ", "
@@ -47,14 +56,15 @@ load_syncs(Config *c)
 			  "  (SELECT 'trial ' || max(w.trial_id) FROM bcmig.blue_fence_trial w WHERE w.sync_id = s.sync_id), "
 			  "  (SELECT string_agg(w.kind || ' ' || w.switch_id, ' ' ORDER BY w.switch_id) FROM bcmig.switch w WHERE w.sync_id = s.sync_id AND w.state = 'running'), "
 			  "  (SELECT concat_ws(' ', 'intent ' || (t.intent->>'id'), CASE WHEN t.held IS NOT NULL THEN 'held' END, "
-			  "   CASE WHEN t.held IS NULL AND t.completed_at IS NULL AND (i.witness IN ('behind', 'take') OR t.epoch > 0 AND i.server_start IS DISTINCT FROM $1) "
+			  "   CASE WHEN t.held IS NULL AND t.completed_at IS NULL AND (i.witness IN ('behind', 'take') OR t.epoch > 0 AND i.server_start IS DISTINCT FROM $1 OR (i.system, i.database) <> ($2, $3)) "
 			  "   THEN 'witness ' || t.epoch END) FROM bcmig.traffic t LEFT JOIN bcmig.incarnation i USING (sync_id) WHERE t.sync_id = s.sync_id)), ''), "
 			  " EXISTS (SELECT FROM bcmig.balancer b WHERE b.sync_id = s.sync_id), "
 			  " coalesce((s.options->>'reverse')::bool, true) AND EXISTS (SELECT FROM bcmig.traffic t WHERE t.sync_id = s.sync_id "
 			  "  AND (t.green_percent = 100 OR t.writes = 'key') AND t.journal_armed AND t.intent IS NULL AND t.held IS NULL), "
-			  " (SELECT v.not_before FROM bcmig.reverse_state v WHERE v.sync_id = s.sync_id) "
+			  " (SELECT v.not_before FROM bcmig.reverse_state v WHERE v.sync_id = s.sync_id), "
+			  " (SELECT (i.system, i.database) <> ($2, $3) FROM bcmig.incarnation i WHERE i.sync_id = s.sync_id) "
 			  "FROM bcmig.sync s JOIN bcmig.sync_state st USING (sync_id), LATERAL (SELECT s.sync_id, s.options) y "
-			  "ORDER BY s.sync_id", "z", PgStartTime);
+			  "ORDER BY s.sync_id", "zto", PgStartTime, system, MyDatabaseId);
 	c->nsyncs = SPI_processed;
 	c->syncs = MemoryContextAllocZero(c->context, sizeof(Sync) * Max(c->nsyncs, 1));
 	for (int i = 0; i < c->nsyncs; i++)
@@ -88,6 +98,11 @@ load_syncs(Config *c)
 		s->reverse = bcmig_get_bool(i, 17);
 		not_before = bcmig_get_datum(i, 18, &isnull);
 		s->reverse_next = Max(before ? before->reverse_next : 0, isnull ? 0 : DatumGetTimestampTz(not_before));
+		(void) bcmig_get_datum(i, 19, &isnull);
+		s->elsewhere = !isnull && bcmig_get_bool(i, 19);
+		s->running &= !isnull && !s->elsewhere;
+		s->half = isnull && strcmp(s->state, "created") != 0;
+		s->reverse &= s->running;
 	}
 }
 

@@ -24,10 +24,12 @@
 #include "catalog.h"
 #include "catalog/namespace.h"
 #include "commands/extension.h"
+#include "configure.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
 #include "slot.h"
+#include "source.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/lmgr.h"
@@ -316,9 +318,11 @@ sync_state(const Sync *sync)
 		tables++;
 		counts[t->live->state]++;
 	}
+	if (sync->elsewhere)
+		return "held";
 	if (!sync->running)
 	{
-		if (strcmp(sync->state, "created") == 0)
+		if (sync->half || strcmp(sync->state, "created") == 0)
 			return sync->state;
 		for (int i = 0; i < BCMIG_MAX_SLOTS; i++)
 		{
@@ -436,6 +440,55 @@ drop_orphaned_feeds(void)
 		bcmig_catalog_end(&scope);
 		bcmig_end_transaction();
 	} while (dropped == FEEDS_AT_A_TIME);
+}
+
+/*
+ * Feeds that are missing: a dump does not have them, since they are in the
+ * schema of an extension.  Looked at once, and again after a sync was adopted.
+ */
+static void
+put_back_feeds(void)
+{
+	static bool looked = false;
+	BcmigCatalogScope scope;
+	bool		here = true;
+	bool		missing;
+
+	for (int i = 0; i < bcmig_managed->nsyncs; i++)
+		here &= !bcmig_managed->syncs[i].elsewhere && !bcmig_managed->syncs[i].half;
+	if (!here || looked)
+	{
+		looked = here;
+		return;
+	}
+	do
+	{
+		int			table_id = 0;
+
+		CHECK_FOR_INTERRUPTS();
+		bcmig_start_transaction();
+		bcmig_catalog_begin(&scope);
+		missing = bcmig_sql("SELECT e.environment_id, e.server, e.owner::oid FROM bcmig.environment e JOIN pg_foreign_server s ON s.srvname = e.server "
+							"WHERE to_regclass(format('bcmig.feed_env_%s', e.environment_id)) IS NULL LIMIT 1", "") > 0;
+		if (missing)
+			bcmig_make_environment_feed(bcmig_get_int64(0, 1, 0), bcmig_get_text(0, 2), (Oid) bcmig_get_int64(0, 3, InvalidOid));
+		else if (bcmig_sql("SELECT t.table_id FROM bcmig.sync_table t JOIN bcmig.table_state s USING (table_id) "
+						   "LEFT JOIN bcmig.traffic f ON f.sync_id = t.sync_id "
+						   "WHERE s.made AND f.completed_at IS NULL AND to_regclass(format('bcmig.%I', t.feed)) IS NULL LIMIT 1", "") > 0)
+			table_id = bcmig_get_int64(0, 1, 0);
+		bcmig_catalog_end(&scope);
+		if (table_id != 0)
+		{
+			BcmigTableInfo *table = bcmig_load_table(table_id);
+
+			bcmig_catalog_begin(&scope);
+			bcmig_make_feed(table);
+			bcmig_catalog_end(&scope);
+			missing = true;
+		}
+		bcmig_end_transaction();
+	} while (missing);
+	looked = true;
 }
 
 static bool
@@ -581,6 +634,7 @@ bcmig_manager_main(Datum arg)
 			reload = false;
 			if (bcmig_managed_load())
 				reload = true;
+			put_back_feeds();
 			drop_orphaned_feeds();
 			last_load = now;
 		}

@@ -17,7 +17,9 @@ typedef struct Sync
 	char	   *name;
 	Oid			owner;
 	int			environment_id;
-	bool		running;		/* wanted */
+	bool		running;		/* wanted, and here */
+	bool		elsewhere;		/* it was started in another cluster or database */
+	bool		half;			/* rows of it are missing: it is being restored */
 	int			workers;		/* most at one time, 0 = all */
 	int			poll_interval;	/* ms, 0 = auto */
 	int			max_latency;	/* ms */
