@@ -14,7 +14,7 @@ use Traffic;
 
 my $blue = new_blue();
 allow_switch($blue);
-my $green = new_green('green', 'wal_level = replica', 'max_wal_senders = 5', 'wal_keep_size = 256MB', "bcmig.debug_points = 'copy_chunk_loaded,final_fenced'");
+my $green = new_green('green', 'wal_level = replica', 'max_wal_senders = 5', 'wal_keep_size = 256MB', "bcmig.debug_points = 'copy_chunk_loaded,final_fenced,rollback_fenced'");
 $blue->safe_psql('postgres', q{
 	CREATE TABLE item (id int PRIMARY KEY, v text, "timestamp" bigint NOT NULL DEFAULT 0);
 	INSERT INTO item SELECT i, 'v' || i, 0 FROM generate_series(1, 30000) i;});
@@ -173,5 +173,29 @@ isnt($rc, 0, 'blue is still fenced');
 isnt($rc, 0, 'and so is green: one writer at most');
 $fourth->safe_psql('postgres', q{SELECT bcmig_adopt('s')});
 ok($fourth->poll_query_until('postgres', q{SELECT state <> 'running' FROM bcmig.switch ORDER BY switch_id DESC LIMIT 1}), 'adopted, the step ends');
-diag sides($fourth), ' ', $fourth->safe_psql('postgres', q{SELECT state, problem FROM bcmig.switch_status LIMIT 1});
+is(sides($fourth) . ' ' . $fourth->safe_psql('postgres', q{SELECT concat_ws(' ', state, problem) FROM bcmig.switch_status LIMIT 1}), '100 green open armed done', 'and is done');
+($rc, $out, $err) = $blue->psql('postgres', q{UPDATE item SET v = 'x'});
+isnt($rc, 0, 'blue is fenced, green is open');
+$fourth->safe_psql('postgres', q{UPDATE item SET v = 'written on green' WHERE id = 100010});
+ok($blue->poll_query_until('postgres', q{SELECT v = 'written on green' FROM item WHERE id = 100010}), 'what is written there reaches blue');
+
+# --- in the midst of a rollback: past its point of no return ---
+$point = hold_point($fourth, 'rollback_fenced');
+$fourth->safe_psql('postgres', q{SELECT count(*) FROM bcmig_rollback('s', 'a test')});
+ok(point_reached($fourth, 'rollback_fenced'), 'green is fenced, blue is not open yet');
+my $fifth = standby('fifth', $fourth);
+$fourth->stop('immediate');
+$point->{run}->kill_kill;
+$fifth->promote;
+like(held_why($fifth), qr/promoted/, 'promoted in the midst of a rollback: held');
+($rc, $out, $err) = $blue->psql('postgres', q{UPDATE item SET v = 'x'});
+isnt($rc, 0, 'blue is still fenced');
+($rc, $out, $err) = $fifth->psql('postgres', q{UPDATE item SET v = 'x'});
+isnt($rc, 0, 'and so is green');
+$fifth->safe_psql('postgres', q{SELECT bcmig_adopt('s')});
+$fifth->safe_psql('postgres', q{CALL bcmig_wait_sync('s', 'rolled_back', '90 s')});
+is(sides($fifth), '0 blue fenced', 'adopted, it is rolled back');
+is($front->green_share, 0, 'readers are on blue');
+$blue->safe_psql('postgres', q{UPDATE item SET v = 'blue again' WHERE id = 100011});
+same($fifth, 'rolled back');
 done_testing();
