@@ -3,9 +3,10 @@
  * probe.c
  *	  Time from COMMIT on blue to the row being visible on green.
  *
- * probe BLUE GREEN SAMPLES: two connections that stay open; inserts a row into
- * table probe on blue, then asks green for it until it is there.  One machine,
- * one monotonic clock.  Prints one line: p50 p90 p99 max, in milliseconds.
+ * probe BLUE GREEN SAMPLES [FIRST]: two connections that stay open; inserts a
+ * row into table probe on blue, with id FIRST (0), then the next, and asks green
+ * for it until it is there.  One machine, one monotonic clock.  Prints one line:
+ * p50 p90 p99 max, in milliseconds.
  *
  *-------------------------------------------------------------------------
  */
@@ -62,11 +63,12 @@ main(int argc, char **argv)
 	PGconn	   *blue = PQconnectdb(argc > 3 ? argv[1] : "");
 	PGconn	   *green = PQconnectdb(argc > 3 ? argv[2] : "");
 	int			n = argc > 3 ? atoi(argv[3]) : 0;
+	int			first = argc > 4 ? atoi(argv[4]) : 0;
 	double	   *ms = malloc(sizeof(double) * (n > 0 ? n : 1));
 
 	if (n < 1 || PQstatus(blue) != CONNECTION_OK || PQstatus(green) != CONNECTION_OK)
 	{
-		fprintf(stderr, "usage: probe BLUE GREEN SAMPLES\n%s%s", PQerrorMessage(blue), PQerrorMessage(green));
+		fprintf(stderr, "usage: probe BLUE GREEN SAMPLES [FIRST]\n%s%s", PQerrorMessage(blue), PQerrorMessage(green));
 		return 1;
 	}
 	srand(1);
@@ -76,15 +78,15 @@ main(int argc, char **argv)
 		char		look[100];
 		double		committed;
 
-		snprintf(insert, sizeof(insert), "INSERT INTO probe (id) VALUES (%d)", i);
-		snprintf(look, sizeof(look), "SELECT 1 FROM probe WHERE id = %d", i);
+		snprintf(insert, sizeof(insert), "INSERT INTO probe (id) VALUES (%d)", first + i);
+		snprintf(look, sizeof(look), "SELECT 1 FROM probe WHERE id = %d", first + i);
 		run(blue, insert);
 		committed = now_ms();
 		while (run(green, look) == 0)
 		{
 			if (now_ms() - committed > 60000)
 			{
-				fprintf(stderr, "row %d is not there after a minute\n", i);
+				fprintf(stderr, "row %d is not there after a minute\n", first + i);
 				return 1;
 			}
 			pause_ms(0.5);
