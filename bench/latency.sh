@@ -83,7 +83,6 @@ bench_tds_latency()
 	bench tds_latency_loaded_p99_ms "$p99" ms
 	detail "$LATENCY_SAMPLES samples at $TDS_LATENCY_RATE transactions a second asked, $tps made, of 2 rows in another table: p90 $p90, most $most"
 	drop_sync lat
-	bc -c 'DROP TABLE probe, ledger; DROP SEQUENCE no'
 }
 
 # backlog TABLES: BACKLOG_ROWS changed rows of so many tables while the sync is stopped; then it is started
