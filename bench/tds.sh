@@ -70,21 +70,6 @@ bench_tds_copy()
 	green -c 'DROP SCHEMA raw CASCADE' 2>/dev/null
 }
 
-bench_tds_latency()
-{
-	local p
-
-	bc -c 'CREATE TABLE probe (id int PRIMARY KEY, "timestamp" bigint NOT NULL DEFAULT 0)' -c "SELECT mssql.register('probe', 'probe')" >/dev/null
-	green -c "SELECT bcmig_create_sync('lat', 'bc')" -c "SELECT bcmig_add_table('lat', 'probe')" -c "SELECT bcmig_start_sync('lat')" \
-		-c "CALL bcmig_wait_sync('lat')" >/dev/null 2>&1
-	p=$("$work/probe" "host=$work port=5601 user=postgres dbname=bc" "host=$work port=5602 user=postgres dbname=postgres" 400)
-	read -r p50 p90 p99 most <<<"$p"
-	bench tds_latency_p50_ms "$p50" ms
-	bench tds_latency_p99_ms "$p99" ms
-	detail "400 samples, with the wait on the server: p90 $p90, most $most"
-	drop_sync lat
-}
-
 # sessions of the backing database: one for each login of bcmig
 tds_logins()
 {

@@ -135,25 +135,28 @@ COMMENT ON COLUMN bcmig_blue.sample.at IS 'when that was';
 -- postmaster's: after the crash of one backend the postmaster lives on, yet
 -- recovery has lost commits made with synchronous_commit = off.
 CREATE OR REPLACE FUNCTION bcmig_blue.incarnation() RETURNS text
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT s.system_identifier::text
-		|| '/' || CASE WHEN pg_is_in_recovery()
-					   THEN (SELECT c.timeline_id::text FROM pg_control_checkpoint() c)
-					   ELSE ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::bigint::text END
-		|| '/' || to_char(greatest(pg_postmaster_start_time(),
-								   (SELECT max(a.backend_start) FROM pg_stat_activity a
-									WHERE a.backend_type = 'checkpointer'))
-						  AT TIME ZONE 'UTC', 'YYYYMMDDHH24MISSUS')
-	FROM pg_control_system() s
-$$;
+BEGIN
+	RETURN (
+		SELECT s.system_identifier::text
+			|| '/' || CASE WHEN pg_is_in_recovery()
+						   THEN (SELECT c.timeline_id::text FROM pg_control_checkpoint() c)
+						   ELSE ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::bigint::text END
+			|| '/' || to_char(greatest(pg_postmaster_start_time(),
+									   (SELECT max(a.backend_start) FROM pg_stat_activity a
+										WHERE a.backend_type = 'checkpointer'))
+							  AT TIME ZONE 'UTC', 'YYYYMMDDHH24MISSUS')
+		FROM pg_control_system() s);
+END $$;
 COMMENT ON FUNCTION bcmig_blue.incarnation() IS 'system identifier, timeline and start of the server (or of its last crash recovery): another text means commits may have been lost or undone';
 
 CREATE OR REPLACE FUNCTION bcmig_blue.incarnation_hash() RETURNS bigint
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT hashtextextended(bcmig_blue.incarnation() COLLATE "C", 0)
-$$;
+BEGIN
+	RETURN hashtextextended(bcmig_blue.incarnation() COLLATE "C", 0);
+END $$;
 COMMENT ON FUNCTION bcmig_blue.incarnation_hash() IS 'bcmig_blue.incarnation() as a number';
 
 -- ---------------------------------------------------------------------------

@@ -255,7 +255,7 @@ typedef struct BcmigTable
 	int64		rows_applied;
 	int64		rows_deleted;
 	int64		windows;
-	bool		bulk;			/* the last window was a big one: the next is read alone */
+	bool		bulk;			/* the next window is a big one, as far as is known: it is read alone, and whole */
 	TimestampTz last_applied_at;
 	int			quarantined;	/* entries in bcmig.quarantine */
 	BcmigTally	tally;

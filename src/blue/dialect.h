@@ -16,6 +16,7 @@
  *		 change feed of the table was reset (TRUNCATE), the table is resynced
  *	'M'  bc_rowversion = changes below it have expired
  *	'I'  bc_rowversion = hash of blue's incarnation
+ *	'N'  bc_rowversion = changes a window with a bound has looked at
  *	'X'  bc_rowversion = a trace: a transaction that changed the table, deletes
  *		 included, and whose changes this window may hold; the newest
  *		 BCMIG_TRACES are enough
@@ -311,9 +312,15 @@ typedef struct BcmigDialect
 	/*
 	 * Row feed.  A window: every change at or above position that "seen" does
 	 * not cover, without an upper bound, with B, M and I rows.
+	 *
+	 * most > 0: the caller wants none of it when there are so many changes or
+	 * more.  A blue that would sort them all before it sends a row
+	 * (counts_changes) then looks at so many only, and says in an N row how many
+	 * it has looked at.
 	 */
 	char	   *(*window) (const BcmigTableInfo *table, int64 position,
-						   const char *seen);
+						   const char *seen, int64 most);
+	bool		counts_changes;
 
 	/*
 	 * Text feed: one row, how many of these traces blue does not have any more

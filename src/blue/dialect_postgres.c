@@ -316,7 +316,7 @@ append_equal_keys(StringInfo s, const BcmigTableInfo *table, const char *changes
 }
 
 static char *
-pg_window(const BcmigTableInfo *table, int64 position, const char *seen)
+pg_window(const BcmigTableInfo *table, int64 position, const char *seen, int64 most)
 {
 	StringInfoData s;
 
@@ -330,6 +330,12 @@ pg_window(const BcmigTableInfo *table, int64 position, const char *seen)
 		char	   *changes = psprintf("%s c WHERE c.xid >= " INT64_FORMAT "%s",
 									   change_table(table), position, not_seen("c.xid", seen));
 
+		if (most > 0)
+		{
+			appendStringInfo(&s, "WITH c AS MATERIALIZED (SELECT %s FROM %s LIMIT " INT64_FORMAT ") ",
+							 key_columns(table, "c."), changes, most);
+			changes = pstrdup("c");
+		}
 		appendStringInfo(&s,
 						 "SELECT CASE WHEN t.%s IS NULL THEN 'D' ELSE 'U' END::text, %s%s"
 						 " FROM (SELECT DISTINCT %s FROM %s ORDER BY %s) k"
@@ -345,6 +351,9 @@ pg_window(const BcmigTableInfo *table, int64 position, const char *seen)
 						 "SELECT 'U'::text, %s%s FROM %s t WHERE %s >= " INT64_FORMAT "%s",
 						 version_of(table), all_columns(table), source_name(table),
 						 version_of(table), position, not_seen(version_of(table), seen));
+	if (most > 0)
+		appendStringInfo(&s, " UNION ALL SELECT 'N', %s%s",
+						 strcmp(table->capture, "change_tracking") == 0 ? "(SELECT count(*) FROM c)" : "0", bcmig_nulls(table->ncolumns));
 	append_signs(&s, table);
 	appendStringInfo(&s,
 					 " UNION ALL (SELECT 'X', m.xid%s FROM bcmig_blue.moved m WHERE m.relid = %s::pg_catalog.regclass"
@@ -547,6 +556,7 @@ const BcmigDialect bcmig_dialect_postgres = {
 	.schema_mark = pg_schema_mark,
 	.expire = pg_expire,
 	.window = pg_window,
+	.counts_changes = true,
 	.lost_traces = pg_lost_traces,
 	.chunk = pg_chunk,
 	.rows_by_key = pg_rows_by_key,

@@ -482,7 +482,7 @@ changed_keys(const BcmigTableInfo *table, int64 mark)
 }
 
 static char *
-tsql_window(const BcmigTableInfo *table, int64 position, const char *seen)
+tsql_window(const BcmigTableInfo *table, int64 position, const char *seen, int64 most)
 {
 	StringInfoData s;
 	Mark		last;

@@ -426,21 +426,22 @@ ask_schema(MemoryContext context)
 }
 
 /*
- * Time until the next poll.  While blue moves: a sixth of the wanted latency,
- * which leaves the rest for window and commit.  Idle: growing.
+ * Time until the next poll, the last one having taken "took" ms.  While blue
+ * moves: a tenth of the wanted latency from poll to poll, since a change waits
+ * for the next one longer than for all that follows; but a blue whose answer
+ * takes time is left alone as long, up to a sixth.  Idle: growing.
  */
 static long
-next_interval(long quiet_for)
+next_interval(long quiet_for, long took)
 {
-	long		fast = Max(5, Min(1000, blue->max_latency / 6));
+	long		fast = Max(5, Min(1000, blue->max_latency / 10));
 	long		slow = Max(fast, IDLE_INTERVAL);
+	long		pause = Max(fast - took, Min(took, Max(5, Min(1000, blue->max_latency / 6))));
 
 	if (blue->fixed_interval > 0)
 		return blue->fixed_interval;
-	if (waits())
-		return fast;
-	if (quiet_for < QUIET_BEFORE_IDLE)
-		return fast;
+	if (waits() || quiet_for < QUIET_BEFORE_IDLE)
+		return pause;
 	return Min(slow, fast + (quiet_for - QUIET_BEFORE_IDLE) / 10);
 }
 
@@ -469,6 +470,7 @@ poll_loop(MemoryContext context)
 	{
 		BcmigPoll  *poll;
 		instr_time	asked_at;
+		instr_time	took;
 		bool		all_moved;
 
 		CHECK_FOR_INTERRUPTS();
@@ -545,8 +547,11 @@ poll_loop(MemoryContext context)
 		}
 		pgstat_report_stat(false);
 
+		INSTR_TIME_SET_CURRENT(took);
+		INSTR_TIME_SUBTRACT(took, asked_at);
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 next_interval(elapsed_ms(last_moved)), PG_WAIT_EXTENSION);
+						 next_interval(elapsed_ms(last_moved), (long) INSTR_TIME_GET_MILLISEC(took)),
+						 PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);
 	}
 }

@@ -36,6 +36,8 @@ typedef struct Sync
 	TimestampTz reverse_next;	/* when that is looked at again */
 	int			blue;			/* index into blues[] */
 	int			busy;			/* workers lent, this round */
+	int			longs;			/* of them with what takes long */
+	bool		streams;		/* has tables whose windows are small */
 } Sync;
 
 /* a request of a person, waiting for a worker */

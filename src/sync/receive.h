@@ -19,7 +19,7 @@
 #define FEED_VERSION	1
 #define FEED_COLUMNS	2
 
-/* what the B, M, I and X rows said; see dialect.h */
+/* what the B, M, I, N and X rows said; see dialect.h */
 typedef struct BcmigSigns
 {
 	bool		has_begin;
@@ -30,6 +30,8 @@ typedef struct BcmigSigns
 	bool		has_incarnation;
 	bool		incarnation_changed;
 	int64		incarnation;
+	bool		has_changes;
+	int64		changes;		/* looked at, of a window with a bound */
 	int			ntraces;
 	int64		traces[BCMIG_TRACES];
 } BcmigSigns;

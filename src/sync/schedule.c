@@ -4,6 +4,10 @@
  *	  Who works on what: traffic, what is to be brought to blue, then windows, by priority and by how long the
  *	  table has been waiting, then what a person asked for, sweeps, copies.
  *
+ * What takes long, a big window as well as a copy, leaves a worker to small
+ * windows, of the pool and of what a sync may borrow: while a big window is read
+ * nobody can do anything aside, and several of them would hold up all tables.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -21,6 +25,38 @@
 #define REVERSE_INTERVAL	1000	/* ms between two looks at what is to be brought to blue */
 #define TRAFFIC_INTERVAL	3000	/* ms between two looks at the balancers of a sync */
 #define COMPARE_SHARE		20	/* a compare may take 1/20 of the time */
+
+static Table *
+find_table(int table_id)
+{
+	for (int i = 0; i < bcmig_managed->ntables; i++)
+	{
+		if (bcmig_managed->tables[i].table_id == table_id)
+			return &bcmig_managed->tables[i];
+	}
+	return NULL;
+}
+
+/* what follows the first window of a table takes long, and so does a big one */
+static bool
+takes_long(const Table *t)
+{
+	return t->live->state == BCMIG_CATCHING_UP || t->live->bulk;
+}
+
+/* as its manager sees it; a group has no big window, it is cut there */
+static bool
+is_long_window(BcmigJobKind kind, const Table *first, int n)
+{
+	return kind == BCMIG_JOB_WINDOW && n == 1 && first != NULL && first->live != NULL && takes_long(first);
+}
+
+/* may another worker of the sync take something that takes long? */
+static bool
+may_take_long(const Sync *sync)
+{
+	return !sync->streams || sync->workers < 2 || sync->longs < sync->workers - 1;
+}
 
 /*
  * Give a job on n tables of one sync (0: on all of the sync; "blamed" is the one
@@ -85,6 +121,8 @@ give_sync_job(Sync *sync, Table *blamed, Table **tables, int n, BcmigJobKind kin
 		SetLatch(&idle->proc->procLatch);
 		if (!traffic)
 			sync->busy++;
+		if (!traffic && ((kind != BCMIG_JOB_WINDOW && kind != BCMIG_JOB_SHARD) || is_long_window(kind, blamed, n)))
+			sync->longs++;
 	}
 	else if (other != NULL && other->proc != NULL && workers >= most &&
 			 TimestampDifferenceMilliseconds(other->since, now) >= IDLE_WORKER)
@@ -227,23 +265,6 @@ compare_windows(const void *a, const void *b)
 		x->live->window_poll > y->live->window_poll;
 }
 
-static Table *
-find_table(int table_id)
-{
-	for (int i = 0; i < bcmig_managed->ntables; i++)
-	{
-		if (bcmig_managed->tables[i].table_id == table_id)
-			return &bcmig_managed->tables[i];
-	}
-	return NULL;
-}
-
-static bool
-takes_long(const Table *t)
-{
-	return t->live->state == BCMIG_CATCHING_UP || t->live->bulk;
-}
-
 /*
  * Windows that found no worker: who applies a big one takes them between two
  * of its transactions, so that one table does not hold up all others.
@@ -288,11 +309,11 @@ give_asides(TimestampTz now)
 
 /*
  * Windows of one sync travel in groups, so that remote and local transaction
- * are shared; the due ones are spread over the workers there are.  Returns how
- * many were given.
+ * are shared; the due ones are spread over the workers there are, of which
+ * "longest" may take big ones.  Returns how many were given.
  */
 static int
-give_windows(Table **due, int ndue, int workers, int *missing)
+give_windows(Table **due, int ndue, int workers, int longest, int *missing)
 {
 	int			size = Min(BCMIG_GROUP, (ndue + workers - 1) / workers);
 	int			given = 0;
@@ -302,14 +323,16 @@ give_windows(Table **due, int ndue, int workers, int *missing)
 		Table	   *group[BCMIG_GROUP] = {NULL};
 		int			n = 0;
 
-		if (due[i] == NULL)
+		if (due[i] == NULL || (due[i]->sync->workers > 0 && due[i]->sync->busy >= due[i]->sync->workers))
+			continue;
+		if (takes_long(due[i]) && (longest <= 0 || !may_take_long(due[i]->sync)))
 			continue;
 		for (int k = i; k < ndue && n < size; k++)
 		{
 			if (due[k] == NULL || due[k]->sync != due[i]->sync)
 				continue;
 
-			/* what follows the first window of a table takes long, and so does a big one: alone */
+			/* alone */
 			if (takes_long(due[k]) && n > 0)
 				continue;
 			group[n++] = due[k];
@@ -318,10 +341,10 @@ give_windows(Table **due, int ndue, int workers, int *missing)
 			if (takes_long(group[0]))
 				break;
 		}
-		if (give_job(group, n, BCMIG_JOB_WINDOW, 0, missing))
-			given++;
-		else
+		if (!give_job(group, n, BCMIG_JOB_WINDOW, 0, missing))
 			break;
+		given++;
+		longest -= takes_long(group[0]);
 	}
 	return given;
 }
@@ -369,27 +392,39 @@ bcmig_schedule(void)
 	int			missing = 0;
 	int			pool = bcmig_max_workers;
 	int			windows = 0;	/* workers on windows */
+	int			bigs = 0;		/* of them on big ones */
 	int			longs = 0;		/* workers on long jobs */
 	bool		streaming = false;
+	bool		small = false;	/* may small windows come? */
+	bool		big_due = false;
 	bool		long_due = false;
 
 	for (int i = 0; i < bcmig_managed->nsyncs; i++)
-		bcmig_managed->syncs[i].busy = 0;
+	{
+		bcmig_managed->syncs[i].busy = bcmig_managed->syncs[i].longs = 0;
+		bcmig_managed->syncs[i].streams = false;
+	}
 	for (int i = 0; i < BCMIG_MAX_SLOTS; i++)
 	{
 		BcmigSlot  *slot = &bcmig_shared->slots[i];
 		Sync	   *sync;
+		bool		big;
 
 		if (!slot->in_use || slot->role != BCMIG_WORKER || slot->dboid != MyDatabaseId ||
-			slot->job.kind == BCMIG_JOB_NONE)
+			slot->job.kind == BCMIG_JOB_NONE || slot->job.kind == BCMIG_JOB_TRAFFIC)
 			continue;
 		sync = bcmig_find_managed_sync(bcmig_managed, slot->job.sync_id);
-		if (sync != NULL && slot->job.kind != BCMIG_JOB_TRAFFIC)
-			sync->busy++;
+		big = is_long_window(slot->job.kind, find_table(slot->job.tables[0]), slot->job.ntables);
+		bigs += big;
 		if (slot->job.kind == BCMIG_JOB_WINDOW || slot->job.kind == BCMIG_JOB_SHARD)
 			windows++;
-		else if (slot->job.kind != BCMIG_JOB_TRAFFIC)
+		else
 			longs++;
+		if (sync != NULL)
+		{
+			sync->busy++;
+			sync->longs += big || (slot->job.kind != BCMIG_JOB_WINDOW && slot->job.kind != BCMIG_JOB_SHARD);
+		}
 	}
 	if (bcmig_workers_short > 0)
 		pool = Max(1, pool - bcmig_workers_short);
@@ -419,8 +454,13 @@ bcmig_schedule(void)
 			continue;
 		streaming |= t->live->state == BCMIG_STREAMING || t->live->state == BCMIG_CATCHING_UP;
 		long_due |= sweep_due(t, now) || copy_due(t, now);
+		if (t->live->state == BCMIG_STREAMING && !t->snapshot && !takes_long(t))
+			small = t->sync->streams = true;
 		if (window_due(t, now))
+		{
+			big_due |= takes_long(t);
 			due[ndue++] = t;
+		}
 	}
 	qsort(due, ndue, sizeof(Table *), compare_windows);
 	if (ndue > 0)
@@ -431,7 +471,7 @@ bcmig_schedule(void)
 			most = pool > 1 ? Min(most, pool - 1 - windows) : windows_had_it ? 0 : most;
 		if (most > 0)
 		{
-			windows += give_windows(due, ndue, most, &missing);
+			windows += give_windows(due, ndue, most, small ? Max(1, pool - 1 - longs) - bigs : most, &missing);
 			windows_had_it = true;
 		}
 		give_asides(now);
@@ -472,11 +512,11 @@ bcmig_schedule(void)
 		for (int i = 0; i < bcmig_managed->ntables; i++)
 		{
 			Table	   *t = &bcmig_managed->tables[i];
-			int			most = streaming ? Max(1, pool - 1) : pool;
+			int			most = streaming ? Max(1, pool - 1 - (small && (bigs > 0 || big_due))) : pool;
 
 			if (!blue_answers(t))
 				continue;
-			while (longs < most && (pass == 0 ? sweep_due(t, now) : copy_due(t, now)) &&
+			while (longs < most && (pass == 0 ? sweep_due(t, now) : copy_due(t, now)) && may_take_long(t->sync) &&
 				   give_job(&t, 1, pass == 0 ? BCMIG_JOB_SWEEP : BCMIG_JOB_COPY, 0, &missing))
 			{
 				longs++;
@@ -493,7 +533,7 @@ bcmig_schedule(void)
 
 		if (!blue_answers(t))
 			continue;
-		while (longs < most && check_due(t, now) && give_job(&t, 1, BCMIG_JOB_CHECK, 0, &missing))
+		while (longs < most && check_due(t, now) && may_take_long(t->sync) && give_job(&t, 1, BCMIG_JOB_CHECK, 0, &missing))
 			longs++;
 		if (longs < most && t->sync->rules_due && !has_job(t->sync, BCMIG_JOB_RULES) &&
 				 give_job(&t, 0, BCMIG_JOB_RULES, 0, &missing))

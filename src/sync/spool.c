@@ -72,6 +72,9 @@ receiver_receive(TupleTableSlot *slot, DestReceiver *self)
 			note_sign(&r->signs.has_incarnation, &r->signs.incarnation_changed,
 					  &r->signs.incarnation, version);
 			break;
+		case 'N':
+			note_sign(&r->signs.has_changes, &unused, &r->signs.changes, version);
+			break;
 		case 'X':
 			if (r->signs.ntraces < BCMIG_TRACES)
 				r->signs.traces[r->signs.ntraces++] = version;

@@ -348,14 +348,31 @@ give_up(Window *w)
 	w->open = false;
 }
 
+/* has the manager been told that the next window of this table is a big one? */
+static bool
+known_big(const BcmigWork *work)
+{
+	BcmigTable *live;
+	bool		big;
+
+	LWLockAcquire(bcmig_shared->lock, LW_SHARED);
+	live = bcmig_live_table(work->table->table_id);
+	big = live != NULL && live->bulk;
+	LWLockRelease(bcmig_shared->lock);
+	return big;
+}
+
 /*
- * Read the changes of one table, in the group's transaction.  bounded: others
- * wait for it, so a big window is left for a job of its own.
+ * Read the changes of one table, in the group's transaction.  A big window is
+ * left for a job of its own, which the manager gives only while others are left
+ * a worker; until he knows that it is one, or where others wait for it, no more
+ * of it is read than tells.
  */
 static void
-read_window(Window *w, bool bounded)
+read_window(Window *w, bool alone)
 {
 	BcmigTableInfo *table = w->work->table;
+	int64		most = 0;
 
 	blame(w);
 	if (!bcmig_state_load(table->table_id, &w->stored) || !w->stored.has_position ||
@@ -367,11 +384,22 @@ read_window(Window *w, bool bounded)
 	w->end.stored = &w->stored;
 	w->end.reading = &w->reading;
 	w->spool = bcmig_spool_create();
-	w->spool->receiver.most = bounded ? whole_rows(w->work) + 1 : 0;
+	if (!alone || (w->work->request_id == 0 && w->stored.state != BCMIG_CATCHING_UP && !known_big(w->work)))
+		most = whole_rows(w->work) + 1;
+	w->spool->receiver.most = most;
 	bcmig_debug_point("window_before_read");
-	bcmig_read(w->work, w->work->dialect->window(table, w->stored.position, w->stored.seen), 0,
+	bcmig_read(w->work, w->work->dialect->window(table, w->stored.position, w->stored.seen, most), 0,
 			   &w->spool->receiver);
 	w->open = true;
+	if (most > 0 && w->work->dialect->counts_changes && !w->spool->receiver.cut)
+	{
+		/* without that number nobody knows whether there is more */
+		if (!w->spool->receiver.signs.has_changes)
+			ereport(ERROR,
+					(errcode(ERRCODE_BM_BLUE),
+					 errmsg("blue did not say how many changes of %s it has looked at", table->target_name)));
+		w->spool->receiver.cut = w->spool->receiver.signs.changes >= most;
+	}
 	if (w->spool->receiver.cut)
 	{
 		BcmigTable *live;
@@ -565,7 +593,7 @@ bcmig_run_windows(BcmigWork **works, int n, bool aside)
 	for (int i = 0; i < n; i++)
 	{
 		if (windows[i].locked && windows[i].reading.poll > 0)
-			read_window(&windows[i], n > 1 || aside);
+			read_window(&windows[i], n == 1 && !aside);
 	}
 	bcmig_end_transaction();
 	bcmig_debug_point("window_read");
