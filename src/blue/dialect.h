@@ -305,7 +305,7 @@ typedef struct BcmigDialect
 	 */
 	char	   *(*schema_mark) (void);
 
-	/* forget what is older than blue's retention; result does not matter */
+	/* forget what is older than blue's retention; not NULL: there may be more of it */
 	char	   *(*expire) (void);
 
 	/*

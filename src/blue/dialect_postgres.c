@@ -252,7 +252,9 @@ pg_blocker(void)
 static char *
 pg_expire(void)
 {
-	return pstrdup("SELECT bcmig_blue.expire()::text, NULL, NULL, NULL, NULL, NULL, NULL, NULL");
+	/* it stops after 100 ms, done or not */
+	return pstrdup("SELECT CASE WHEN bcmig_blue.expire() > 0 AND pg_catalog.clock_timestamp() >= pg_catalog.statement_timestamp() + interval '100 ms' THEN 'more' END,"
+				   " NULL, NULL, NULL, NULL, NULL, NULL, NULL");
 }
 
 static char *

@@ -34,6 +34,7 @@ typedef struct Sync
 	TimestampTz reverse_next;	/* when that is looked at again */
 	int			blue;			/* index into blues[] */
 	int			busy;			/* workers lent, this round */
+	bool		refused;		/* asked for one and there was none, this round */
 } Sync;
 
 /* a request of a person, waiting for a worker */
@@ -108,6 +109,9 @@ extern int	bcmig_schedule(void);
 
 /* alert.c: raise and clear alerts; opens its own transaction, returns false */
 extern bool bcmig_look_for_alerts(void);
+
+/* cleanup.c: take away what has grown old; opens its own transactions, returns whether there is more at once */
+extern bool bcmig_clean_up(void);
 
 /* manager.c: workers */
 extern int	bcmig_workers_short;	/* that the server would not give at the last try */

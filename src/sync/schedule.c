@@ -41,7 +41,8 @@ give_sync_job(Sync *sync, Table *blamed, Table **tables, int n, BcmigJobKind kin
 	bool		starting = false;
 	TimestampTz now = GetCurrentTimestamp();
 
-	if (!traffic && sync->workers > 0 && sync->busy >= sync->workers)
+	/* who has got none in this round gets none, however many tables it has */
+	if (!traffic && (sync->refused || (sync->workers > 0 && sync->busy >= sync->workers)))
 		return false;
 
 	LWLockAcquire(bcmig_shared->lock, LW_EXCLUSIVE);
@@ -95,6 +96,8 @@ give_sync_job(Sync *sync, Table *blamed, Table **tables, int n, BcmigJobKind kin
 	}
 	LWLockRelease(bcmig_shared->lock);
 
+	if (!traffic)
+		sync->refused = idle == NULL;
 	if (idle != NULL)
 		bcmig_worker_works();
 	else if (!starting && workers < most && bcmig_may_launch_worker(now) &&
@@ -374,7 +377,10 @@ bcmig_schedule(void)
 	bool		long_due = false;
 
 	for (int i = 0; i < bcmig_managed->nsyncs; i++)
+	{
 		bcmig_managed->syncs[i].busy = 0;
+		bcmig_managed->syncs[i].refused = false;
+	}
 	for (int i = 0; i < BCMIG_MAX_SLOTS; i++)
 	{
 		BcmigSlot  *slot = &bcmig_shared->slots[i];
