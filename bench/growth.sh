@@ -42,7 +42,7 @@ memory()
 # make_tables FIRST LAST: tiny tables t<i> on blue
 make_tables()
 {
-	blue >/dev/null <<-END
+	blue >/dev/null <<-MAKE
 		SET client_min_messages = warning;
 		DO \$\$ BEGIN FOR i IN $1..$2 LOOP
 			EXECUTE format('CREATE TABLE t%s (id int PRIMARY KEY, v text, "timestamp" bigint NOT NULL DEFAULT 0)', i);
@@ -50,7 +50,7 @@ make_tables()
 			PERFORM bcmig_blue.track(('t' || i)::regclass);
 			IF i % 100 = 0 THEN COMMIT; END IF;
 		END LOOP; END \$\$;
-	END
+	MAKE
 }
 
 # drop_tables LAST: those of make_tables, on both sides
@@ -59,16 +59,17 @@ drop_tables()
 	local side
 
 	for side in blue green; do
-		"$side" >/dev/null <<-END
+		"$side" >/dev/null <<-DROP
 			SET client_min_messages = warning;
 			DO \$\$ BEGIN FOR i IN 1..$1 LOOP
-				EXECUTE format('DROP TABLE IF EXISTS t%s CASCADE', i);
+				IF to_regclass('bcmig_blue.tracked') IS NOT NULL THEN
+					PERFORM bcmig_blue.untrack(('t' || i)::regclass);
+				END IF;
+				EXECUTE format('DROP TABLE IF EXISTS t%s', i);
 				IF i % 50 = 0 THEN COMMIT; END IF;
 			END LOOP; END \$\$;
-		END
+		DROP
 	done
-	blue -c 'DROP SCHEMA bcmig_blue CASCADE' 2>/dev/null
-	blue -f "$top/blue/postgres_tracking.sql"
 }
 
 # seconds a statement on green takes, the best of three, and the rows of its answer
@@ -229,7 +230,82 @@ bench_growth()
 	stop_tds
 }
 
+# bytes and rows of the catalogue's tables on a side, a line a table
+sizes()
+{
+	"$1" -F ' ' -c "SELECT format('%s.%s', n.nspname, c.relname), pg_total_relation_size(c.oid), (xpath('/row/c/text()', query_to_xml(format('SELECT count(*) AS c FROM %s', c.oid::regclass), false, true, '')))[1]
+		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname IN ('bcmig', 'bcmig_blue') AND c.relkind = 'r' ORDER BY 1"
+}
+
+# what has grown in a file of sizes after another: rows and bytes for each batch
+grown()
+{
+	awk -v n="$1" 'NR == FNR {b[$1] = $2; r[$1] = $3; next} $3 > r[$1] {printf "%s%s %.2f rows", sep, $1, ($3 - r[$1]) / n; sep = ", "}' "$2" "$3"
+}
+
+catalogue_mb()
+{
+	green -c "SELECT round(sum(pg_total_relation_size(c.oid)) / 1048576.0, 1) FROM pg_class c WHERE c.relnamespace = 'bcmig'::regnamespace AND c.relkind = 'r'"
+}
+
+# old_batches N: of a time before all others
+old_batches()
+{
+	green -c "INSERT INTO bcmig.sync_batch (batch_id, sync_id, table_id, kind, status, started_at, finished_at, rows_read, rows_written, from_position, to_position)
+		OVERRIDING SYSTEM VALUE SELECT (SELECT coalesce(min(batch_id), 0) FROM bcmig.sync_batch) - $1 + g, sync_id, table_id, 'window', 'Completed', now() - interval '30 days' + g * interval '1 ms',
+		now() - interval '30 days' + g * interval '1 ms', 1, 1, g, g FROM generate_series(0, $1 - 1) g, bcmig.sync_table WHERE target_table = 't1'"
+}
+
 bench_catalogue()
 {
-	:
+	local n=${BENCH_BATCHES:-10000000} windows=${BENCH_WINDOWS:-5000} rounds=${BENCH_ROUNDS:-5} mb=() seconds=() before started plan i batches
+
+	make_tables 1 20
+	green -c "SELECT bcmig_create_sync('hist', 'blue')" -c "SELECT count(bcmig_add_table('hist', 't' || i)) FROM generate_series(1, 20) i" \
+		-c "SELECT bcmig_start_sync('hist')" -c "CALL bcmig_wait_sync('hist', 'caught_up', '10 min')" \
+		-c "SELECT bcmig_validate('hist', NULL, 'full')" -c "CALL bcmig_wait_sync('hist', 'validated')" >/dev/null 2>&1
+
+	# real windows, of a table that was validated: what each leaves behind
+	sizes green >"$work/green.before"
+	sizes blue >"$work/blue.before"
+	before=$(green -c 'SELECT coalesce(max(batch_id), 0) FROM bcmig.sync_batch')
+	echo 'UPDATE t1 SET v = random() WHERE id = 1' >"$work/one.sql"
+	until [ "$(($(green -c 'SELECT coalesce(max(batch_id), 0) FROM bcmig.sync_batch') - before))" -ge "$windows" ]; do
+		pgbench -n -h "$work" -p 5601 -U postgres -f "$work/one.sql" -R 40 -T 10 postgres >/dev/null 2>&1
+	done
+	green -c "CALL bcmig_wait_sync('hist', 'caught_up')" >/dev/null 2>&1
+	batches=$(($(green -c 'SELECT max(batch_id) FROM bcmig.sync_batch') - before))
+	sizes green >"$work/green.after"
+	sizes blue >"$work/blue.after"
+	detail "$batches windows of one row each; for each of them, beside what clean-ups took away: green $(grown "$batches" "$work/green.before" "$work/green.after"); blue $(grown "$batches" "$work/blue.before" "$work/blue.after")"
+
+	# history comes and goes: the same space again and again
+	for ((i = 0; i < rounds; i++)); do
+		old_batches $((n / rounds)) >/dev/null
+		started=$(date +%s)
+		until [ "$(green -c "SELECT count(*) FROM (SELECT started_at FROM bcmig.sync_batch ORDER BY batch_id LIMIT 1) b WHERE started_at < now() - interval '20 days'")" = 0 ]; do sleep 1; done
+		seconds+=($(($(date +%s) - started)))
+		# as autovacuum does
+		green -c 'VACUUM bcmig.sync_batch'
+		mb+=("$(catalogue_mb)")
+	done
+	bench catalogue_growth_ratio "$(ratio "${mb[-1]}" "${mb[0]}")" "ratio of the catalogue's size after $n batches to that after $((n / rounds))"
+	detail "$rounds times $((n / rounds)) batches older than bcmig.sync_batch_retention: catalogue MB ${mb[*]}; s until they were gone: ${seconds[*]}"
+
+	# as many that are kept: what cleaning and looking cost then
+	green -c "INSERT INTO bcmig.sync_batch (sync_id, table_id, kind, status, started_at, finished_at, rows_read, rows_written) SELECT sync_id, table_id, 'window', 'Completed',
+		now() - interval '6 days' + g * interval '1 ms', now() - interval '6 days' + g * interval '1 ms', 1, 1 FROM generate_series(1, $n) g, bcmig.sync_table WHERE target_table = 't1'" -c 'ANALYZE bcmig.sync_batch'
+	plan=$(green -c "EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, COSTS OFF) SELECT b.batch_id FROM (SELECT batch_id, started_at FROM bcmig.sync_batch ORDER BY batch_id LIMIT 10000) b WHERE b.started_at < now() - interval '7 days'")
+	bench catalogue_prune_look_ms "$(awk '/Execution Time/ {print $3}' <<<"$plan")" "ms when $n are kept and none is old"
+	detail "$(grep -o 'Index [A-Za-z ]*Scan using [a-z_]*\|Seq Scan on [a-z_]*' <<<"$plan" | head -n 1); with $n batches, s: sync_status $(answer_time 'SELECT count(v) FROM bcmig.sync_status v'), alert_condition $(answer_time 'SELECT count(v) FROM bcmig.alert_condition v')," \
+		"bcmig_status $(answer_time 'SELECT count(v) FROM bcmig_status() v'), bcmig_health_report $(answer_time 'SELECT length(bcmig_health_report())'), bcmig_sync_report $(answer_time 'SELECT length(bcmig_sync_report())')," \
+		"bcmig_migration_report $(answer_time 'SELECT length(bcmig_migration_report())'), bcmig_optimize_sync $(answer_time "SELECT count(*) FROM bcmig_optimize_sync('hist')"), bcmig_check_gates $(answer_time "SELECT count(*) FROM bcmig_check_gates('hist')")"
+
+	# marks of a table nobody validates
+	green -c "INSERT INTO bcmig.dirty_chunk (table_id, generation, chunk) SELECT table_id, generation, g % 20 FROM bcmig.chunking JOIN bcmig.sync_table USING (table_id), generate_series(1, $((n / 10))) g WHERE target_table = 't1'"
+	until [ "$(green -c 'SELECT count(*) FROM (SELECT FROM bcmig.dirty_chunk LIMIT 100) d')" -lt 100 ]; do sleep 1; done
+	detail "$((n / 10)) marks of 20 chunks were folded into $(green -c 'SELECT count(*) FROM bcmig.dirty_chunk')"
+	stop_and_forget hist
+	drop_tables 20
+	green -c 'TRUNCATE bcmig.sync_batch'
 }

@@ -255,6 +255,9 @@ BEGIN
 			END IF;
 			IF n < batch THEN
 				emptied := emptied || t.relid;
+			ELSE
+				-- older ones of other tables come first the next time
+				DELETE FROM bcmig_blue.moved m WHERE m.xid < gone AND m.relid = t.relid;
 			END IF;
 			EXIT WHEN clock_timestamp() > started + interval '100 ms';
 		END LOOP;

@@ -567,5 +567,6 @@ const BcmigDialect bcmig_dialect_postgres = {
 	.fence = &bcmig_postgres_fence,
 	.replay = bcmig_postgres_replay,
 	.replayed = bcmig_postgres_replayed,
+	.forget_replayed = bcmig_postgres_forget_replayed,
 	.may_write = bcmig_postgres_may_write,
 };

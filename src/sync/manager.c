@@ -464,7 +464,7 @@ typedef struct Aside
 static Aside asides[] = {
 	{bcmig_look_for_alerts, ALERT_INTERVAL, 2},
 	{bcmig_audit_chain, CHAIN_INTERVAL, 0},
-	{bcmig_clean_up, CLEANUP_INTERVAL, 0},
+	{bcmig_clean_up, CLEANUP_INTERVAL, 60},
 };
 
 /* returns when it is due again */
