@@ -40,16 +40,17 @@ is(g(q{SELECT string_agg(name, ' ') FROM bcmig.alert_log WHERE name IN ('old', '
 
 # --- marks ---
 # as many as a table would get of which nobody asks for a validation
-sub make_marks
+sub marks_of
 {
-	g(qq{INSERT INTO bcmig.dirty_chunk (table_id, generation, chunk) SELECT c.table_id, c.generation, 0
-		FROM bcmig.chunking c, generate_series(1, 100001) WHERE c.table_id = $table});
+	my ($chunk, $n) = @_;
+	return qq{INSERT INTO bcmig.dirty_chunk (table_id, generation, chunk) SELECT c.table_id, c.generation, $chunk
+		FROM bcmig.chunking c, generate_series(1, $n) WHERE c.table_id = $table};
 }
 b(q{UPDATE a SET v = 'changed' WHERE id = 29999});
 wait_sync($green, 's');
 my $others = g("SELECT string_agg(chunk || ' ' || xid, ',' ORDER BY xid) $marks");
 ok($others, 'a chunk that was written to has its mark');
-make_marks();
+g(marks_of(0, 100001));
 ok($green->poll_query_until('postgres', "SELECT count(*) = 1 $marks AND chunk = 0"), 'many marks of a chunk become one');
 is(g("SELECT string_agg(chunk || ' ' || xid, ',' ORDER BY xid) $marks AND chunk <> 0"), $others, 'a chunk with one keeps it as it is');
 g(q{SET ROLE bcmig_maintenance; UPDATE a SET v = 'wrong' WHERE id = 5});
@@ -60,15 +61,23 @@ ok($green->poll_query_until('postgres', q{SELECT v = 'a5' FROM a WHERE id = 5}),
 is((run_validation($green, 's', 'incremental'))[1], 'ok', 'ok again');
 is(g("SELECT count(*) $marks"), '0', 'which takes the marks away');
 
-# a run that has compared the chunk before what the marks stand for
+# a comparison whose snapshot shows the younger of two marks and not the older, which commits only then
+my $open = $green->background_psql('postgres', on_error_die => 1);
+$open->query_safe('BEGIN');
+$open->query_safe(marks_of(0, 1));
+g(marks_of(0, 1));
 my $hold = hold_point($green, 'validate_compared');
 my $compared = g(q{SELECT bcmig_validate('s', 'public.a', 'full')});
 point_reached($green, 'validate_compared') or die 'no comparison';
-make_marks();
-ok($green->poll_query_until('postgres', "SELECT count(*) = 1 $marks AND chunk = 0"), 'marks become one while a comparison is under way');
+$open->query_safe('COMMIT');
+$open->quit;
+is(g("SELECT count(*) $marks AND chunk = 0"), '2', 'two marks of a chunk');
+g(marks_of(99, 100001));
+ok($green->poll_query_until('postgres', "SELECT count(*) FILTER (WHERE chunk = 0) = 1 AND count(*) FILTER (WHERE chunk = 99) = 1 $marks"),
+	'marks become one while a comparison is under way');
 release_point($green, $hold);
 $green->poll_query_until('postgres', "SELECT state <> 'running' FROM bcmig.validation_run WHERE run_id = $compared") or die 'no end';
-is(g("SELECT count(*) $marks AND chunk = 0"), '1', 'that one does not take it away: it has not seen what it stands for');
+is(g("SELECT count(*) $marks AND chunk = 0"), '1', 'that one is not taken away: the comparison has not seen all it stands for');
 
 # --- what blue records ---
 g(q{SELECT bcmig_stop_sync('s')});
