@@ -724,7 +724,7 @@ CREATE TABLE bcmig.metric (
     conflicts        bigint NOT NULL,
     PRIMARY KEY (sync_id, minute)
 );
-CREATE INDEX metric_minute ON bcmig.metric USING brin (minute);
+CREATE INDEX metric_minute ON bcmig.metric (minute);
 COMMENT ON TABLE bcmig.metric IS 'A row a minute per running sync, kept for bcmig.metric_retention. Not a foreign key of sync: the manager must not wait for an open transaction of a person.';
 COMMENT ON COLUMN bcmig.metric.minute IS 'when the time the row stands for began: a whole minute (bcmig.metric_interval), but for the first row after a start';
 COMMENT ON COLUMN bcmig.metric.seconds IS 'how long that time was';
@@ -1901,7 +1901,7 @@ WITH y AS MATERIALIZED (
       JOIN bcmig.environment e USING (environment_id)
       LEFT JOIN bcmig.live_syncs() l USING (sync_id)
       LEFT JOIN bcmig.live_blues() b ON b.environment_id = y.environment_id AND b.owner = y.owner::oid
-), t AS MATERIALIZED (
+), t AS NOT MATERIALIZED (
     SELECT t.table_id, y.name, format('%I.%I', t.target_schema, t.target_table) AS target, s.state, s.reason
       FROM bcmig.sync_table t JOIN bcmig.sync y USING (sync_id) JOIN bcmig.table_state s USING (table_id)
 ), v AS MATERIALIZED (

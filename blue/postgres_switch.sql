@@ -207,6 +207,7 @@ CREATE TABLE IF NOT EXISTS bcmig_blue.applied (
 	at          timestamptz NOT NULL DEFAULT clock_timestamp(),
 	PRIMARY KEY (green, relid, key_hash)
 );
+CREATE INDEX IF NOT EXISTS applied_at ON bcmig_blue.applied (green, at);
 COMMENT ON TABLE bcmig_blue.applied IS 'What bcmig_blue.replay() wrote last to each row it wrote to';
 COMMENT ON COLUMN bcmig_blue.applied.green IS 'the database it came from, its timeline and sync';
 COMMENT ON COLUMN bcmig_blue.applied.relid IS 'oid of the table';
@@ -477,6 +478,23 @@ AS $$
 $$;
 COMMENT ON FUNCTION bcmig_blue.replayed(text, text, text, bigint) IS 'What bcmig_blue.replay() wrote last to rows of a table, with a journal entry since the given one';
 
+-- What green has settled for good is needed no more: it does not send that
+-- again, and what it writes next was read back from here long ago.  Where that
+-- is not so, replay() goes by the row green's was based on, and finds a conflict
+-- rather than writing over what it does not know.
+CREATE OR REPLACE FUNCTION bcmig_blue.forget_replayed(green text, below bigint) RETURNS bigint
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+	WITH d AS (
+		DELETE FROM bcmig_blue.applied WHERE ctid = ANY (ARRAY(
+			SELECT a.ctid FROM bcmig_blue.applied a
+			 WHERE a.green = $1 AND a.at < now() - (SELECT s.retention FROM bcmig_blue.state s) AND a.journal_id < $2
+			 ORDER BY a.at LIMIT 10000))
+		RETURNING 1)
+	SELECT count(*) FROM d
+$$;
+COMMENT ON FUNCTION bcmig_blue.forget_replayed(text, bigint) IS 'Deletes what bcmig_blue.replay() noted of entries of green below the given one, older than bcmig_blue.state.retention; 10,000 rows at most. Returns how many';
+
 -- ---------------------------------------------------------------------------
 -- Witness: which green has moved this blue's traffic
 -- ---------------------------------------------------------------------------
@@ -527,7 +545,7 @@ BEGIN
 	EXECUTE format('GRANT USAGE ON SCHEMA bcmig_blue TO %s', switcher);
 	EXECUTE format('GRANT EXECUTE ON FUNCTION bcmig_blue.raise_fence(text[], interval), bcmig_blue.lift_fence(text[], interval) TO %s', switcher);
 	EXECUTE format('GRANT EXECUTE ON FUNCTION bcmig_blue.replay(text, text, text, text, text[], text[], jsonb, text[]),'
-				   ' bcmig_blue.replayed(text, text, text, bigint) TO %s', switcher);
+				   ' bcmig_blue.replayed(text, text, text, bigint), bcmig_blue.forget_replayed(text, bigint) TO %s', switcher);
 	EXECUTE format('GRANT EXECUTE ON FUNCTION bcmig_blue.witness_put(text, text, bigint, text), bcmig_blue.witness_get(text) TO %s', switcher);
 END $$;
 COMMENT ON FUNCTION bcmig_blue.grant_switch(regrole) IS 'Lets a role fence the tracked tables, bring writes back and leave a witness';

@@ -188,21 +188,30 @@ COMMENT ON FUNCTION bcmig_blue.on_truncate() IS 'TRUNCATE trigger of every track
 -- Runs beside the application and for a reader that polls: it waits for no
 -- lock, and stops after about 100 ms, because as long as it runs its own
 -- transaction id holds back the xmin that readers go by.  With nothing to do
--- it writes nothing.  Called about once a minute it keeps up with some 100,000
--- changes a minute; call it more often for more (it returns what it deleted).
+-- it writes nothing.
+--
+-- It goes by bcmig_blue.moved, a piece at a time from its old end: only tables
+-- that are named there have changes to expire, so what a call costs does not
+-- depend on how many are tracked, and however busy one is, its turn ends.  The
+-- entries of a table go when its changes are gone.  A call that took its 100 ms
+-- may have left something: called again every ten seconds it keeps up with some
+-- 600,000 changes a minute, of some hundred tables.
 CREATE OR REPLACE FUNCTION bcmig_blue.expire() RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	batch    CONSTANT integer := 10000;
+	piece    CONSTANT integer := 50000;
 	started  timestamptz := clock_timestamp();
 	keep     interval;
 	cutoff   bigint;
+	upto     bigint;
+	gone     bigint;
 	changes  text;
 	t        record;
 	n        bigint;
 	deleted  bigint := 0;
-	found_one boolean;
+	emptied  oid[] := '{}';
 BEGIN
 	IF NOT pg_try_advisory_xact_lock(hashtext('bcmig_blue.expire'), 0) THEN
 		RETURN 0;
@@ -220,43 +229,52 @@ BEGIN
 	END IF;
 	DELETE FROM bcmig_blue.sample s WHERE s.xid < cutoff;
 
-	FOR t IN SELECT k.relid, k.change_table FROM bcmig_blue.tracked k
-			  WHERE k.change_table IS NOT NULL ORDER BY k.relid
 	LOOP
-		EXECUTE format('SELECT EXISTS (SELECT FROM %s WHERE xid < $1)', t.change_table)
-		   INTO found_one USING cutoff;
-		CONTINUE WHEN NOT found_one;
-
-		-- a TRUNCATE that has not ended holds the row: next time
-		SELECT k.change_table INTO changes FROM bcmig_blue.tracked k
-		 WHERE k.relid = t.relid FOR UPDATE SKIP LOCKED;
-		CONTINUE WHEN NOT FOUND OR changes IS NULL;
-
-		UPDATE bcmig_blue.tracked k SET min_valid = cutoff
-		 WHERE k.relid = t.relid AND k.min_valid < cutoff;
+		-- the next piece: whole transactions below cutoff
+		SELECT max(p.xid) + 1 INTO upto
+		  FROM (SELECT m.xid FROM bcmig_blue.moved m WHERE m.xid < cutoff ORDER BY m.xid LIMIT piece) p;
+		EXIT WHEN upto IS NULL;
+		emptied := '{}';
+		FOR t IN SELECT m.relid FROM bcmig_blue.moved m WHERE m.xid < upto GROUP BY m.relid ORDER BY min(m.xid), m.relid
 		LOOP
-			EXECUTE format('DELETE FROM %1$s WHERE ctid = ANY (ARRAY(SELECT ctid FROM %1$s WHERE xid < $1 ORDER BY xid LIMIT $2))', changes)
-			  USING cutoff, batch;
-			GET DIAGNOSTICS n = ROW_COUNT;
-			deleted := deleted + n;
-			EXIT WHEN n < batch OR clock_timestamp() > started + interval '100 ms';
+			-- a TRUNCATE that has not ended holds the row: next time
+			SELECT k.change_table INTO changes FROM bcmig_blue.tracked k
+			 WHERE k.relid = t.relid FOR UPDATE SKIP LOCKED;
+			IF NOT FOUND THEN
+				CONTINUE WHEN EXISTS (SELECT FROM bcmig_blue.tracked k WHERE k.relid = t.relid);
+				changes := NULL;
+			END IF;
+			n := 0;
+			IF changes IS NOT NULL THEN
+				LOOP
+					EXECUTE format('WITH d AS (DELETE FROM %1$s WHERE ctid = ANY (ARRAY(SELECT ctid FROM %1$s WHERE xid < $1 ORDER BY xid LIMIT $2)) RETURNING xid) '
+								   'SELECT count(*), max(xid) FROM d', changes)
+					   INTO n, gone USING upto, batch;
+					UPDATE bcmig_blue.tracked k SET min_valid = gone + 1
+					 WHERE k.relid = t.relid AND k.min_valid <= gone;
+					deleted := deleted + n;
+					EXIT WHEN n < batch OR clock_timestamp() > started + interval '100 ms';
+				END LOOP;
+			END IF;
+			IF n < batch THEN
+				emptied := emptied || t.relid;
+			ELSE
+				-- older ones of other tables come first the next time
+				DELETE FROM bcmig_blue.moved m WHERE m.xid < gone AND m.relid = t.relid;
+			END IF;
+			EXIT WHEN clock_timestamp() > started + interval '100 ms';
 		END LOOP;
-		EXIT WHEN clock_timestamp() > started + interval '100 ms';
+
+		UPDATE bcmig_blue.state s SET floor = upto WHERE s.floor < upto;
+		DELETE FROM bcmig_blue.moved m WHERE m.xid < upto AND m.relid = ANY (emptied);
+		GET DIAGNOSTICS n = ROW_COUNT;
+		deleted := deleted + n;
+		-- nothing went: all that is left is locked
+		EXIT WHEN n = 0 OR clock_timestamp() > started + interval '100 ms';
 	END LOOP;
-
-	IF EXISTS (SELECT FROM bcmig_blue.moved m WHERE m.xid < cutoff) THEN
-		UPDATE bcmig_blue.state s SET floor = cutoff WHERE s.floor < cutoff;
-		LOOP
-			DELETE FROM bcmig_blue.moved WHERE ctid = ANY (ARRAY(
-				SELECT m.ctid FROM bcmig_blue.moved m WHERE m.xid < cutoff ORDER BY m.xid LIMIT batch));
-			GET DIAGNOSTICS n = ROW_COUNT;
-			deleted := deleted + n;
-			EXIT WHEN n < batch OR clock_timestamp() > started + interval '100 ms';
-		END LOOP;
-	END IF;
 	RETURN deleted;
 END $$;
-COMMENT ON FUNCTION bcmig_blue.expire() IS 'Deletes changes older than bcmig_blue.state.retention, for about 100 ms at most, and returns how many; the reader calls it about once a minute';
+COMMENT ON FUNCTION bcmig_blue.expire() IS 'Deletes changes older than bcmig_blue.state.retention, for about 100 ms at most, and returns how many; the reader calls it about once a minute, and every ten seconds while that is not enough';
 
 -- ---------------------------------------------------------------------------
 -- Tracking a table

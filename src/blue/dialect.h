@@ -306,7 +306,7 @@ typedef struct BcmigDialect
 	 */
 	char	   *(*schema_mark) (void);
 
-	/* forget what is older than blue's retention; result does not matter */
+	/* forget what is older than blue's retention; not NULL: there may be more of it */
 	char	   *(*expire) (void);
 
 	/*
@@ -408,10 +408,14 @@ typedef struct BcmigDialect
 	 * replayed: what it wrote last to rows of the table since an entry: key,
 	 * journal ids as the text of an array, version or NULL.
 	 *
+	 * forget_replayed: of what it wrote long ago, forget that of journal entries
+	 * below one; some of it.  One row, how many.
+	 *
 	 * may_write: one row, 'true' when all that needs is there, the login.
 	 */
 	char	   *(*replay) (const BcmigTableInfo *table, const char *green, List *columns, int n, const BcmigReverse *reverse);
 	char	   *(*replayed) (const BcmigTableInfo *table, const char *green, int64 since);
+	char	   *(*forget_replayed) (const char *green, int64 below);
 	char	   *(*may_write) (void);
 
 	/*
@@ -441,6 +445,7 @@ extern char *bcmig_postgres_version_index(const BcmigTableInfo *table);
 
 /* reverse_postgres.c */
 extern char *bcmig_postgres_replay(const BcmigTableInfo *table, const char *green, List *columns, int n, const BcmigReverse *reverse);
+extern char *bcmig_postgres_forget_replayed(const char *green, int64 below);
 extern char *bcmig_postgres_replayed(const BcmigTableInfo *table, const char *green, int64 since);
 extern char *bcmig_postgres_may_write(void);
 

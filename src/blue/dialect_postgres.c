@@ -252,7 +252,9 @@ pg_blocker(void)
 static char *
 pg_expire(void)
 {
-	return pstrdup("SELECT bcmig_blue.expire()::text, NULL, NULL, NULL, NULL, NULL, NULL, NULL");
+	/* it stops after 100 ms, done or not */
+	return pstrdup("SELECT CASE WHEN bcmig_blue.expire() > 0 AND pg_catalog.clock_timestamp() >= pg_catalog.statement_timestamp() + interval '100 ms' THEN 'more' END,"
+				   " NULL, NULL, NULL, NULL, NULL, NULL, NULL");
 }
 
 static char *
@@ -575,5 +577,6 @@ const BcmigDialect bcmig_dialect_postgres = {
 	.fence = &bcmig_postgres_fence,
 	.replay = bcmig_postgres_replay,
 	.replayed = bcmig_postgres_replayed,
+	.forget_replayed = bcmig_postgres_forget_replayed,
 	.may_write = bcmig_postgres_may_write,
 };

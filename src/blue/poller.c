@@ -56,6 +56,7 @@ extern PGDLLEXPORT void bcmig_poller_main(Datum arg);
 #define QUIET_BEFORE_IDLE	2000	/* ms without movement before polls slow down */
 #define STORE_INTERVAL		60000	/* ms between two writes of bcmig.blue_position */
 #define EXPIRE_INTERVAL		60000	/* ms between two calls of blue's expire() */
+#define EXPIRE_AGAIN		10000	/* ms, when it has not got to an end: no poll is made while it is at work */
 #define HINTED_INTERVAL		15000	/* ms after which tables with hints are read in any case */
 #define SCHEMA_INTERVAL		15000	/* ms between two looks at whether tables of blue have changed */
 #define BLOCKED_AFTER		1000	/* ms the horizon stands still before we ask who holds it */
@@ -381,19 +382,22 @@ ask_blocker(MemoryContext context)
 	LWLockRelease(bcmig_shared->lock);
 }
 
-static void
+/* returns the time until blue is asked for it again */
+static long
 ask_expire(MemoryContext context)
 {
 	MemoryContext oldcontext;
 	char	   *sql = dialect->expire();
+	List	   *rows;
 
 	if (sql == NULL)
-		return;
+		return EXPIRE_INTERVAL;
 	bcmig_start_transaction();
 	oldcontext = MemoryContextSwitchTo(context);
-	(void) bcmig_remote_texts(feed, sql);
+	rows = bcmig_remote_texts(feed, sql);
 	MemoryContextSwitchTo(oldcontext);
 	bcmig_end_transaction();
+	return rows != NIL && ((char **) linitial(rows))[0] != NULL ? EXPIRE_AGAIN : EXPIRE_INTERVAL;
 }
 
 /*
@@ -459,6 +463,7 @@ poll_loop(MemoryContext context)
 	TimestampTz last_moved = GetCurrentTimestamp();
 	TimestampTz last_stored = 0;
 	TimestampTz last_expired = GetCurrentTimestamp();
+	long		expire_after = EXPIRE_INTERVAL;
 	TimestampTz last_hinted = 0;
 	TimestampTz last_schema = 0;
 	TimestampTz held_since = 0;
@@ -540,9 +545,9 @@ poll_loop(MemoryContext context)
 			last_schema = GetCurrentTimestamp();
 			bcmig_wake_manager(MyDatabaseId);
 		}
-		if (elapsed_ms(last_expired) >= EXPIRE_INTERVAL)
+		if (elapsed_ms(last_expired) >= expire_after)
 		{
-			ask_expire(context);
+			expire_after = ask_expire(context);
 			last_expired = GetCurrentTimestamp();
 		}
 		pgstat_report_stat(false);

@@ -15,9 +15,10 @@
 char *
 bcmig_postgres_may_write(void)
 {
-	return pstrdup("SELECT (SELECT pg_catalog.bool_or(pg_catalog.has_function_privilege(p.oid, 'EXECUTE')"
-				   "   AND pg_catalog.has_schema_privilege(n.oid, 'USAGE'))::text FROM pg_catalog.pg_proc p"
-				   "  JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = 'bcmig_blue' AND p.proname = 'replay'),"
+	/* a script from before forget_replayed() is none */
+	return pstrdup("SELECT (SELECT CASE WHEN count(*) = 2 THEN pg_catalog.bool_and(pg_catalog.has_function_privilege(p.oid, 'EXECUTE')"
+				   "   AND pg_catalog.has_schema_privilege(n.oid, 'USAGE')) END::text FROM pg_catalog.pg_proc p"
+				   "  JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = 'bcmig_blue' AND p.proname IN ('replay', 'forget_replayed')),"
 				   " session_user::text, NULL, NULL, NULL, NULL, NULL, NULL");
 }
 
@@ -27,6 +28,13 @@ bcmig_postgres_replayed(const BcmigTableInfo *table, const char *green, int64 si
 	return psprintf("SELECT r.key::text, r.journal_ids::text, r.version::text, NULL, NULL, NULL, NULL, NULL"
 					" FROM bcmig_blue.replayed(%s, %s, %s, " INT64_FORMAT ") r",
 					quote_literal_cstr(green), quote_literal_cstr(table->source_schema), quote_literal_cstr(table->source_table), since);
+}
+
+char *
+bcmig_postgres_forget_replayed(const char *green, int64 below)
+{
+	return psprintf("SELECT bcmig_blue.forget_replayed(%s, " INT64_FORMAT ")::text, NULL, NULL, NULL, NULL, NULL, NULL, NULL",
+					quote_literal_cstr(green), below);
 }
 
 static void

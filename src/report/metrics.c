@@ -107,40 +107,29 @@ meter_of(int sync_id)
  * the first time?  Not when blue was there and does not answer now.
  */
 static bool
-is_copying(const Sync *sync)
+is_copying(const Sync *sync, const BcmigProved *proved)
 {
 	const BcmigBlue *blue;
 
 	if (sync->blue < 0)
 		return false;
 	blue = &bcmig_shared->blues[sync->blue];
-	if (!blue->reachable && blue->poll > 0)
-		return false;
-	for (int i = 0; i < bcmig_managed->ntables; i++)
-	{
-		Table	   *t = &bcmig_managed->tables[i];
-
-		if (t->sync == sync && t->enabled && t->live != NULL &&
-			t->live->state != BCMIG_STREAMING && t->live->state != BCMIG_SUSPENDED)
-			return true;
-	}
-	return false;
+	return proved->reading && (blue->reachable || blue->poll == 0);
 }
 
 /* caller holds the lock */
 static void
-sample_sync(const Sync *sync)
+sample_sync(const Sync *sync, const BcmigProved *proved)
 {
 	Meter	   *meter = meter_of(sync->sync_id);
 	TimestampTz through;
 	int64		lag;
-	int			blue;
 
 	if (meter->samples + meter->unknown + meter->copying >= MOST_SAMPLES)
 		return;
-	if (bcmig_synced_through(sync->sync_id, &through, &lag, &blue))
+	if (proved != NULL && bcmig_proved_through(proved, &through, &lag))
 		meter->lags[meter->samples++] = lag / 1000.0;
-	else if (is_copying(sync))
+	else if (proved != NULL && is_copying(sync, proved))
 		meter->copying++;
 	else
 		meter->unknown++;
@@ -164,6 +153,7 @@ sample(TimestampTz now)
 {
 	long		between = Min(MOST_BETWEEN, Max(LEAST_BETWEEN, bcmig_metric_interval * 1000L / MOST_SAMPLES));
 	bool		running = false;
+	HTAB	   *all;
 
 	for (int i = 0; i < bcmig_managed->nsyncs; i++)
 		running |= bcmig_managed->syncs[i].running;
@@ -174,12 +164,16 @@ sample(TimestampTz now)
 	if (now < next_sample && next_sample - now <= between * 1000)
 		return Max(1, TimestampDifferenceMilliseconds(now, next_sample));
 	LWLockAcquire(bcmig_shared->lock, LW_SHARED);
+	all = bcmig_all_proved();
 	for (int i = 0; i < bcmig_managed->nsyncs; i++)
 	{
-		if (bcmig_managed->syncs[i].running)
-			sample_sync(&bcmig_managed->syncs[i]);
+		Sync	   *sync = &bcmig_managed->syncs[i];
+
+		if (sync->running)
+			sample_sync(sync, hash_search(all, &sync->sync_id, HASH_FIND, NULL));
 	}
 	LWLockRelease(bcmig_shared->lock);
+	hash_destroy(all);
 	next_sample = TimestampTzPlusMilliseconds(now, between);
 	return between;
 }
@@ -229,12 +223,19 @@ compare_lags(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-/*
- * The row of one sync.  What the views know is taken from them; a sync that
- * was dropped meanwhile has no row there, and gets none.  In a scope.
- */
+/* what the views know of a sync */
+typedef struct Standing
+{
+	int			sync_id;
+	int64		tables;
+	int64		streaming;
+	int64		quarantined;
+	int64		conflicts;
+} Standing;
+
+/* the row of one sync; in a scope */
 static void
-store_meter(Meter *meter, TimestampTz from, double seconds)
+store_meter(Meter *meter, const Standing *s, TimestampTz from, double seconds)
 {
 	int			all = meter->samples + meter->unknown + meter->copying;
 	double		sum = 0;
@@ -264,16 +265,15 @@ store_meter(Meter *meter, TimestampTz from, double seconds)
 	bcmig_sql("INSERT INTO bcmig.metric (sync_id, minute, seconds, samples, unknown, copying, lag_avg_ms, lag_p95_ms, lag_max_ms, lag_buckets, "
 			  " rows_written, rows_deleted, rows_failed, bytes_copied, errors, workers, blue_answer_ms, "
 			  " tables, tables_streaming, quarantined, conflicts) "
-			  "SELECT y.sync_id, $2, $3, $4, $5, $6, CASE WHEN $4 > 0 THEN $7 END, CASE WHEN $4 > 0 THEN $8 END, CASE WHEN $4 > 0 THEN $9 END, $10, "
-			  " $11, $12, $13, $14, $15, $16, nullif($17, -1), "
-			  " s.tables, s.tables_streaming, s.quarantined, s.conflicts "
-			  "FROM bcmig.sync y JOIN bcmig.sync_status s ON s.sync = y.name WHERE y.sync_id = $1 "
+			  "VALUES ($1, $2, $3, $4, $5, $6, CASE WHEN $4 > 0 THEN $7 END, CASE WHEN $4 > 0 THEN $8 END, CASE WHEN $4 > 0 THEN $9 END, $10, "
+			  " $11, $12, $13, $14, $15, $16, nullif($17, -1), $18, $19, $20, $21) "
 			  "ON CONFLICT DO NOTHING",
-			  "izfiiifffnIIIIIff", meter->sync_id, from, seconds, meter->samples, meter->unknown, meter->copying,
+			  "izfiiifffnIIIIIffIIII", meter->sync_id, from, seconds, meter->samples, meter->unknown, meter->copying,
 			  meter->samples > 0 ? sum / meter->samples : 0.0, p95, highest, histogram,
 			  meter->tally.written, meter->tally.deleted, meter->tally.failed, meter->tally.bytes, meter->tally.errors,
 			  all > 0 ? (double) meter->workers / all : 0.0,
-			  meter->answers > 0 ? meter->answer_ms / meter->answers : -1.0);
+			  meter->answers > 0 ? meter->answer_ms / meter->answers : -1.0,
+			  s->tables, s->streaming, s->quarantined, s->conflicts);
 }
 
 static void
@@ -300,16 +300,33 @@ prune(void)
 static void
 store_period(TimestampTz from, double seconds)
 {
-	HASH_SEQ_STATUS seq;
+	Standing   *standings;
 	Meter	   *meter;
 	BcmigCatalogScope scope;
+	int			n;
 
 	bcmig_start_transaction();
 	bcmig_catalog_begin(&scope);
 	(void) set_config_option("lock_timeout", LOCK_WAIT, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-	hash_seq_init(&seq, meters);
-	while ((meter = hash_seq_search(&seq)) != NULL)
-		store_meter(meter, from, seconds);
+
+	/* of all syncs at once: the view goes through all tables; one that was dropped meanwhile is not there, and gets no row */
+	n = bcmig_sql("SELECT y.sync_id, s.tables, s.tables_streaming, s.quarantined, s.conflicts "
+				  "FROM bcmig.sync y JOIN bcmig.sync_status s ON s.sync = y.name", "");
+	standings = palloc(sizeof(Standing) * Max(n, 1));
+	for (int i = 0; i < n; i++)
+		standings[i] = (Standing) {
+			.sync_id = bcmig_get_int64(i, 1, 0),
+			.tables = bcmig_get_int64(i, 2, 0),
+			.streaming = bcmig_get_int64(i, 3, 0),
+			.quarantined = bcmig_get_int64(i, 4, 0),
+			.conflicts = bcmig_get_int64(i, 5, 0),
+		};
+	for (int i = 0; i < n; i++)
+	{
+		meter = hash_search(meters, &standings[i].sync_id, HASH_FIND, NULL);
+		if (meter != NULL)
+			store_meter(meter, &standings[i], from, seconds);
+	}
 	bcmig_catalog_end(&scope);
 	bcmig_end_transaction();
 }

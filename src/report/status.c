@@ -181,35 +181,27 @@ Datum
 bcmig_live_syncs(PG_FUNCTION_ARGS)
 {
 	HASH_SEQ_STATUS seq;
-	BcmigTable *table;
-	List	   *ids = NIL;
-	ListCell   *lc;
+	BcmigProved *proved;
 
 	InitMaterializedSRF(fcinfo, 0);
 	if (bcmig_shared == NULL)
 		return (Datum) 0;
 	LWLockAcquire(bcmig_shared->lock, LW_SHARED);
-	hash_seq_init(&seq, bcmig_tables);
-	while ((table = hash_seq_search(&seq)) != NULL)
-	{
-		if (table->key.dboid == MyDatabaseId)
-			ids = list_append_unique_int(ids, table->sync_id);
-	}
-	foreach(lc, ids)
+	hash_seq_init(&seq, bcmig_all_proved());
+	while ((proved = hash_seq_search(&seq)) != NULL)
 	{
 		Row			row = {0};
 		TimestampTz through = 0;
 		int64		lag = 0;
-		int			blue;
-		bool		known = bcmig_synced_through(lfirst_int(lc), &through, &lag, &blue);
+		bool		known = bcmig_proved_through(proved, &through, &lag);
 		Interval   *interval = palloc0(sizeof(Interval));
 
 		interval->time = lag;
-		add(&row, Int32GetDatum(lfirst_int(lc)), false);
+		add(&row, Int32GetDatum(proved->sync_id), false);
 		add(&row, TimestampTzGetDatum(through), !known);
 		add(&row, IntervalPGetDatum(interval), !known);
-		add_text(&row, blue >= 0 ? bcmig_shared->blues[blue].blocked_by : "");
-		add(&row, BoolGetDatum(blue >= 0 && bcmig_shared->blues[blue].reachable), false);
+		add_text(&row, proved->blue >= 0 ? bcmig_shared->blues[proved->blue].blocked_by : "");
+		add(&row, BoolGetDatum(proved->blue >= 0 && bcmig_shared->blues[proved->blue].reachable), false);
 		put(fcinfo, &row);
 	}
 	LWLockRelease(bcmig_shared->lock);

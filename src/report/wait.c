@@ -27,7 +27,8 @@
 
 BCMIG_FUNCTION(bcmig_wait_sync);
 
-#define LOOK_INTERVAL		20	/* ms between two looks */
+#define LOOK_INTERVAL		20	/* ms between two looks, at least */
+#define MOST_INTERVAL		1000	/* ms */
 #define NOTICE_INTERVAL		10000	/* ms between two NOTICEs */
 
 /* what one look at the catalogue saw */
@@ -111,11 +112,12 @@ look(const char *name, const char *until, Look *seen)
 	bcmig_catalog_end(&scope);
 }
 
+/* a look goes through all tables of the sync: not more than a tenth of the time is spent looking */
 static void
-commit_and_wait(void)
+commit_and_wait(TimestampTz looked_at)
 {
 	SPI_commit();
-	bcmig_pause(LOOK_INTERVAL);
+	bcmig_pause(Max(LOOK_INTERVAL, Min(MOST_INTERVAL, 9 * TimestampDifferenceMilliseconds(looked_at, GetCurrentTimestamp()))));
 }
 
 static void
@@ -198,6 +200,7 @@ bcmig_wait_sync(PG_FUNCTION_ARGS)
 		int64		lag = 0;
 		int			blue;
 		TimestampTz now;
+		TimestampTz looked_at = GetCurrentTimestamp();
 
 		oldcontext = MemoryContextSwitchTo(work);
 		MemoryContextReset(work);
@@ -293,7 +296,7 @@ bcmig_wait_sync(PG_FUNCTION_ARGS)
 			bcmig_wake_pollers();
 		}
 		MemoryContextSwitchTo(oldcontext);
-		commit_and_wait();
+		commit_and_wait(looked_at);
 	}
 	MemoryContextSwitchTo(oldcontext);
 	MemoryContextDelete(work);

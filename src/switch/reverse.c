@@ -511,6 +511,31 @@ bcmig_replay_problem(const BcmigSync *sync)
 	return problem;
 }
 
+void
+bcmig_forget_replayed(const BcmigSync *sync)
+{
+	const BcmigDialect *dialect;
+	MemoryContext caller = CurrentMemoryContext;
+	BcmigCatalogScope scope;
+	int64		below;
+	Oid			feed;
+
+	bcmig_start_transaction();
+	MemoryContextSwitchTo(caller);
+	feed = text_feed_of(sync, &dialect);
+	if (dialect->forget_replayed != NULL)
+	{
+		bcmig_catalog_begin(&scope);
+		bcmig_sql("SELECT min(journal_id) FROM bcmig.journal WHERE sync_id = $1 AND settled_at IS NULL", "i", sync->sync_id);
+		below = bcmig_get_int64(0, 1, PG_INT64_MAX);
+		bcmig_catalog_end(&scope);
+		MemoryContextSwitchTo(caller);
+		(void) bcmig_remote_texts(feed, dialect->forget_replayed(bcmig_green_identity(sync->sync_id), below));
+	}
+	bcmig_end_transaction();
+	MemoryContextSwitchTo(caller);
+}
+
 /*
  * Passes over all tables as long as one helps: what a unique or foreign key of
  * blue refuses may wait for another row, or another table.

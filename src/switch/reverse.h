@@ -27,6 +27,9 @@ typedef struct BcmigReplayed
  */
 extern void bcmig_replay(const BcmigSync *sync, TimestampTz deadline, BcmigReplayed *result);
 
+/* have blue forget what it noted of entries that are settled, some of it; after a replay that wrote something.  As bcmig_replay. */
+extern void bcmig_forget_replayed(const BcmigSync *sync);
+
 /* keys with unsettled entries, those of waiting conflicts included; in a transaction */
 extern int64 bcmig_unreplayed(int sync_id);
 

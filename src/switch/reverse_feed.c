@@ -68,6 +68,8 @@ bcmig_run_reverse(int sync_id)
 	{
 		bcmig_replay(sync, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), MOST_TIME), &result);
 		problem = result.problem;
+		if (result.written > 0)
+			bcmig_forget_replayed(sync);
 	}
 	bcmig_start_transaction();
 	bcmig_catalog_begin(&scope);

@@ -94,7 +94,9 @@ bcmig_drop_key(BcmigWork *work)
 	bcmig_catalog_begin(&scope);
 	if (bcmig_sql("SELECT c.conname FROM pg_constraint c JOIN bcmig.sync_table t ON t.table_id = $2 AND t.made_target "
 				  "WHERE c.conrelid = $1 AND c.contype = 'p' "
-				  "AND NOT EXISTS (SELECT FROM pg_constraint f WHERE f.conindid = c.conindid AND f.contype = 'f')",
+				  /* through pg_depend: there is no index on conindid */
+				  "AND NOT EXISTS (SELECT FROM pg_depend d JOIN pg_constraint f ON f.oid = d.objid "
+				  " WHERE d.classid = 'pg_constraint'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = c.conindid AND f.contype = 'f')",
 				  "oi", relid, table->table_id) > 0)
 		constraint = MemoryContextStrdup(caller, bcmig_get_text(0, 1));
 	bcmig_catalog_end(&scope);

@@ -262,6 +262,15 @@ load_requests(Config *c)
 	}
 }
 
+static int
+compare_ids(const void *a, const void *b)
+{
+	int			x = *(const int *) a;
+	int			y = *(const int *) b;
+
+	return x < y ? -1 : x > y;
+}
+
 /*
  * Take live entries away whose table is not configured in a running sync any
  * more, once nobody works on them.
@@ -272,18 +281,23 @@ remove_stale_tables(Config *c)
 	bool		again = false;
 	HASH_SEQ_STATUS seq;
 	BcmigTable *live;
+	int		   *wanted = palloc(sizeof(int) * Max(c->ntables, 1));
+	int			nwanted = 0;
 
+	/* sorted: it is looked into for every table, with the lock held */
+	for (int i = 0; i < c->ntables; i++)
+	{
+		if (c->tables[i].live != NULL)
+			wanted[nwanted++] = c->tables[i].table_id;
+	}
+	qsort(wanted, nwanted, sizeof(int), compare_ids);
 	LWLockAcquire(bcmig_shared->lock, LW_EXCLUSIVE);
 	hash_seq_init(&seq, bcmig_tables);
 	while ((live = hash_seq_search(&seq)) != NULL)
 	{
-		bool		wanted = false;
-
 		if (live->key.dboid != MyDatabaseId)
 			continue;
-		for (int i = 0; i < c->ntables && !wanted; i++)
-			wanted = c->tables[i].live == live;
-		if (!wanted)
+		if (bsearch(&live->key.table_id, wanted, nwanted, sizeof(int), compare_ids) == NULL)
 		{
 			live->stopping = true;
 			if (live->busy == 0 && bcmig_report_room != NULL)
@@ -295,6 +309,7 @@ remove_stale_tables(Config *c)
 		}
 	}
 	LWLockRelease(bcmig_shared->lock);
+	pfree(wanted);
 	return again;
 }
 

@@ -47,12 +47,10 @@ extern PGDLLEXPORT void bcmig_manager_main(Datum arg);
 #define RELOAD_INTERVAL		10000	/* ms; configuration is re-read at least so often */
 #define CHAIN_INTERVAL		200		/* ms between two steps of the audit chain */
 #define ALERT_INTERVAL		5000	/* ms; alerts are looked for every second nap, or so often */
+#define CLEANUP_INTERVAL	60000	/* ms between two looks at what has grown old */
 #define ASIDE_RETRY			5000	/* ms until something beside the point is tried again */
-#define CLEANUP_INTERVAL	60000	/* ms between two clean-ups of bcmig.sync_batch */
 #define SHORT_RETRY			10000	/* ms until the server is asked again for a worker it refused */
 #define FEEDS_AT_A_TIME		100		/* dropped in one transaction */
-#define LADDER_MINUTES	10		/* of sync_batch that are always kept: the ladder counts them */
-#define CLEANUP_ROWS		10000	/* rows of sync_batch deleted in one transaction */
 
 /* a process this manager launched */
 typedef struct Child
@@ -379,38 +377,16 @@ store_sync_states(void)
 	}
 }
 
-static void
-clean_up(void)
-{
-	BcmigCatalogScope scope;
-	uint64		deleted;
-
-	if (bcmig_sync_batch_retention == 0)
-		return;
-	do
-	{
-		CHECK_FOR_INTERRUPTS();
-		bcmig_start_transaction();
-		bcmig_catalog_begin(&scope);
-		bcmig_sql("DELETE FROM bcmig.alert_log WHERE cleared_at < now() - $1 * interval '1 minute'",
-				  "i", bcmig_sync_batch_retention);
-		deleted = bcmig_sql("DELETE FROM bcmig.sync_batch WHERE batch_id IN (SELECT batch_id FROM bcmig.sync_batch "
-							" WHERE started_at < now() - $1 * interval '1 minute' ORDER BY batch_id LIMIT $2)",
-							"ii", Max(bcmig_sync_batch_retention, LADDER_MINUTES), CLEANUP_ROWS);
-		bcmig_catalog_end(&scope);
-		bcmig_end_transaction();
-	} while (deleted == CLEANUP_ROWS);
-}
-
 /*
  * Feeds whose table has been removed together with many others (configure.c).
+ * Returns whether some are left.
  */
-static void
+static bool
 drop_orphaned_feeds(void)
 {
 	BcmigCatalogScope scope;
 	uint64		n;
-	int			dropped;
+	uint64		dropped;
 
 	do
 	{
@@ -440,6 +416,7 @@ drop_orphaned_feeds(void)
 		bcmig_catalog_end(&scope);
 		bcmig_end_transaction();
 	} while (dropped == FEEDS_AT_A_TIME);
+	return dropped < n;
 }
 
 /*
@@ -540,6 +517,7 @@ typedef struct Aside
 static Aside asides[] = {
 	{bcmig_look_for_alerts, ALERT_INTERVAL, 2},
 	{bcmig_audit_chain, CHAIN_INTERVAL, 0},
+	{bcmig_clean_up, CLEANUP_INTERVAL, 60},
 };
 
 /* returns when it is due again */
@@ -597,7 +575,7 @@ bcmig_manager_main(Datum arg)
 {
 	MemoryContext loop_context;
 	TimestampTz last_load = 0;
-	TimestampTz last_cleanup = GetCurrentTimestamp();
+	bool		feeds_left = true;	/* for all we know */
 
 	bcmig_process_start("bcmig manager");
 	if (!extension_exists())
@@ -631,21 +609,18 @@ bcmig_manager_main(Datum arg)
 		{
 			if (!extension_exists())
 				leave();
+			feeds_left |= reload;
 			reload = false;
 			if (bcmig_managed_load())
 				reload = true;
 			put_back_feeds();
-			drop_orphaned_feeds();
+			if (feeds_left)
+				feeds_left = drop_orphaned_feeds();
 			last_load = now;
 		}
 		reap_children();
 		report_missing(manage_pollers() + manage_runners() + bcmig_schedule());
 		store_sync_states();
-		if (TimestampDifferenceMilliseconds(last_cleanup, now) >= CLEANUP_INTERVAL)
-		{
-			clean_up();
-			last_cleanup = now;
-		}
 		for (int i = 0; i < lengthof(asides); i++)
 		{
 			TimestampTz due = do_aside(&asides[i]);

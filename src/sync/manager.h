@@ -38,6 +38,7 @@ typedef struct Sync
 	int			busy;			/* workers lent, this round */
 	int			longs;			/* of them with what takes long */
 	bool		streams;		/* has tables whose windows are small */
+	bool		refused;		/* asked for one and there was none, this round */
 } Sync;
 
 /* a request of a person, waiting for a worker */
@@ -112,6 +113,9 @@ extern int	bcmig_schedule(void);
 
 /* alert.c: raise and clear alerts; opens its own transaction, returns false */
 extern bool bcmig_look_for_alerts(void);
+
+/* cleanup.c: take away what has grown old; opens its own transactions, returns whether there is more at once */
+extern bool bcmig_clean_up(void);
 
 /* manager.c: workers */
 extern int	bcmig_workers_short;	/* that the server would not give at the last try */

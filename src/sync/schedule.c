@@ -77,7 +77,8 @@ give_sync_job(Sync *sync, Table *blamed, Table **tables, int n, BcmigJobKind kin
 	bool		starting = false;
 	TimestampTz now = GetCurrentTimestamp();
 
-	if (!traffic && sync->workers > 0 && sync->busy >= sync->workers)
+	/* who has got none in this round gets none, however many tables it has */
+	if (!traffic && (sync->refused || (sync->workers > 0 && sync->busy >= sync->workers)))
 		return false;
 
 	LWLockAcquire(bcmig_shared->lock, LW_EXCLUSIVE);
@@ -133,6 +134,8 @@ give_sync_job(Sync *sync, Table *blamed, Table **tables, int n, BcmigJobKind kin
 	}
 	LWLockRelease(bcmig_shared->lock);
 
+	if (!traffic)
+		sync->refused = idle == NULL;
 	if (idle != NULL)
 		bcmig_worker_works();
 	else if (!starting && workers < most && bcmig_may_launch_worker(now) &&
@@ -403,6 +406,7 @@ bcmig_schedule(void)
 	{
 		bcmig_managed->syncs[i].busy = bcmig_managed->syncs[i].longs = 0;
 		bcmig_managed->syncs[i].streams = false;
+		bcmig_managed->syncs[i].refused = false;
 	}
 	for (int i = 0; i < BCMIG_MAX_SLOTS; i++)
 	{
