@@ -43,6 +43,7 @@
 extern PGDLLEXPORT void bcmig_manager_main(Datum arg);
 
 #define RELOAD_INTERVAL		10000	/* ms; configuration is re-read at least so often */
+#define THROTTLE_INTERVAL	500		/* ms between two looks at whether there is an event of a throttle */
 #define CHAIN_INTERVAL		200		/* ms between two steps of the audit chain */
 #define ALERT_INTERVAL		5000	/* ms; alerts are looked for every second nap, or so often */
 #define ASIDE_RETRY			5000	/* ms until something beside the point is tried again */
@@ -486,6 +487,7 @@ typedef struct Aside
 
 static Aside asides[] = {
 	{bcmig_look_for_alerts, ALERT_INTERVAL, 2},
+	{bcmig_tell_throttles, THROTTLE_INTERVAL, 0},
 	{bcmig_audit_chain, CHAIN_INTERVAL, 0},
 };
 
