@@ -1997,6 +1997,7 @@ SELECT s.sync, s.state, s.lag, d.green_percent,
                   WHERE y.name = s.sync AND r.table_id IS NULL AND r.state <> 'cancelled' ORDER BY r.run_id DESC LIMIT 1), 'not validated'),
        nullif(concat_ws('; ',
               CASE WHEN s.state = 'waiting' THEN 'blue does not answer: ' || coalesce(s.last_error, '?') END,
+              CASE WHEN s.throttled_since IS NOT NULL THEN 'blue takes ' || round(s.answer_ms) || ' ms to answer: copies, sweeps and validations wait' END,
               CASE WHEN s.quarantined > 0 THEN s.quarantined || ' rows in quarantine' END,
               CASE WHEN s.conflicts > 0 THEN s.conflicts || ' conflicts wait for a decision' END,
               (SELECT count(*) || ' tables suspended, first: ' || min(t.target || ': ' || t.reason)

@@ -83,6 +83,7 @@ cmp_ok(on_green("SELECT count(*) FROM big"), '<', 4000, 'though the copy had onl
 is(on_green($swept), $swept_before, 'no sweep was begun');
 is(on_green("SELECT state FROM bcmig.validation_run WHERE run_id = $run") . on_green("SELECT coalesce(sum(chunks), 0) FROM bcmig.validation_result WHERE run_id = $run"), 'running0', 'and nothing compared');
 is(on_green(q{SELECT answer_ms > 500 FROM bcmig.sync_status WHERE sync = 's'}), 't', 'how slow it is, is shown');
+like(on_green(q{SELECT problems FROM bcmig_status('second')}), qr/blue takes \d+ ms to answer: copies, sweeps and validations wait/, 'bcmig_status says so');
 on_green(q{SELECT bcmig_sweep_deletes('s', 'public.versioned')});
 ok($green->poll_query_until('postgres', "SELECT ($swept) > '$swept_before'"), 'a sweep somebody asks for is made');
 throttled('true', 'it was throttled all the time');
