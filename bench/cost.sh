@@ -29,27 +29,28 @@ reader_ticks()
 	echo "$sum"
 }
 
-# "logins statements rows-looked-at rows-sent ticks" of blue until now; $1: how ticks are counted
+# "logins statements rows-sent ticks rows-looked-at" of blue until now; $1: how ticks are counted; "after": wait for the rows looked at, which
+# an idle backend tells ten seconds after its last transaction
 blue_counts()
 {
-	# counters of a backend arrive a second after its last transaction
-	sleep 1.5
-	echo "$(grep -c 'connection authorized: user=reader' "$work/blue.log" || true)" "$(blue -F ' ' -c "
-		SELECT (SELECT coalesce(sum(calls), 0)::bigint FROM pg_stat_statements s JOIN pg_roles r ON r.oid = s.userid WHERE r.rolname = 'reader'),
-			(SELECT sum(coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0))::bigint FROM pg_stat_user_tables),
-			(SELECT coalesce(sum(rows), 0)::bigint FROM pg_stat_statements s JOIN pg_roles r ON r.oid = s.userid WHERE r.rolname = 'reader')")" "$("$1")"
+	local now
+
+	now="$(grep -c 'connection authorized: user=reader' "$work/blue.log" || true) $(blue -F ' ' -c "SELECT coalesce(sum(calls), 0)::bigint, coalesce(sum(rows), 0)::bigint
+		FROM pg_stat_statements s JOIN pg_roles r ON r.oid = s.userid WHERE r.rolname = 'reader'") $("$1")"
+	[ "${2:-}" != after ] || sleep 11
+	echo "$now $(blue -c 'SELECT sum(coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0))::bigint FROM pg_stat_user_tables')"
 }
 
 # cost NAME UNITS-DONE PER TEXT BEFORE AFTER: a line for each, "for PER units"
 cost()
 {
 	local name=$1 before after i
-	local names=(logins statements rows_looked_at rows_sent cpu_s)
+	local names=(logins statements rows_sent cpu_s rows_looked_at)
 
 	read -r -a before <<<"$5"
 	read -r -a after <<<"$6"
 	for i in 0 1 2 3 4; do
-		bench "cost_${name}_${names[i]}" "$(awk -v a="${after[i]}" -v b="${before[i]}" -v n="$2" -v per="$3" -v hz="$([ "$i" = 4 ] && getconf CLK_TCK || echo 1)" \
+		bench "cost_${name}_${names[i]}" "$(awk -v a="${after[i]}" -v b="${before[i]}" -v n="$2" -v per="$3" -v hz="$([ "$i" = 3 ] && getconf CLK_TCK || echo 1)" \
 			'BEGIN {v = (a - b) / hz * per / n; printf v < 100 ? "%.2f" : "%.0f", v}')" "$4"
 	done
 }
@@ -61,7 +62,7 @@ cost_copy()
 	before=$(blue_counts blue_ticks)
 	green -c "SELECT bcmig_create_sync('cost', 'blue')" -c "SELECT bcmig_add_table('cost', 'gl')" -c "SELECT bcmig_start_sync('cost')" \
 		-c "CALL bcmig_wait_sync('cost', 'caught_up', '1 hour')" >/dev/null 2>&1
-	cost copy "$BENCH_ROWS" 1000000 'a million rows copied' "$before" "$(blue_counts blue_ticks)"
+	cost copy "$BENCH_ROWS" 1000000 'a million rows copied' "$before" "$(blue_counts blue_ticks after)"
 }
 
 # a backlog of updates, 1,000 rows in a transaction, read at once; then the same rows one by one while they are made
@@ -74,16 +75,17 @@ cost_changes()
 	until [ "$(green -c "SELECT state FROM bcmig.sync_status WHERE sync = 'cost'")" = stopped ]; do sleep 0.1; done
 	blue -c "DO \$\$ BEGIN FOR t IN 0 .. $n / 1000 - 1 LOOP
 		UPDATE gl SET \"Amount\" = \"Amount\" + 1 WHERE \"Entry No_\" BETWEEN t * 1000 + 1 AND t * 1000 + 1000; COMMIT; END LOOP; END \$\$" -c 'VACUUM gl'
+	sleep 11
 	before=$(blue_counts blue_ticks)
 	green -c "SELECT bcmig_start_sync('cost')" -c "CALL bcmig_wait_sync('cost', 'caught_up', '1 hour')" >/dev/null 2>&1
-	cost backlog "$n" 1000000 'a million changes applied in bulk' "$before" "$(blue_counts blue_ticks)"
+	cost backlog "$n" 1000000 'a million changes applied in bulk' "$before" "$(blue_counts blue_ticks after)"
 
 	# without the rows the load itself looks at: one a transaction
 	printf '%s\n' "\\set k random(1, $BENCH_ROWS)" 'UPDATE gl SET "Amount" = "Amount" + 1 WHERE "Entry No_" = :k;' >"$work/one.sql"
 	before=$(blue_counts reader_ticks)
 	pgbench -n -h "$work" -p 5601 -U postgres -f "$work/one.sql" -c 1 -R 100 -T 20 postgres >"$work/one.out" 2>&1
 	green -c "CALL bcmig_wait_sync('cost', 'caught_up', '1 hour')" >/dev/null 2>&1
-	after=$(blue_counts reader_ticks)
+	after=$(blue_counts reader_ticks after)
 	n=$(awk '/^number of transactions actually processed/ {print $6}' "$work/one.out")
 	cost live "${n%%/*}" 1000000 'a million changes applied, one a transaction, 100 a second' "$before" "$after"
 	detail "of the rows looked at by live changes one each is the application's own UPDATE"
@@ -95,12 +97,13 @@ cost_validations()
 
 	before=$(blue_counts blue_ticks)
 	green -c "SELECT bcmig_validate('cost', NULL, 'full')" -c "CALL bcmig_wait_sync('cost', 'validated')" >/dev/null 2>&1
-	cost validate_full "$BENCH_ROWS" 1000000 'a million rows validated in full' "$before" "$(blue_counts blue_ticks)"
+	cost validate_full "$BENCH_ROWS" 1000000 'a million rows validated in full' "$before" "$(blue_counts blue_ticks after)"
 	blue -c "UPDATE gl SET \"Quantity\" = \"Quantity\" + 1 WHERE \"Entry No_\" <= 1000" -c 'VACUUM gl'
 	green -c "CALL bcmig_wait_sync('cost')" >/dev/null 2>&1
+	sleep 11
 	before=$(blue_counts blue_ticks)
 	green -c "SELECT bcmig_validate('cost', NULL, 'incremental')" -c "CALL bcmig_wait_sync('cost', 'validated')" >/dev/null 2>&1
-	cost validate_incremental "$BENCH_ROWS" 1000000 'a million rows of the table, 1,000 changed rows in all, validated incrementally' "$before" "$(blue_counts blue_ticks)"
+	cost validate_incremental "$BENCH_ROWS" 1000000 'a million rows of the table, 1,000 changed rows in all, validated incrementally' "$before" "$(blue_counts blue_ticks after)"
 	detail "verdicts: $(green -c "SELECT string_agg(mode || ' ' || verdict, ', ' ORDER BY run_id) FROM bcmig.validation_run")"
 }
 
@@ -111,7 +114,7 @@ cost_idle()
 	sleep 15	# until polls have slowed down
 	before=$(blue_counts blue_ticks)
 	sleep "$COST_IDLE"
-	cost idle "$COST_IDLE" 3600 "an idle hour, extrapolated from $COST_IDLE s" "$before" "$(blue_counts blue_ticks)"
+	cost idle "$COST_IDLE" 3600 "an idle hour, extrapolated from $COST_IDLE s" "$before" "$(blue_counts blue_ticks after)"
 }
 
 # processor time a written row costs blue: updates of ten neighbouring rows of gl, by one session
@@ -121,6 +124,7 @@ write_ticks()
 
 	before=$(blue_ticks)
 	pgbench -n -h "$work" -p 5601 -U postgres -f "$work/ten.sql" -c 1 -t "$COST_WRITES" postgres >/dev/null 2>&1
+	sleep 2		# its backend has ended, and is in the postmaster's sum
 	echo $(($(blue_ticks) - before))
 }
 
@@ -200,8 +204,7 @@ cost_tds()
 
 bench_cost()
 {
-	blue -c 'CREATE ROLE reader SUPERUSER LOGIN' -c 'ALTER SYSTEM SET log_connections = on' -c 'ALTER SYSTEM SET autovacuum = off' \
-		-c "ALTER SYSTEM SET pg_stat_statements.track = 'top'" -c 'SELECT pg_reload_conf()' >/dev/null
+	blue -c 'CREATE ROLE reader SUPERUSER LOGIN' -c 'ALTER SYSTEM SET log_connections = on' -c 'ALTER SYSTEM SET autovacuum = off' -c 'SELECT pg_reload_conf()' >/dev/null
 	green -c "ALTER USER MAPPING FOR postgres SERVER blue OPTIONS (SET user 'reader')"
 	blue -v rows="$BENCH_ROWS" -f "$here/gl_entry.sql" >/dev/null
 	cost_copy
@@ -214,5 +217,5 @@ bench_cost()
 	blue -c 'DROP TABLE gl'
 	cost_tds
 	green -c "ALTER USER MAPPING FOR postgres SERVER blue OPTIONS (SET user 'postgres')"
-	blue -c 'ALTER SYSTEM RESET log_connections' -c 'ALTER SYSTEM RESET autovacuum' -c 'ALTER SYSTEM RESET pg_stat_statements.track' -c 'SELECT pg_reload_conf()' >/dev/null
+	blue -c 'ALTER SYSTEM RESET log_connections' -c 'ALTER SYSTEM RESET autovacuum' -c 'SELECT pg_reload_conf()' >/dev/null
 }
