@@ -34,6 +34,7 @@ COMMENT ON COLUMN bcmig.option.meaning IS 'what it does, in one sentence';
 INSERT INTO bcmig.option (name, scope, kind, unit, default_value, min_value, max_value, choices, meaning) VALUES
  ('batch_rows',         '{sync,table}', 'integer',  'rows', '1000',   1, 1000000, NULL, 'Rows applied in one transaction when a window is too big for a single one.'),
  ('max_latency',        '{sync,table}', 'interval', 'ms',   '100ms', 10, 3600000, NULL, 'How far green may be behind before the engine polls faster and the status says lagging.'),
+ ('max_answer',         '{sync}',       'interval', 'ms',   'auto',   0, 3600000, '{auto}', 'While blue takes longer than this to answer a poll, what can wait does: copies, sweeps, validations; changes still arrive. 0 = never; auto = 1s, or four times what blue takes at its best. Of several syncs of one blue the smallest holds for all.'),
  ('poll_interval',      '{sync}',       'interval', 'ms',   'auto',   5, 60000,   '{auto}', 'Time between two polls of blue; auto polls fast while blue changes and about once a second while it is idle.'),
  ('workers',            '{sync}',       'integer',  'processes', 'auto', 1, 64,   '{auto}', 'Most workers this sync may borrow from the pool at one time; auto = all of bcmig.max_workers.'),
  ('error_threshold',    '{sync,table}', 'percent',  '%',    '5',      0, 100,     NULL, 'A table is suspended when more than this share of its rows failed within five minutes (of at least 100 rows).'),
@@ -718,6 +719,7 @@ CREATE TABLE bcmig.metric (
     errors           bigint NOT NULL,
     workers          double precision NOT NULL,
     blue_answer_ms   double precision,
+    throttled_percent double precision,
     tables           bigint NOT NULL,
     tables_streaming bigint NOT NULL,
     quarantined      bigint NOT NULL,
@@ -740,6 +742,7 @@ COMMENT ON COLUMN bcmig.metric.bytes_copied IS 'of copy chunks; bytes of windows
 COMMENT ON COLUMN bcmig.metric.errors IS 'jobs that failed';
 COMMENT ON COLUMN bcmig.metric.workers IS 'workers at work for this sync, on average';
 COMMENT ON COLUMN bcmig.metric.blue_answer_ms IS 'how long blue took to answer a poll, on average; NULL = it did not';
+COMMENT ON COLUMN bcmig.metric.throttled_percent IS 'how much of the time copies, sweeps and validations had to wait because blue answered slowly (option max_answer)';
 COMMENT ON COLUMN bcmig.metric.quarantined IS 'rows in quarantine when the row was written';
 COMMENT ON COLUMN bcmig.metric.conflicts IS 'open conflicts when the row was written';
 
@@ -878,14 +881,14 @@ CREATE TABLE bcmig.audit_log (
     actor     text NOT NULL DEFAULT session_user,
     sync_name text,
     target    text,
-    kind      text NOT NULL CHECK (kind IN ('command', 'state', 'error', 'schema', 'validation', 'alert', 'conflict', 'traffic')),
+    kind      text NOT NULL CHECK (kind IN ('command', 'state', 'error', 'schema', 'validation', 'alert', 'conflict', 'traffic', 'throttle')),
     event     text NOT NULL,
     detail    text
 );
 CREATE INDEX audit_log_at ON bcmig.audit_log (at);
 COMMENT ON TABLE bcmig.audit_log IS 'Commands, state changes, errors, schema changes, validations and alerts in one order; append only, never pruned, chained by hashes (docs/audit.md).';
 COMMENT ON COLUMN bcmig.audit_log.actor IS 'user of the session; of what the engine did by itself: the owner of the sync, or of the cluster';
-COMMENT ON COLUMN bcmig.audit_log.kind IS 'command: somebody called bcmig; state: a sync or table is in another state; error: a job failed; schema: blue''s tables changed; validation: a verdict; alert: raised or cleared; traffic: as in traffic_event';
+COMMENT ON COLUMN bcmig.audit_log.kind IS 'command: somebody called bcmig; state: a sync or table is in another state; error: a job failed; schema: blue''s tables changed; validation: a verdict; alert: raised or cleared; traffic: as in traffic_event; throttle: blue answers slowly, copies, sweeps and validations wait';
 COMMENT ON COLUMN bcmig.audit_log.event IS 'function that was called, state entered, ...';
 COMMENT ON COLUMN bcmig.audit_log.detail IS 'arguments of a command, reason of a state, message of an error';
 
@@ -1617,7 +1620,7 @@ CREATE FUNCTION bcmig.live_workers(OUT pid integer, OUT role text, OUT owner oid
     RETURNS SETOF record AS 'MODULE_PATHNAME', 'bcmig_live_workers' LANGUAGE C VOLATILE STRICT ROWS 10;
 COMMENT ON FUNCTION bcmig.live_workers() IS 'report: processes of bcmig in this database, from shared memory.';
 
-CREATE FUNCTION bcmig.live_blues(OUT environment_id integer, OUT owner oid, OUT reachable boolean, OUT polls bigint, OUT clock timestamptz, OUT age_ms bigint, OUT horizon bigint, OUT top bigint, OUT incarnation text, OUT blocked_by text, OUT last_error text)
+CREATE FUNCTION bcmig.live_blues(OUT environment_id integer, OUT owner oid, OUT reachable boolean, OUT polls bigint, OUT clock timestamptz, OUT age_ms bigint, OUT horizon bigint, OUT top bigint, OUT incarnation text, OUT blocked_by text, OUT last_error text, OUT answer_ms double precision, OUT max_answer_ms double precision, OUT throttled_since timestamptz, OUT throttled_ms double precision)
     RETURNS SETOF record AS 'MODULE_PATHNAME', 'bcmig_live_blues' LANGUAGE C VOLATILE STRICT ROWS 2;
 COMMENT ON FUNCTION bcmig.live_blues() IS 'report: what the poller of each blue read last, from shared memory.';
 
@@ -1707,7 +1710,8 @@ SELECT y.name AS sync, CASE WHEN s.state = 'streaming' OR g.stage = 'completed' 
        coalesce(t.rows_copied, 0) AS rows_copied, coalesce(t.rows_applied, 0) AS rows_applied,
        l.lag, l.synced_through, l.blocked_by,
        coalesce(t.quarantined, 0) AS quarantined, coalesce(t.conflicts, 0) AS conflicts,
-       coalesce(b.last_error, t.last_error, s.last_error) AS last_error
+       coalesce(b.last_error, t.last_error, s.last_error) AS last_error,
+       b.answer_ms, b.throttled_since
   FROM bcmig.sync y
   JOIN bcmig.sync_state s USING (sync_id)
   LEFT JOIN (SELECT sync_id, count(*) AS tables, count(*) FILTER (WHERE state = 'streaming') AS tables_streaming,
@@ -1718,7 +1722,7 @@ SELECT y.name AS sync, CASE WHEN s.state = 'streaming' OR g.stage = 'completed' 
   LEFT JOIN bcmig.live_syncs() l USING (sync_id)
   LEFT JOIN bcmig.traffic_stage g USING (sync_id)
   LEFT JOIN bcmig.live_blues() b ON b.environment_id = y.environment_id AND b.owner = y.owner::oid;
-COMMENT ON VIEW bcmig.sync_status IS 'One line a sync. synced_through: all that blue had committed at that time of its clock is on green; lag: how long ago that was; NULL is unknown. blocked_by: the open transaction of blue that holds it back.';
+COMMENT ON VIEW bcmig.sync_status IS 'One line a sync. synced_through: all that blue had committed at that time of its clock is on green; lag: how long ago that was; NULL is unknown. blocked_by: the open transaction of blue that holds it back. answer_ms: how long blue takes to answer a poll; throttled_since: since when copies, sweeps and validations wait because that is too long (option max_answer).';
 
 CREATE VIEW bcmig.progress AS
 SELECT w.pid, y.name AS sync, format('%I.%I', t.target_schema, t.target_table) AS target, w.phase,
@@ -1753,10 +1757,11 @@ COMMENT ON VIEW bcmig.worker_status IS 'Processes of bcmig in this database and 
 
 CREATE VIEW bcmig.environment_status AS
 SELECT e.name AS environment, e.side, e.server, pg_get_userbyid(b.owner) AS owner, b.reachable,
-       b.clock, b.age_ms, b.horizon, b.top, b.blocked_by, b.incarnation, b.polls, b.last_error
+       b.clock, b.age_ms, b.horizon, b.top, b.blocked_by, b.incarnation, b.polls, b.last_error,
+       b.answer_ms, b.max_answer_ms, b.throttled_since, b.throttled_ms
   FROM bcmig.environment e
   LEFT JOIN bcmig.live_blues() b USING (environment_id);
-COMMENT ON VIEW bcmig.environment_status IS 'Each environment and what its pollers read last: blue''s clock, horizon (all below it has ended), top (newest given out), who holds the horizon back.';
+COMMENT ON VIEW bcmig.environment_status IS 'Each environment and what its pollers read last: blue''s clock, horizon (all below it has ended), top (newest given out), who holds the horizon back; how long it takes to answer (the middle one of the last polls), the bound of that, since when copies, sweeps and validations wait for it, and for how long in all since a sync of it runs.';
 
 -- the one place that says what is worse than what; bcmig_run_finish and bcmig_wait_sync go by it too
 CREATE VIEW bcmig.validation_verdict AS
@@ -1894,6 +1899,7 @@ COMMENT ON VIEW bcmig.lag_bound IS 'How far behind a sync may be found when noth
 CREATE VIEW bcmig.alert_condition AS
 WITH y AS MATERIALIZED (
     SELECT y.sync_id, y.name, s.state, s.since, s.last_error, l.lag, l.synced_through, b.clock, b.blocked_by, e.name AS environment,
+           b.answer_ms, b.max_answer_ms, b.throttled_since,
            k.max_latency, interval '1 ms' * coalesce((y.options ->> 'proof_age')::bigint, 604800000) AS max_age, k.between_polls, k.sweeps
       FROM bcmig.sync y
       JOIN bcmig.sync_state s USING (sync_id)
@@ -1920,6 +1926,10 @@ UNION ALL
 SELECT 'blue_unreachable', y.name, NULL, 'critical', NULL, NULL, 'Blue does not answer: ' || coalesce(y.last_error, 'no reason given') || '.',
        format('SELECT * FROM bcmig_check_environment(%L);', y.environment), 3
   FROM y WHERE y.state = 'waiting'
+UNION ALL
+SELECT 'throttled', y.name, NULL, 'warning', round(y.answer_ms)::text || ' ms', y.max_answer_ms::text || ' ms', 'Copies, sweeps and validations have been waiting for more than a minute: blue takes too long to answer.',
+       format('SELECT bcmig_alter_sync(%L, ''{"max_answer": "%s ms"}''); -- or relieve blue', y.name, ceil(2 * y.answer_ms)), 1
+  FROM y WHERE y.state IN ('copying', 'streaming') AND y.throttled_since < clock_timestamp() - interval '1 min'
 UNION ALL
 SELECT 'sync_failed', y.name, NULL, 'critical', '0', '1', 'No table streams: all are suspended.',
        format('SELECT target, reason FROM bcmig.table_status WHERE sync = %L AND state = ''suspended'';', y.name), 1
@@ -1987,6 +1997,7 @@ SELECT s.sync, s.state, s.lag, d.green_percent,
                   WHERE y.name = s.sync AND r.table_id IS NULL AND r.state <> 'cancelled' ORDER BY r.run_id DESC LIMIT 1), 'not validated'),
        nullif(concat_ws('; ',
               CASE WHEN s.state = 'waiting' THEN 'blue does not answer: ' || coalesce(s.last_error, '?') END,
+              CASE WHEN s.throttled_since IS NOT NULL THEN 'blue takes ' || round(s.answer_ms) || ' ms to answer: copies, sweeps and validations wait' END,
               CASE WHEN s.quarantined > 0 THEN s.quarantined || ' rows in quarantine' END,
               CASE WHEN s.conflicts > 0 THEN s.conflicts || ' conflicts wait for a decision' END,
               (SELECT count(*) || ' tables suspended, first: ' || min(t.target || ': ' || t.reason)

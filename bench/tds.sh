@@ -26,7 +26,7 @@ setup_tds()
 	mkdir -p "$work/tsql-verdicts"
 	[ ! -d "$top/build/tsql-verdicts" ] || cp -r "$top/build/tsql-verdicts" "$work/"
 	[ "$(id -u)" != 0 ] || chown -R postgres "$work/tsql-verdicts"
-	as_server sh -c 'echo $$ >"$1/tds_server.pid"; exec /usr/bin/python3 "$1/tds_server/tds_server" --port "$2" --cache "$1/tsql-verdicts" --backing "host=$1 port=5601 user=postgres dbname=bc"' \
+	as_server sh -c 'echo $$ >"$1/tds_server.pid"; exec /usr/bin/python3 "$1/tds_server/tds_server" --port "$2" --cache "$1/tsql-verdicts" --log "$1/tds.log" --backing "host=$1 port=5601 user=postgres dbname=bc"' \
 		sh "$work" "$port" >"$work/tds_server.log" 2>&1 &
 	until grep -q listening "$work/tds_server.log"; do sleep 0.1; done
 	tds_pid=$(cat "$work/tds_server.pid")

@@ -155,9 +155,41 @@ typedef struct BcmigPair
 	int64		top;
 } BcmigPair;
 
+#define BCMIG_ANSWERS			5	/* polls blue's answer time is made from */
+
+/* how long blue takes to answer, and what follows from it; see throttle.c */
+typedef struct BcmigThrottle
+{
+	/* set by the manager, of the running syncs of this blue */
+	int			max_answer;		/* ms, the smallest one; 0 = none has one */
+	bool		automatic;		/* one leaves it to us */
+
+	/* set by the poller */
+	bool		out;			/* blue has been asked and has not answered */
+	instr_time	asked_at;
+	int			waits;			/* ms blue may wait on purpose before it answers */
+	int			answers;		/* measured */
+	int64		us[BCMIG_ANSWERS];	/* the last ones */
+	int64		middle;			/* of them */
+	int64		least;			/* that has ever been; 0 = not known */
+
+	/* set by whoever looks */
+	bool		on;				/* what can wait, waits */
+	instr_time	since;			/* it began, or ended */
+	int64		pauses;
+	int64		paused;			/* us in pauses that are over */
+	int64		slowest;		/* us, answer since the last event that it is over */
+
+	/* set by the manager: what has been told as an event */
+	bool		told;			/* it has begun */
+	instr_time	told_at;
+	int64		told_pauses;	/* until then */
+	int64		told_paused;
+} BcmigThrottle;
+
 /*
  * What the poller of one (blue, owner) read last.  Written by that poller
- * only, under BcmigShared->lock; "poll" counts polls and never goes back while
+ * only, but for "throttle", under BcmigShared->lock; "poll" counts polls and never goes back while
  * the server runs.  A window may use (horizon, seen, poll) of any poll that
  * had finished before the window's remote transaction began.
  */
@@ -173,7 +205,7 @@ typedef struct BcmigBlue
 	bool		refuses_wait;	/* blue does not know how to wait in a poll */
 	uint64		poll;			/* 0 = never answered */
 	instr_time	read_at;		/* our monotonic clock when it was asked */
-	int			answer_ms;		/* how long answers to polls take, the last ones counting most */
+	BcmigThrottle throttle;
 	TimestampTz clock;			/* blue's clock */
 	int64		horizon;
 	int64		top;

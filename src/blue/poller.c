@@ -39,8 +39,10 @@
 #include "catalog.h"
 #include "remote.h"
 #include "slot.h"
+#include "throttle.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
+#include "through.h"
 #include "utils/backend_status.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -53,6 +55,7 @@
 extern PGDLLEXPORT void bcmig_poller_main(Datum arg);
 
 #define IDLE_INTERVAL		600 /* ms between polls of an idle blue: a poll is five statements through postgres_fdw */
+#define MOST_WAIT			1000	/* ms a poll lets blue wait for something to move */
 #define QUIET_BEFORE_IDLE	2000	/* ms without movement before polls slow down */
 #define STORE_INTERVAL		60000	/* ms between two writes of bcmig.blue_position */
 #define EXPIRE_INTERVAL		60000	/* ms between two calls of blue's expire() */
@@ -154,6 +157,48 @@ waits(void)
 	return dialect->can_wait && !blue->refuses_wait && blue->fixed_interval == 0;
 }
 
+/* microseconds blue waited on purpose, as a poll says */
+static int64
+waited_us(char **row)
+{
+	return strcmp(row[0], "waited") == 0 && row[1] ? pg_strtoint64(row[1]) : 0;
+}
+
+/*
+ * The question of a poll, and how long blue takes for it.  The first one of a
+ * process logs in and is planned besides: that is not blue's answer.
+ */
+static List *
+ask_and_measure(char *question)
+{
+	static bool asked = false;
+	instr_time	asked_at;
+	int64		us;
+	List	   *rows;
+	ListCell   *lc;
+
+	LWLockAcquire(bcmig_shared->lock, LW_EXCLUSIVE);
+	bcmig_throttle_asked(blue, waits() ? MOST_WAIT : 0);
+	asked_at = blue->throttle.asked_at;
+	LWLockRelease(bcmig_shared->lock);
+
+	rows = bcmig_remote_texts(feed, question);
+	us = bcmig_age_of(asked_at);
+	foreach(lc, rows)
+	{
+		char	  **row = lfirst(lc);
+
+		if (row[0] != NULL)
+			us -= waited_us(row);
+	}
+
+	LWLockAcquire(bcmig_shared->lock, LW_EXCLUSIVE);
+	bcmig_throttle_answered(blue, asked ? Max(us, 0) : -1);
+	LWLockRelease(bcmig_shared->lock);
+	asked = true;
+	return rows;
+}
+
 /*
  * Ask blue once.  Result in "context".
  */
@@ -170,7 +215,7 @@ ask_blue(MemoryContext context, const char *previous)
 	if (watched_stale)
 		load_watched();
 	oldcontext = MemoryContextSwitchTo(context);
-	rows = bcmig_remote_texts(feed, dialect->poll(previous, watched, waits()));
+	rows = ask_and_measure(dialect->poll(previous, watched, waits()));
 	if (dialect->moved != NULL && rows != NIL)
 	{
 		foreach(lc, dialect->moved(previous, ((char **) linitial(rows))[4], watched))
@@ -201,12 +246,11 @@ ask_blue(MemoryContext context, const char *previous)
 	{
 		char	  **row = lfirst(lc);
 
+		poll->waited += waited_us(row);
 		if (strcmp(row[0], "moved") == 0 && row[1] && row[2])
 			poll->moved[poll->nmoved++] = bcmig_source_hash(row[1], row[2]);
 		else if (strcmp(row[0], "all") == 0)
 			poll->all_moved = true;
-		else if (strcmp(row[0], "waited") == 0 && row[1])
-			poll->waited = pg_strtoint64(row[1]);
 		else if (strcmp(row[0], "count") == 0 && row[1] && row[2] && row[3])
 		{
 			poll->counts[poll->ncounts].table = bcmig_source_hash(row[1], row[2]);
@@ -308,10 +352,7 @@ publish(BcmigPoll *poll, instr_time asked_at, bool all_moved)
 	uint64	   *hinted = palloc(sizeof(uint64) * Max(list_length(watched), 1));
 	int			nhinted = 0;
 	ListCell   *lc;
-	instr_time	took;
 
-	INSTR_TIME_SET_CURRENT(took);
-	INSTR_TIME_SUBTRACT(took, asked_at);
 	qsort(poll->moved, poll->nmoved, sizeof(uint64), compare_hash);
 	foreach(lc, watched)
 	{
@@ -326,7 +367,6 @@ publish(BcmigPoll *poll, instr_time asked_at, bool all_moved)
 	blue->reachable = true;
 	blue->poll++;
 	blue->read_at = asked_at;
-	blue->answer_ms = blue->poll == 1 ? INSTR_TIME_GET_MILLISEC(took) : (3 * blue->answer_ms + INSTR_TIME_GET_MILLISEC(took)) / 4;
 	blue->clock = poll->clock;
 	blue->horizon = poll->horizon;
 	blue->top = poll->top;
@@ -430,13 +470,35 @@ ask_schema(MemoryContext context)
 }
 
 /*
+ * Does what can wait have to wait for blue?  Said where people look; the manager
+ * hears when it is over.
+ */
+static bool
+look_at_throttle(void)
+{
+	static bool before = false;
+	bool		on;
+
+	LWLockAcquire(bcmig_shared->lock, LW_EXCLUSIVE);
+	on = bcmig_throttled(blue);
+	LWLockRelease(bcmig_shared->lock);
+	if (on != before)
+	{
+		bcmig_slot_phase(on ? "polls blue, throttled" : "polls blue", NULL, 0);
+		bcmig_wake_manager(MyDatabaseId);
+	}
+	before = on;
+	return on;
+}
+
+/*
  * Time until the next poll, the last one having taken "took" ms.  While blue
  * moves: a tenth of the wanted latency from poll to poll, since a change waits
  * for the next one longer than for all that follows; but a blue whose answer
  * takes time is left alone as long, up to a sixth.  Idle: growing.
  */
 static long
-next_interval(long quiet_for, long took)
+moving_interval(long quiet_for, long took)
 {
 	long		fast = Max(5, Min(1000, blue->max_latency / 10));
 	long		slow = Max(fast, IDLE_INTERVAL);
@@ -447,6 +509,15 @@ next_interval(long quiet_for, long took)
 	if (waits() || quiet_for < QUIET_BEFORE_IDLE)
 		return pause;
 	return Min(slow, fast + (quiet_for - QUIET_BEFORE_IDLE) / 10);
+}
+
+/* the same, but a blue in trouble is left alone for at least as long as it takes to answer */
+static long
+next_interval(long quiet_for, long took)
+{
+	long		interval = moving_interval(quiet_for, took);
+
+	return look_at_throttle() ? Max(interval, (long) (blue->throttle.middle / 1000)) : interval;
 }
 
 static long
@@ -578,6 +649,9 @@ bcmig_poller_main(Datum arg)
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("bcmig reads at most %d blues", BCMIG_MAX_BLUES)));
 	blue = &bcmig_shared->blues[blue_index];
+	LWLockAcquire(bcmig_shared->lock, LW_EXCLUSIVE);
+	bcmig_throttle_reset(blue);
+	LWLockRelease(bcmig_shared->lock);
 	bcmig_slot_phase("polls blue", NULL, 0);
 
 	PG_TRY();
@@ -598,6 +672,7 @@ bcmig_poller_main(Datum arg)
 
 		LWLockAcquire(bcmig_shared->lock, LW_EXCLUSIVE);
 		blue->reachable = false;
+		bcmig_throttle_reset(blue);
 		/* a make of server without the statement: poll plainly from now on */
 		if (edata->sqlerrcode == ERRCODE_SYNTAX_ERROR && waits())
 			blue->refuses_wait = true;

@@ -28,6 +28,7 @@
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "slot.h"
+#include "throttle.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -341,9 +342,11 @@ throttled(const BcmigProof *proof)
 	bcmig_catalog_end(&scope);
 	bcmig_end_transaction();
 
+	if (bcmig_held_back(proof->work))
+		why = "throttled";
 	LWLockAcquire(bcmig_shared->lock, LW_EXCLUSIVE);
 	live = bcmig_live_table(proof->table->table_id);
-	if (live != NULL && live->blue >= 0 && bcmig_shared->blues[live->blue].answer_ms > answer)
+	if (why == NULL && live != NULL && live->blue >= 0 && bcmig_answer_us(&bcmig_shared->blues[live->blue]) > answer * 1000)
 		why = "paused: blue answers slowly";
 	if (live != NULL && why != NULL)
 		live->check_not_before = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), PAUSE);
@@ -456,6 +459,7 @@ validate_group(BcmigProof *proof, Pending *r)
 	int64		n = 0;
 	int64		bad = 0;
 	int			ms;
+	int			wanted_ms;
 	char	   *seen;
 	BcmigCatalogScope scope;
 
@@ -529,9 +533,10 @@ validate_group(BcmigProof *proof, Pending *r)
 	bcmig_debug_point("validate_before_commit");
 	bcmig_end_transaction();
 
-	if (ms < GROUP_MS / 2)
+	wanted_ms = bcmig_gentle_ms(proof->work, GROUP_MS);
+	if (ms < wanted_ms / 2)
 		group_chunks = Min(group_chunks * 2, MOST_GROUP);
-	else if (ms > GROUP_MS * 2)
+	else if (ms > wanted_ms * 2)
 		group_chunks = Max(group_chunks / 2, 1);
 	return settled.unknown == NULL && !too_many && after <= r->last;
 }

@@ -30,6 +30,7 @@
 #include "manager.h"
 #include "miscadmin.h"
 #include "through.h"
+#include "throttle.h"
 #include "utils/array.h"
 #include "utils/guc.h"
 #include "utils/hsearch.h"
@@ -51,6 +52,7 @@ typedef struct Meter
 	int			unknown;
 	int			copying;		/* unknown because tables are read for the first time */
 	int			workers;		/* sum over all samples */
+	int			throttled;		/* samples in which what can wait had to wait for blue */
 	int			answers;		/* samples with an answer time of blue */
 	double		answer_ms;		/* their sum */
 	double		lags[MOST_SAMPLES]; /* ms */
@@ -141,10 +143,12 @@ sample_sync(const Sync *sync, const BcmigProved *proved)
 			slot->job.kind != BCMIG_JOB_NONE && slot->job.sync_id == sync->sync_id)
 			meter->workers++;
 	}
+	if (sync->blue >= 0 && bcmig_shared->blues[sync->blue].throttle.on)
+		meter->throttled++;
 	if (sync->blue >= 0 && bcmig_shared->blues[sync->blue].reachable && bcmig_shared->blues[sync->blue].poll > 0)
 	{
 		meter->answers++;
-		meter->answer_ms += bcmig_shared->blues[sync->blue].answer_ms;
+		meter->answer_ms += bcmig_answer_us(&bcmig_shared->blues[sync->blue]) / 1000.0;
 	}
 }
 
@@ -263,16 +267,17 @@ store_meter(Meter *meter, const Standing *s, TimestampTz from, double seconds)
 		histogram = PointerGetDatum(construct_array(buckets, nbuckets, INT4OID, sizeof(int32), true, TYPALIGN_INT));
 	}
 	bcmig_sql("INSERT INTO bcmig.metric (sync_id, minute, seconds, samples, unknown, copying, lag_avg_ms, lag_p95_ms, lag_max_ms, lag_buckets, "
-			  " rows_written, rows_deleted, rows_failed, bytes_copied, errors, workers, blue_answer_ms, "
+			  " rows_written, rows_deleted, rows_failed, bytes_copied, errors, workers, blue_answer_ms, throttled_percent, "
 			  " tables, tables_streaming, quarantined, conflicts) "
 			  "VALUES ($1, $2, $3, $4, $5, $6, CASE WHEN $4 > 0 THEN $7 END, CASE WHEN $4 > 0 THEN $8 END, CASE WHEN $4 > 0 THEN $9 END, $10, "
-			  " $11, $12, $13, $14, $15, $16, nullif($17, -1), $18, $19, $20, $21) "
+			  " $11, $12, $13, $14, $15, $16, nullif($17, -1), $18, $19, $20, $21, $22) "
 			  "ON CONFLICT DO NOTHING",
-			  "izfiiifffnIIIIIffIIII", meter->sync_id, from, seconds, meter->samples, meter->unknown, meter->copying,
+			  "izfiiifffnIIIIIfffIIII", meter->sync_id, from, seconds, meter->samples, meter->unknown, meter->copying,
 			  meter->samples > 0 ? sum / meter->samples : 0.0, p95, highest, histogram,
 			  meter->tally.written, meter->tally.deleted, meter->tally.failed, meter->tally.bytes, meter->tally.errors,
 			  all > 0 ? (double) meter->workers / all : 0.0,
 			  meter->answers > 0 ? meter->answer_ms / meter->answers : -1.0,
+			  all > 0 ? 100.0 * meter->throttled / all : 0.0,
 			  s->tables, s->streaming, s->quarantined, s->conflicts);
 }
 

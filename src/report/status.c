@@ -15,6 +15,7 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "slot.h"
+#include "throttle.h"
 #include "through.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
@@ -129,6 +130,10 @@ bcmig_live_blues(PG_FUNCTION_ARGS)
 		add_text(&row, blue->incarnation_text);
 		add_text(&row, blue->blocked_by);
 		add_text(&row, blue->last_error);
+		add(&row, Float8GetDatum(bcmig_answer_us(blue) / 1000.0), blue->throttle.answers == 0);
+		add(&row, Float8GetDatum(bcmig_bound_us(blue) / 1000.0), bcmig_bound_us(blue) == 0);
+		add(&row, TimestampTzGetDatum(blue->throttle.on ? GetCurrentTimestamp() - bcmig_age_of(blue->throttle.since) : 0), !blue->throttle.on);
+		add(&row, Float8GetDatum(bcmig_throttled_us(blue) / 1000.0), false);
 		put(fcinfo, &row);
 	}
 	LWLockRelease(bcmig_shared->lock);

@@ -20,9 +20,13 @@
 
 #include "catalog.h"
 #include "miscadmin.h"
+#include "through.h"
+#include "throttle.h"
 #include "utils/memutils.h"
 
 #define AUDIT_PLACES	1000	/* of the audit chain looked at each time */
+
+#define CALM			5000000	/* us without a pause until blue is said to be well again */
 
 /* a difference that has to last before it is written */
 typedef struct Counted
@@ -99,6 +103,68 @@ is_due(List **now, MemoryContext context, const char *key, int looks)
 	c->looks = before + 1;
 	*now = lappend(*now, c);
 	MemoryContextSwitchTo(oldcontext);
+	return false;
+}
+
+/*
+ * That blue answers slowly is an event, not an alert: it may come and go many
+ * times while a big table is copied, so it is over only after CALM.
+ */
+static void
+tell_throttle(int index, const BcmigThrottle *t, int64 answer, int64 bound)
+{
+	BcmigCatalogScope scope;
+	char	   *detail;
+
+	if (t->told)
+	{
+		int64		paused = t->paused - t->told_paused;
+
+		detail = psprintf("copies, sweeps and validations waited for %.1f s, %.0f %% of the time; the slowest answer took " INT64_FORMAT " ms",
+						  paused / 1e6, Min(100.0, 100.0 * paused / Max(1, bcmig_age_of(t->told_at) - bcmig_age_of(t->since))), t->slowest / 1000);
+	}
+	else
+		detail = psprintf("blue takes " INT64_FORMAT " ms to answer, max_answer is " INT64_FORMAT " ms: copies, sweeps and validations wait",
+						  Max(answer, t->slowest) / 1000, bound / 1000);
+	bcmig_start_transaction();
+	bcmig_catalog_begin(&scope);
+	bcmig_brief_locks();
+	for (int i = 0; i < bcmig_managed->nsyncs; i++)
+	{
+		if (bcmig_managed->syncs[i].blue == index)
+			bcmig_audit("throttle", bcmig_managed->syncs[i].name, NULL, t->told ? "ends" : "begins", detail);
+	}
+	bcmig_catalog_end(&scope);
+	bcmig_end_transaction();
+}
+
+bool
+bcmig_tell_throttles(void)
+{
+	for (int i = 0; i < BCMIG_MAX_BLUES; i++)
+	{
+		BcmigBlue  *blue = &bcmig_shared->blues[i];
+		BcmigThrottle t;
+		int64		answer;
+		int64		bound;
+
+		LWLockAcquire(bcmig_shared->lock, LW_SHARED);
+		t = blue->throttle;
+		answer = bcmig_answer_us(blue);
+		bound = bcmig_bound_us(blue);
+		LWLockRelease(bcmig_shared->lock);
+		if (!blue->in_use || blue->dboid != MyDatabaseId ||
+			(t.told ? t.on || bcmig_age_of(t.since) < CALM : t.pauses == t.told_pauses))
+			continue;
+		tell_throttle(i, &t, answer, bound);
+
+		LWLockAcquire(bcmig_shared->lock, LW_EXCLUSIVE);
+		blue->throttle.told = !t.told;
+		INSTR_TIME_SET_CURRENT(blue->throttle.told_at);
+		blue->throttle.told_pauses = t.pauses;
+		blue->throttle.told_paused = t.paused;
+		LWLockRelease(bcmig_shared->lock);
+	}
 	return false;
 }
 

@@ -226,7 +226,7 @@ cut_chunks(BcmigWork *work)
 			  "  FROM bcmig.copy_chunk WHERE table_id = $1 AND done AND rows > 0 ORDER BY finished_at DESC LIMIT 1), "
 			  " coalesce(sum(rows), 0)::int8, count(*) FILTER (WHERE NOT done) "
 			  "FROM bcmig.copy_chunk WHERE table_id = $1",
-			  "iII", table->table_id, table->chunk_target, (int64) CHUNK_BYTES);
+			  "iII", table->table_id, bcmig_gentle_ms(work, table->chunk_target), (int64) CHUNK_BYTES);
 	number = bcmig_get_int64(0, 2, 0);
 	rows = table->chunk_rows > 0 ? table->chunk_rows :
 		Min(Max(bcmig_get_int64(0, 3, FIRST_CHUNK_ROWS), LEAST_CHUNK_ROWS), MOST_CHUNK_ROWS);
@@ -605,8 +605,8 @@ finish_copy(BcmigWork *work)
 }
 
 /*
- * Copy chunks until none is left, the sync stops, or the turn is over: then the
- * manager decides anew who needs this worker most.
+ * Copy chunks until none is left, the sync stops, blue answers slowly, or the turn
+ * is over: then the manager decides anew who needs this worker most.
  */
 void
 bcmig_run_copy(BcmigWork *work)
@@ -618,7 +618,7 @@ bcmig_run_copy(BcmigWork *work)
 
 	if (!begin_copy(work))
 		return;
-	while (result == CHUNK_DONE && !bcmig_stopping(work) && GetCurrentTimestamp() < until)
+	while (result == CHUNK_DONE && !bcmig_stopping(work) && !bcmig_held_back(work) && GetCurrentTimestamp() < until)
 	{
 		MemoryContext oldcontext = MemoryContextSwitchTo(chunk_context);
 

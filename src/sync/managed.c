@@ -62,6 +62,7 @@ load_syncs(Config *c)
 			  " coalesce((s.options->>'reverse')::bool, true) AND EXISTS (SELECT FROM bcmig.traffic t WHERE t.sync_id = s.sync_id "
 			  "  AND (t.green_percent = 100 OR t.writes = 'key') AND t.journal_armed AND t.intent IS NULL AND t.held IS NULL), "
 			  " (SELECT v.not_before FROM bcmig.reverse_state v WHERE v.sync_id = s.sync_id), "
+			  " coalesce(nullif(s.options->>'max_answer', 'auto')::int, -1), "
 			  " (SELECT (i.system, i.database) <> ($2, $3) FROM bcmig.incarnation i WHERE i.sync_id = s.sync_id) "
 			  "FROM bcmig.sync s JOIN bcmig.sync_state st USING (sync_id), LATERAL (SELECT s.sync_id, s.options) y "
 			  "ORDER BY s.sync_id", "zto", PgStartTime, system, MyDatabaseId);
@@ -97,9 +98,10 @@ load_syncs(Config *c)
 									 (before->traffic_due != NULL && strcmp(s->traffic_due, before->traffic_due) == 0)) ? before->traffic_next : 0;
 		s->reverse = bcmig_get_bool(i, 17);
 		not_before = bcmig_get_datum(i, 18, &isnull);
+		s->max_answer = bcmig_get_int64(i, 19, -1);
 		s->reverse_next = Max(before ? before->reverse_next : 0, isnull ? 0 : DatumGetTimestampTz(not_before));
-		(void) bcmig_get_datum(i, 19, &isnull);
-		s->elsewhere = !isnull && bcmig_get_bool(i, 19);
+		(void) bcmig_get_datum(i, 20, &isnull);
+		s->elsewhere = !isnull && bcmig_get_bool(i, 20);
 		s->running &= !isnull && !s->elsewhere;
 		s->half = isnull && strcmp(s->state, "created") != 0;
 		s->reverse &= s->running;
@@ -320,7 +322,11 @@ assign_blues(Config *c)
 	for (int i = 0; i < BCMIG_MAX_BLUES; i++)
 	{
 		if (bcmig_shared->blues[i].in_use && bcmig_shared->blues[i].dboid == MyDatabaseId)
+		{
 			bcmig_shared->blues[i].max_latency = 0;
+			bcmig_shared->blues[i].throttle.max_answer = 0;
+			bcmig_shared->blues[i].throttle.automatic = false;
+		}
 	}
 	for (int i = 0; i < c->nsyncs; i++)
 	{
@@ -331,6 +337,10 @@ assign_blues(Config *c)
 		if (s->blue < 0)
 			continue;
 		blue = &bcmig_shared->blues[s->blue];
+		if (s->max_answer < 0)
+			blue->throttle.automatic = true;
+		else if (s->max_answer > 0 && (blue->throttle.max_answer == 0 || s->max_answer < blue->throttle.max_answer))
+			blue->throttle.max_answer = s->max_answer;
 		if (blue->max_latency == 0)
 		{
 			blue->max_latency = s->max_latency;

@@ -45,6 +45,7 @@
 extern PGDLLEXPORT void bcmig_manager_main(Datum arg);
 
 #define RELOAD_INTERVAL		10000	/* ms; configuration is re-read at least so often */
+#define THROTTLE_INTERVAL	500		/* ms between two looks at whether there is an event of a throttle */
 #define CHAIN_INTERVAL		200		/* ms between two steps of the audit chain */
 #define ALERT_INTERVAL		5000	/* ms; alerts are looked for every second nap, or so often */
 #define CLEANUP_INTERVAL	60000	/* ms between two looks at what has grown old */
@@ -516,6 +517,7 @@ typedef struct Aside
 
 static Aside asides[] = {
 	{bcmig_look_for_alerts, ALERT_INTERVAL, 2},
+	{bcmig_tell_throttles, THROTTLE_INTERVAL, 0},
 	{bcmig_audit_chain, CHAIN_INTERVAL, 0},
 	{bcmig_clean_up, CLEANUP_INTERVAL, 60},
 };

@@ -23,6 +23,7 @@ typedef struct Sync
 	int			workers;		/* most at one time, 0 = all */
 	int			poll_interval;	/* ms, 0 = auto */
 	int			max_latency;	/* ms */
+	int			max_answer;		/* ms, 0 = no matter, -1 = auto */
 	char	   *state;			/* as stored */
 	bool		maintenance;	/* blue is to be left alone */
 	uint64		schema_mark;	/* of blue when its schema was last looked at */
@@ -116,6 +117,9 @@ extern bool bcmig_look_for_alerts(void);
 
 /* cleanup.c: take away what has grown old; opens its own transactions, returns whether there is more at once */
 extern bool bcmig_clean_up(void);
+
+/* the same for events: what can wait has to wait for blue, or has not any more */
+extern bool bcmig_tell_throttles(void);
 
 /* manager.c: workers */
 extern int	bcmig_workers_short;	/* that the server would not give at the last try */

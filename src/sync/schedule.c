@@ -18,6 +18,7 @@
 #include "slot.h"
 #include "storage/latch.h"
 #include "storage/proc.h"
+#include "throttle.h"
 #include "utils/timestamp.h"
 
 #define IDLE_WORKER			1000	/* ms an idle worker is kept when another owner waits */
@@ -176,13 +177,20 @@ window_due(const Table *t, TimestampTz now)
 		live->state == BCMIG_CATCHING_UP;
 }
 
+/* blue answers slowly: what can wait, waits */
+static bool
+held_back(const Table *t)
+{
+	return bcmig_shared->blues[t->sync->blue].throttle.on;
+}
+
 static bool
 sweep_due(const Table *t, TimestampTz now)
 {
 	const BcmigTable *live = t->live;
 	TimestampTz next;
 
-	if (taken(live) || live->sweeping || live->stopping || live->not_before > now)
+	if (held_back(t) || taken(live) || live->sweeping || live->stopping || live->not_before > now)
 		return false;
 	if (t->snapshot && live->state == BCMIG_CATCHING_UP)
 		return true;
@@ -201,7 +209,7 @@ copy_due(const Table *t, TimestampTz now)
 	BcmigTable *live = t->live;
 	int			most = t->parallel > 0 ? t->parallel : bcmig_max_workers;
 
-	if (taken(live) || live->stopping || live->not_before > now)
+	if (held_back(t) || taken(live) || live->stopping || live->not_before > now)
 		return false;
 	if (live->busy == 0)
 		live->drained = false;
@@ -251,7 +259,7 @@ make_due(const Table *t, TimestampTz now)
 static bool
 check_due(const Table *t, TimestampTz now)
 {
-	return t->check_due && t->live->checkers < Max(1, t->live->check_parts) && !t->live->stopping &&
+	return t->check_due && !held_back(t) && t->live->checkers < Max(1, t->live->check_parts) && !t->live->stopping &&
 		t->live->check_not_before <= now;
 }
 
@@ -402,12 +410,16 @@ bcmig_schedule(void)
 	bool		big_due = false;
 	bool		long_due = false;
 
+	LWLockAcquire(bcmig_shared->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < bcmig_managed->nsyncs; i++)
 	{
 		bcmig_managed->syncs[i].busy = bcmig_managed->syncs[i].longs = 0;
 		bcmig_managed->syncs[i].streams = false;
 		bcmig_managed->syncs[i].refused = false;
+		if (bcmig_managed->syncs[i].blue >= 0)
+			(void) bcmig_throttled(&bcmig_shared->blues[bcmig_managed->syncs[i].blue]);
 	}
+	LWLockRelease(bcmig_shared->lock);
 	for (int i = 0; i < BCMIG_MAX_SLOTS; i++)
 	{
 		BcmigSlot  *slot = &bcmig_shared->slots[i];

@@ -24,6 +24,7 @@
 #include "foreign/foreign.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "throttle.h"
 #include "utils/builtins.h"
 #include "utils/json.h"
 #include "utils/jsonb.h"
@@ -291,7 +292,7 @@ look_at_polls(Advice *a)
 			const BcmigBlue *blue = &bcmig_shared->blues[i];
 
 			if (blue->in_use && blue->dboid == MyDatabaseId && blue->environment_id == a->sync->environment_id)
-				answer = Max(answer, blue->answer_ms);
+				answer = Max(answer, (int) (bcmig_answer_us(blue) / 1000));
 		}
 		LWLockRelease(bcmig_shared->lock);
 	}

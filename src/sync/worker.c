@@ -33,6 +33,7 @@
 #include "shard.h"
 #include "slot.h"
 #include "storage/ipc.h"
+#include "throttle.h"
 #include "storage/latch.h"
 #include "storage/lock.h"
 #include "utils/backend_status.h"
@@ -52,6 +53,9 @@ extern PGDLLEXPORT void bcmig_worker_main(Datum arg);
 #define FETCH_BYTES			(1024 * 1024)	/* wanted per fetch */
 #define MOST_FETCH_ROWS		10000
 #define WINDOW_FETCH_ROWS	1000
+#define GENTLE				4		/* what is read at a time of a blue in trouble: a fourth */
+#define LEAST_GENTLE		100		/* ms */
+#define HELD_LOOK			500		/* ms between two looks of a worker at what held it back */
 
 /* a table this worker has worked on */
 typedef struct KnownTable
@@ -66,6 +70,7 @@ static HTAB *known_tables = NULL;
 static MemoryContext known_context;
 static bool config_changed = false;
 static Oid	sync_table_relid;	/* what bcmig_config_changed() invalidates */
+static int	held_by = -1;		/* index of the blue for whose sake the last job ended early */
 
 bool
 bcmig_same_mapping(const BcmigTableInfo *table)
@@ -201,6 +206,47 @@ bcmig_stopping(const BcmigWork *work)
 	stopping = live == NULL || live->stopping || bcmig_slot->stop;
 	LWLockRelease(bcmig_shared->lock);
 	return stopping;
+}
+
+bool
+bcmig_held_back(const BcmigWork *work)
+{
+	BcmigTable *live;
+
+	LWLockAcquire(bcmig_shared->lock, LW_EXCLUSIVE);
+	live = bcmig_live_table(work->table->table_id);
+	if (live != NULL && live->blue >= 0 && bcmig_throttled(&bcmig_shared->blues[live->blue]))
+		held_by = live->blue;
+	LWLockRelease(bcmig_shared->lock);
+	return held_by >= 0;
+}
+
+int64
+bcmig_gentle_ms(const BcmigWork *work, int64 ms)
+{
+	BcmigTable *live;
+	bool		gentle;
+
+	LWLockAcquire(bcmig_shared->lock, LW_SHARED);
+	live = bcmig_live_table(work->table->table_id);
+	gentle = live != NULL && live->blue >= 0 && bcmig_throttled_lately(&bcmig_shared->blues[live->blue]);
+	LWLockRelease(bcmig_shared->lock);
+	return gentle ? Max(ms / GENTLE, Min(ms, LEAST_GENTLE)) : ms;
+}
+
+/* an idle worker that was held back: is it still so? */
+static void
+look_if_held_back(void)
+{
+	bool		still;
+
+	LWLockAcquire(bcmig_shared->lock, LW_EXCLUSIVE);
+	still = bcmig_shared->blues[held_by].in_use && bcmig_throttled(&bcmig_shared->blues[held_by]);
+	LWLockRelease(bcmig_shared->lock);
+	if (still)
+		return;
+	held_by = -1;
+	bcmig_slot_phase("idle", NULL, 0);
 }
 
 void
@@ -594,7 +640,7 @@ finish_job(void)
 	bcmig_job_ends(bcmig_slot);
 	bcmig_slot->jobs_done++;
 	LWLockRelease(bcmig_shared->lock);
-	bcmig_slot_phase("idle", NULL, 0);
+	bcmig_slot_phase(held_by >= 0 ? "throttled" : "idle", NULL, 0);
 	bcmig_wake_manager(MyDatabaseId);
 }
 
@@ -648,10 +694,13 @@ bcmig_worker_main(Datum arg)
 		{
 			if (bcmig_slot->stop)
 				proc_exit(0);
-			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH, 0, PG_WAIT_EXTENSION);
+			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | (held_by >= 0 ? WL_TIMEOUT : 0), HELD_LOOK, PG_WAIT_EXTENSION);
 			ResetLatch(MyLatch);
+			if (held_by >= 0)
+				look_if_held_back();
 			continue;
 		}
+		held_by = -1;
 
 		MemoryContextSwitchTo(job_context);
 		MemoryContextReset(job_context);

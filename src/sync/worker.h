@@ -62,6 +62,12 @@ extern BcmigWork *bcmig_load_work(int table_id, MemoryContext context);
 /* is the sync being stopped? */
 extern bool bcmig_stopping(const BcmigWork *work);
 
+/* must a job that can wait end here, since blue answers slowly?  Then the worker is shown as throttled. */
+extern bool bcmig_held_back(const BcmigWork *work);
+
+/* of what such a job reads at a time: so many ms, less while blue is in trouble */
+extern int64 bcmig_gentle_ms(const BcmigWork *work, int64 ms);
+
 /* for bcmig.metric: rows whose transaction has committed; bytes: 0 = not known */
 extern void bcmig_count_rows(const BcmigWork *work, const BcmigApplied *applied, int64 bytes);
 
