@@ -53,7 +53,7 @@ bench_scale()
 
 	mb=$(awk -v n="$SCALE_LOBS" -v b=$SCALE_LOB_BYTES 'BEGIN {print n * b / 1e6}')
 	blue -v rows="$BENCH_ROWS" -f "$here/gl_entry.sql" >/dev/null
-	blue >/dev/null <<-END
+	blue >/dev/null <<-TABLES
 		SET client_min_messages = warning;
 		CREATE TABLE gl1 (LIKE gl INCLUDING ALL);
 		INSERT INTO gl1 SELECT * FROM gl LIMIT $((BENCH_ROWS / 2));
@@ -67,7 +67,7 @@ bench_scale()
 			EXECUTE format('INSERT INTO s%s SELECT g FROM generate_series(1, 20) g', i);
 		END LOOP; END \$\$;
 		SELECT bcmig_blue.track(oid::regclass) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname ~ '^(gl[12]|lob|s[0-9]+)\$';
-	END
+	TABLES
 	blue -c 'VACUUM ANALYZE'
 
 	for ((i = 0; i < RUNS; i++)); do
@@ -84,12 +84,14 @@ bench_scale()
 
 	# targets that are there before: partitioned, and on another server, which is another database here
 	green -c 'CREATE DATABASE shard' >/dev/null
-	PGOPTIONS='' psql -X -q -h "$work" -p 5602 -U postgres shard -c "CREATE TABLE gl ($columns, PRIMARY KEY ($key))"
+	psql -X -q -v ON_ERROR_STOP=1 -h "$work" -p 5602 -U postgres shard -c "CREATE TABLE gl ($columns, PRIMARY KEY ($key))"
 	green -c "CREATE SERVER shard FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '$work', port '5602', dbname 'shard', batch_size '1000')" \
 		-c "CREATE USER MAPPING FOR postgres SERVER shard OPTIONS (user 'postgres')"
 	for ((i = 0; i < RUNS; i++)); do
-		green -c "CREATE TABLE part ($columns, PRIMARY KEY ($key)) PARTITION BY HASH ($key)" \
-			-c "SELECT format('CREATE TABLE part%s PARTITION OF part FOR VALUES WITH (MODULUS 8, REMAINDER %s)', i, i) FROM generate_series(0, 7) i \\gexec"
+		green >/dev/null <<-PARTITIONS
+			CREATE TABLE part ($columns, PRIMARY KEY ($key)) PARTITION BY HASH ($key);
+			SELECT format('CREATE TABLE part%s PARTITION OF part FOR VALUES WITH (MODULUS 8, REMAINDER %s)', i, i) FROM generate_series(0, 7) i \gexec
+		PARTITIONS
 		part+=("$(scale_copy 1 "'gl', 'part'")")
 		drop_sync scale
 		green -c 'DROP TABLE IF EXISTS part' 2>/dev/null
@@ -139,5 +141,6 @@ bench_scale()
 	rm -f "$results.model"
 
 	green -c 'DROP SERVER shard CASCADE' -c 'DROP DATABASE shard WITH (FORCE)' 2>/dev/null
-	blue -c 'DROP TABLE gl, gl1, gl2, lob' -c "SELECT format('DROP TABLE s%s', i) FROM generate_series(1, $SCALE_SMALL) i \\gexec"
+	blue -c 'DROP TABLE gl, gl1, gl2, lob'
+	blue <<<"SELECT format('DROP TABLE s%s', i) FROM generate_series(1, $SCALE_SMALL) i \gexec"
 }

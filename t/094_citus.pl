@@ -18,7 +18,6 @@ copy("$source/$_", "$share/extension/$_") or BAIL_OUT("$share/extension/$_: $!")
 
 my $blue = new_blue();
 my $green = new_green('green', 'bcmig.max_workers = 4', 'restart_after_crash = on');
-# a name alone proves nothing: before there is an extension, somebody's table of that name
 my $conf = "shared_preload_libraries = 'bcmig,$library'";
 
 $blue->safe_psql('postgres', q{
@@ -28,7 +27,8 @@ $blue->safe_psql('postgres', q{
 	INSERT INTO plain SELECT i, 'v', 0 FROM generate_series(1, 1000) i;
 	CREATE TABLE later (id int PRIMARY KEY, v text, "timestamp" bigint NOT NULL DEFAULT 0);
 	INSERT INTO later SELECT i, 'v', 0 FROM generate_series(1, 1000) i;
-	CREATE TABLE stamped (id int PRIMARY KEY, v text, "timestamp" bigint NOT NULL DEFAULT 0);});
+	CREATE TABLE stamped (id int PRIMARY KEY, v text, "timestamp" bigint NOT NULL DEFAULT 0);
+	CREATE TABLE untracked (id int PRIMARY KEY, v text);});
 track($blue, $_) foreach qw(entry plain later);
 track($blue, 'stamped', 'rowversion');
 connect_blue($green, $blue, 's', '{"sweep_interval": "1 h", "max_delete_percent": 100}');
@@ -44,6 +44,12 @@ my ($ret, $out, $err) = $green->psql('postgres', "\\set VERBOSITY verbose\nSELEC
 like($err, qr/BM010: .*distributed by Citus, which takes capture change_tracking/, 'a capture that needs joins with rows of ours is refused');
 $green->safe_psql('postgres', q{SELECT bcmig_add_table('s', 'entry', 'entry', '{"chunk_rows": 1000}'); SELECT bcmig_add_table('s', 'plain'); SELECT bcmig_add_table('s', 'later')});
 $green->safe_psql('postgres', q{SELECT create_distributed_table('later', 'id')});	# made by bcmig, distributed by its owner
+
+$green->safe_psql('postgres', q{SELECT bcmig_add_table('s', 'untracked'); SELECT create_distributed_table('untracked', 'id')});
+is($green->safe_psql('postgres', q{SELECT check_name, status, detail ~ 'Captured by snapshot' FROM bcmig_preflight('s') WHERE status = 'fail'}), 'target tables|fail|t', 'preflight sees a table that was distributed after it was added');
+$green->safe_psql('postgres', q{SELECT bcmig_remove_table('s', 'untracked')});
+($ret, $out, $err) = $green->psql('postgres', q{SELECT bcmig_alter_table('s', 'entry', '{"capture": "snapshot"}')});
+like($err, qr/public.entry cannot be captured by snapshot/, 'nor can its capture be changed to one');
 
 my @tables = qw(entry plain later);
 # bytes in a table's own file

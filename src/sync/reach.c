@@ -131,9 +131,12 @@ bcmig_reach(Relation rel)
 BcmigReach
 bcmig_reach_of(const BcmigTableInfo *table)
 {
-	Relation	rel = table_openrv(makeRangeVar(table->target_schema, table->target_table, -1), AccessShareLock);
-	BcmigReach	reach = bcmig_reach(rel);
+	Relation	rel = table_openrv_extended(makeRangeVar(table->target_schema, table->target_table, -1), AccessShareLock, true);
+	BcmigReach	reach;
 
+	if (rel == NULL)
+		return BCMIG_REACH_LOCAL;
+	reach = bcmig_reach(rel);
 	table_close(rel, AccessShareLock);
 	return reach;
 }
@@ -253,10 +256,23 @@ check_foreign(Relation rel, Oid owner, const char *name, int nkeys, const char *
 	}
 }
 
+char *
+bcmig_reach_refuses(BcmigReach reach, const char *capture, int nkeys)
+{
+	if (reach == BCMIG_REACH_CITUS && (nkeys == 0 || strcmp(capture, "change_tracking") != 0))
+		return psprintf("Captured by %s%s, rows to delete would be found by joins that Citus does not do.", capture,
+						nkeys == 0 ? " without a key" : "");
+	if (reach == BCMIG_REACH_FOREIGN && nkeys == 0)
+		return pstrdup("It keeps rows on other servers, and blue's table has no key to find them by.");
+	return NULL;
+}
+
 void
 bcmig_check_reach(Relation rel, Oid owner, const char *name, const char *capture,
 				  int nkeys, const char *const *keys, int ncolumns, const char *const *columns)
 {
+	char	   *refused;
+
 	switch (bcmig_reach(rel))
 	{
 		case BCMIG_REACH_LOCAL:
@@ -265,12 +281,12 @@ bcmig_check_reach(Relation rel, Oid owner, const char *name, const char *capture
 			check_foreign(rel, owner, name, nkeys, keys, ncolumns, columns);
 			break;
 		case BCMIG_REACH_CITUS:
-			if (nkeys == 0 || strcmp(capture, "change_tracking") != 0)
+			refused = bcmig_reach_refuses(BCMIG_REACH_CITUS, capture, nkeys);
+			if (refused != NULL)
 				ereport(ERROR,
 						(errcode(ERRCODE_BM_UNSUITABLE),
 						 errmsg("%s is distributed by Citus, which takes capture change_tracking and a key", name),
-						 errdetail("Captured by %s%s, rows to delete would be found by joins that Citus does not do.", capture,
-								   nkeys == 0 ? " without a key" : ""),
+						 errdetail("%s", refused),
 						 errhint("Let blue track the table, or distribute it when the sync is completed: SELECT undistribute_table(%s);",
 								 quote_literal_cstr(name))));
 			break;

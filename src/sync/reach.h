@@ -20,7 +20,7 @@ typedef enum BcmigReach
 
 extern BcmigReach bcmig_reach(Relation rel);
 
-/* the same for the target of a table; in a transaction */
+/* the same for the target of a table, LOCAL while there is none; in a transaction */
 extern BcmigReach bcmig_reach_of(const BcmigTableInfo *table);
 
 /*
@@ -28,6 +28,9 @@ extern BcmigReach bcmig_reach_of(const BcmigTableInfo *table);
  * INSERT fires no trigger?
  */
 extern bool bcmig_heaps_only(Relation rel);
+
+/* why rows captured like that cannot be kept there, or NULL: all that may change once a table has been added */
+extern char *bcmig_reach_refuses(BcmigReach reach, const char *capture, int nkeys);
 
 /*
  * ERROR when rows of this table cannot be kept there, or not by this capture,
