@@ -18,14 +18,15 @@ cpu_ms()
 	} | awk -v hz="$(getconf CLK_TCK)" '{s += $1} END {printf "%d", s * 1000 / hz}'
 }
 
-# scale_copy WORKERS ADD...: a sync of these calls of bcmig_add_table() copied: "seconds of the rows, of the keys, ms of blue, of green, bytes of WAL"
+# scale_copy WORKERS ADD...: a sync of these tables (what follows the first argument of bcmig_add_table(), and the closing parentheses) copied:
+# "seconds of the rows, of the keys, ms of blue, of green, bytes of WAL"
 scale_copy()
 {
 	local workers=$1 b g wal call
 
 	shift
 	green -c "SELECT bcmig_create_sync('scale', 'blue', '{\"workers\": $workers}')" >/dev/null
-	for call in "$@"; do green -c "SELECT count(bcmig_add_table('scale', $call))" >/dev/null; done
+	for call in "$@"; do green -c "SELECT count(bcmig_add_table('scale', $call" >/dev/null; done
 	green -c CHECKPOINT
 	b=$(cpu_ms blue) g=$(cpu_ms green)
 	wal=$(green -c 'SELECT pg_current_wal_insert_lsn()')
@@ -42,7 +43,7 @@ per_unit()
 	local column=$1 factor=$2 units=$3
 
 	shift 3
-	awk -v m="$(median "$(printf '%s\n' "$@" | awk -v c="$column" '{printf "%s%s", NR > 1 ? " " : "", $c}')")" -v f="$factor" -v u="$units" \
+	awk -v m="$(median "$(printf '%s\n' "$@" | awk -v c="$column" '{printf "%s%s", sep, $c; sep = " "}')")" -v f="$factor" -v u="$units" \
 		'BEGIN {printf "%.4g", m * f / u}'
 }
 
@@ -71,7 +72,7 @@ bench_scale()
 	blue -c 'VACUUM ANALYZE'
 
 	for ((i = 0; i < RUNS; i++)); do
-		plain+=("$(scale_copy 1 "'gl'")")
+		plain+=("$(scale_copy 1 "'gl'))")")
 		if [ $i = 0 ]; then
 			columns=$(green -c "SELECT string_agg(format('%I %s%s', attname, format_type(atttypid, atttypmod), CASE WHEN attnotnull THEN ' NOT NULL' END), ', ' ORDER BY attnum)
 				FROM pg_attribute WHERE attrelid = 'gl'::regclass AND attnum > 0 AND NOT attisdropped")
@@ -92,18 +93,17 @@ bench_scale()
 			CREATE TABLE part ($columns, PRIMARY KEY ($key)) PARTITION BY HASH ($key);
 			SELECT format('CREATE TABLE part%s PARTITION OF part FOR VALUES WITH (MODULUS 8, REMAINDER %s)', i, i) FROM generate_series(0, 7) i \gexec
 		PARTITIONS
-		part+=("$(scale_copy 1 "'gl', 'part'")")
+		part+=("$(scale_copy 1 "'gl', 'part'))")")
 		drop_sync scale
 		green -c 'DROP TABLE IF EXISTS part' 2>/dev/null
 		green -c "CREATE FOREIGN TABLE far ($columns) SERVER shard OPTIONS (table_name 'gl')"
 		psql -X -q -h "$work" -p 5602 -U postgres shard -c 'TRUNCATE gl'
-		far+=("$(scale_copy 1 "'gl2', 'far'")")
+		far+=("$(scale_copy 1 "'gl2', 'far'))")")
 		drop_sync scale
 		green -c 'DROP FOREIGN TABLE IF EXISTS far' 2>/dev/null
-		lob+=("$(scale_copy 1 "'lob'")")
+		lob+=("$(scale_copy 1 "'lob'))")")
 		drop_sync scale
-		blue -c 'SELECT pg_stat_statements_reset()' >/dev/null
-		small+=("$(scale_copy 1 "'s' || i) FROM generate_series(1, $SCALE_SMALL) i --" | tail -n 1) $(blue -c "SELECT sum(calls) FROM pg_stat_statements WHERE query NOT LIKE '%pg_stat_statements%'")")
+		small+=("$(scale_copy 1 "'s' || i)) FROM generate_series(1, $SCALE_SMALL) i")")
 		drop_sync scale
 	done
 
@@ -122,14 +122,13 @@ bench_scale()
 	bench scale_lob_blue_cpu_ms_per_mb "$(per_unit 3 1 "$mb" "${lob[@]}")" ms
 	bench scale_lob_green_cpu_ms_per_mb "$(per_unit 4 1 "$mb" "${lob[@]}")" ms
 	bench scale_empty_table_ms "$(per_unit 1 1000 "$SCALE_SMALL" "${small[@]}")" ms
-	bench scale_empty_table_statements "$(per_unit 6 1 "$SCALE_SMALL" "${small[@]}")" statements
 	detail "seconds of the rows, of the key, ms of processor on blue, on green, bytes of WAL: plain ${plain[*]/%/;}"
 	detail "partitioned by hash, with its key ${part[*]/%/;} through a foreign table, $quarter rows ${far[*]/%/;} $SCALE_LOBS LOBs of $SCALE_LOB_BYTES bytes ${lob[*]/%/;}"
-	detail "$SCALE_SMALL tables of 20 rows, and statements on blue: ${small[*]/%/;}"
+	detail "$SCALE_SMALL tables of 20 rows ${small[*]/%/;}"
 
 	# what it has to predict: all of these at once by two workers
 	for ((i = 0; i < RUNS; i++)); do
-		mixed+=("$(scale_copy 2 "'gl'" "'gl1'" "'gl2'" "'lob'" "'s' || i) FROM generate_series(1, $SCALE_SMALL) i --")")
+		mixed+=("$(scale_copy 2 "'gl'))" "'gl1'))" "'gl2'))" "'lob'))" "'s' || i)) FROM generate_series(1, $SCALE_SMALL) i")")
 		drop_sync scale
 	done
 	measured=$(awk '{print $1 + $2}' <<<"$(per_unit 1 1 1 "${mixed[@]}") $(per_unit 2 1 1 "${mixed[@]}")")

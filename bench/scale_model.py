@@ -62,7 +62,7 @@ NEEDED = [
     "scale_copy_us_per_row", "scale_blue_cpu_us_per_row", "scale_green_cpu_us_per_row", "scale_key_us_per_row",
     "scale_heap_bytes_per_row", "scale_index_bytes_per_row", "scale_wal_bytes_per_row", "scale_wire_bytes_per_row",
     "scale_partitioned_ratio", "scale_elsewhere_us_per_row", "scale_elsewhere_cpu_us_per_row", "scale_empty_table_ms",
-    "scale_empty_table_statements", "scale_lob_mb_per_s", "scale_lob_blue_cpu_ms_per_mb", "scale_lob_green_cpu_ms_per_mb",
+    "scale_lob_mb_per_s", "scale_lob_blue_cpu_ms_per_mb", "scale_lob_green_cpu_ms_per_mb",
     "scale_measured_rows", "apply_rows_per_s", "validate_rows_per_s", "idle_statements_per_s", "idle_cpu_percent",
 ]
 
@@ -260,7 +260,6 @@ def scenario(f, kind, workers, net):
         "largest_key_minutes": key_seconds(f, max(r for _, r, _ in tables)) / 60,
         "validate_hours": rows / f["validate_rows_per_s"] / 3600,
         "scan_hours": max(r * w for _, r, w in tables) * f["scale_copy_us_per_row"] * 1e-6 / 3600,
-        "statements": DATABASE["tables"] * f["scale_empty_table_statements"],
     }
 
 
@@ -307,7 +306,6 @@ def markdown(f):
     print(f"| building the key of the largest table, one process | {s['largest_key_minutes']:.0f} min |")
     print(f"| secondary indexes after the first catch-up | {s['index_hours']:.1f} h |")
     print(f"| a full validation | {s['validate_hours']:.1f} h |")
-    print(f"| statements on blue for {DATABASE['tables']} tables without rows | {s['statements']:.0f} |")
     print(f"| one pass over the largest table, where it cannot be cut into ranges | {s['scan_hours']:.1f} h |")
     print(f"| row versions blue keeps for such a pass | {scan * WORLD['changes_per_s'] * WORLD['version_bytes'] / 1e9:.1f} GB |")
 

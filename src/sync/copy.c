@@ -11,8 +11,7 @@
  *
  *	load	into an empty table without key: straight into the heap, applier
  *			lock shared (ranges are disjoint and no window runs yet); where the
- *			rows lie elsewhere (reach.h) by statements that may be repeated, one
- *			chunk of a table at a time
+ *			rows lie elsewhere (reach.h) by SQL, one chunk of a table at a time
  *	upsert	over rows that are there (resync): spooled and applied like a
  *			window, applier lock exclusive; a sweep follows
  *
@@ -33,7 +32,6 @@
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "quarantine.h"
-#include "reach.h"
 #include "remote.h"
 #include "slot.h"
 #include "utils/array.h"
@@ -416,10 +414,10 @@ load_chunk(BcmigWork *work, const Chunk *chunk, const BcmigReading *reading)
 /*
  * One chunk through the spool, rows that green refuses to quarantine.  Not in
  * a transaction; the caller holds the applier lock exclusively, so the chunk
- * needs no claim.  passes: of bcmig_apply_batches.
+ * needs no claim.
  */
 static void
-spool_chunk(BcmigWork *work, const Chunk *chunk, const BcmigReading *reading, bool load, int passes)
+spool_chunk(BcmigWork *work, const Chunk *chunk, const BcmigReading *reading, bool plain)
 {
 	BcmigTableInfo *table = work->table;
 	TimestampTz started = GetCurrentTimestamp();
@@ -435,7 +433,7 @@ spool_chunk(BcmigWork *work, const Chunk *chunk, const BcmigReading *reading, bo
 	bcmig_end_transaction();
 	bcmig_check_same_blue(reading, &spool->receiver.signs);
 
-	bcmig_apply_batches(table, spool, passes, bcmig_most_refused(table), &applied);
+	bcmig_apply_batches(table, spool, plain ? BCMIG_PASSES_PLAIN : BCMIG_PASSES, bcmig_most_refused(table), &applied);
 	bcmig_start_transaction();
 	if (!applied.stopped)
 	{
@@ -446,7 +444,7 @@ spool_chunk(BcmigWork *work, const Chunk *chunk, const BcmigReading *reading, bo
 	if (applied.stopped)		/* the chunk stays open */
 		bcmig_log_batch(work, "copy", started, "Failed", spool->upserts, &applied, NULL, NULL, reason);
 	if (reason != NULL)
-		bcmig_state_suspend(table, reason, load ? "copying" : "resync");
+		bcmig_state_suspend(table, reason, plain ? "copying" : "resync");
 	bcmig_debug_point("copy_chunk_loaded");
 	bcmig_end_transaction();
 	if (reason != NULL)
@@ -488,7 +486,6 @@ copy_next_chunk(BcmigWork *work, MemoryContext context)
 	Relation	rel;
 	bool		load;
 	bool		fast;
-	int			passes;
 
 	bcmig_reading(table->table_id, &reading);
 	bcmig_start_transaction();
@@ -527,10 +524,6 @@ copy_next_chunk(BcmigWork *work, MemoryContext context)
 
 	rel = table_openrv(makeRangeVar(table->target_schema, table->target_table, -1), RowExclusiveLock);
 	fast = load && bcmig_load_possible(table, rel, work->feed);
-
-	/* what another server committed before a crash is there when the chunk is repeated */
-	passes = !load ? BCMIG_PASSES : bcmig_reach(rel) == BCMIG_REACH_LOCAL ? BCMIG_PASSES_PLAIN :
-		BCMIG_PASS_DELETE | BCMIG_PASS_UPSERT;
 	table_close(rel, NoLock);
 	bcmig_slot_phase(load ? "copy" : "resync", table->target_name, stored.rows_total);
 
@@ -552,7 +545,7 @@ copy_next_chunk(BcmigWork *work, MemoryContext context)
 
 	bcmig_applier_lock(work, ExclusiveLock);
 	if (chunk_is_open(work, &chunk, load ? "load" : "upsert"))
-		spool_chunk(work, &chunk, &reading, load, passes);
+		spool_chunk(work, &chunk, &reading, load);
 	bcmig_applier_unlock(work, ExclusiveLock);
 	return CHUNK_DONE;
 }

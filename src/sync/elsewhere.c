@@ -358,6 +358,7 @@ bcmig_write_elsewhere(const BcmigTableInfo *table, Relation rel, BcmigReach reac
 	bool		more = true;
 	uint64		processed = 0;
 
+	/* what another server committed before a crash is there when a chunk is repeated */
 	if (which == BCMIG_STMT_INSERT)
 		which = BCMIG_STMT_UPSERT;
 	if (which == BCMIG_STMT_RENAME && reach == BCMIG_REACH_CITUS)
