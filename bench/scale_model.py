@@ -286,6 +286,10 @@ def bench_lines(f):
 
 
 def markdown(f):
+    print("| what goes in | |\n|---|---|")
+    for name in NEEDED:
+        print(f"| `{name}` | {f[name]:g} |")
+    print()
     for kind, title in (("plain", "Plain tables"), ("partitioned", "Partitioned tables that were there before, key and all"),
                         ("citus", f"Citus with {WORLD['citus_workers']} workers")):
         print(f"### {title}\n")
@@ -293,7 +297,7 @@ def markdown(f):
         print("|---|---|---|---|---|---|---|---|")
         for workers in (1, 2, 4, 8, 16, 32):
             a, b = scenario(f, kind, workers, 1), scenario(f, kind, workers, 10)
-            print(f"| {workers} | {a['hours']:.0f} | {limit_text(a)} | {b['hours']:.0f} | {limit_text(b)} | {b['blue_cores']:.1f}, {b['blue_read_mb']:.0f} | "
+            print(f"| {workers} | {a['hours']:.1f} | {limit_text(a)} | {b['hours']:.1f} | {limit_text(b)} | {b['blue_cores']:.1f}, {b['blue_read_mb']:.0f} | "
                   f"{b['backlog'] / 1e6:.0f} | {b['catch_up_minutes']:.0f} |")
         print()
     s = scenario(f, "plain", 8, 10)
