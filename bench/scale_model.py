@@ -31,7 +31,6 @@ WORLD = {
     "net_efficiency": 0.9,       # of a link, after headers
     "changes_per_s": 300,        # assumed: 50 postings a second of 6 rows, day and night
     "version_bytes": 300,        # of a row version blue keeps for readers
-    "tracking_retention_h": 48,  # SQL Server's default
 }
 
 # A database like those in the sources of bc-source-facts.md, section 9: 3.7 TB,
