@@ -40,6 +40,8 @@ $green->safe_psql('postgres', qq{
 	CREATE FOREIGN TABLE entry_3 PARTITION OF entry FOR VALUES FROM ('2026-03-01') TO ('2026-04-01') SERVER far OPTIONS (updatable 'false');
 	CREATE FOREIGN TABLE far_alone (id int NOT NULL, v text, b bytea, bc_rowversion bigint) SERVER far;
 	CREATE FOREIGN TABLE of_blue (id int NOT NULL, v int, bc_rowversion bigint) SERVER blue OPTIONS (table_name 'here');
+	CREATE ACCESS METHOD other TYPE TABLE HANDLER heap_tableam_handler;
+	CREATE TABLE here (id int PRIMARY KEY, v int, bc_rowversion bigint) USING other;
 	CREATE FOREIGN TABLE far_heap (v text) SERVER far OPTIONS (table_name 'nowhere');
 	CREATE TABLE base (id int PRIMARY KEY, v int, bc_rowversion bigint);
 	CREATE VIEW through AS SELECT * FROM base;
@@ -73,7 +75,7 @@ is($green->safe_psql('postgres', 'SELECT count(*) FROM bcmig.sync_table'), '0', 
 # ---------------------------------------------------------------------------
 my @tables = qw(entry far_alone);
 $green->safe_psql('postgres', qq{SELECT bcmig_add_table('s', '$_', '$_', '{"chunk_rows": 1000}')}) foreach @tables;
-$green->safe_psql('postgres', q{SELECT bcmig_add_table('s', 'here')});
+$green->safe_psql('postgres', q{SELECT bcmig_add_table('s', 'here', 'here')});
 is($green->safe_psql('postgres', q{SELECT count(*) FROM bcmig_preflight('s') WHERE status = 'fail'}), '0', 'preflight lets them');
 my $hold = hold_point($green, 'copy_chunk_loaded');
 $green->safe_psql('postgres', q{ALTER SYSTEM SET bcmig.debug_points = 'copy_chunk_loaded'});
