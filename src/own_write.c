@@ -10,7 +10,8 @@
  * rights of a range table that carries it takes it away, before any expression
  * of the statement runs.  Expressions that run while it is planned cannot take
  * it either: the range table must also have our rows (BCMIG_OWN_ROWS_NAME),
- * which no statement of theirs sees.
+ * which no statement of theirs sees, or the table by a name that is drawn by lot
+ * in each process.
  *
  * The executor then remembers which query took the token, for the triggers
  * fired at its end: a row written by a function inside our statement belongs
@@ -42,6 +43,24 @@ static bool taken = false;		/* by the query that is being started */
 static QueryDesc *own_query = NULL;
 static int	own_level = 0;
 static bool finishing_own = false;
+
+const char *
+bcmig_own_name(void)
+{
+	static char name[NAMEDATALEN] = "";
+
+	if (name[0] == '\0')
+	{
+		uint64		lot[2];
+
+		if (!pg_strong_random(lot, sizeof(lot)))
+			ereport(ERROR,
+					(errcode(ERRCODE_INTERNAL_ERROR),
+					 errmsg("no random number to be had")));
+		snprintf(name, sizeof(name), "bcmig_" UINT64_FORMAT "_" UINT64_FORMAT, lot[0], lot[1]);
+	}
+	return name;
+}
 
 void
 bcmig_own_write(Oid relid)
@@ -78,7 +97,11 @@ bcmig_own_write_take(List *range_table)
 	{
 		RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
 
-		named |= rte->rtekind == RTE_RELATION && rte->relid == relid && rte->rellockmode >= RowExclusiveLock;
+		if (rte->rtekind == RTE_RELATION && rte->relid == relid && rte->rellockmode >= RowExclusiveLock)
+		{
+			named = true;
+			ours |= rte->alias != NULL && strcmp(rte->alias->aliasname, bcmig_own_name()) == 0;
+		}
 		ours |= rte->rtekind == RTE_NAMEDTUPLESTORE && rte->enrname != NULL &&
 			strcmp(rte->enrname, BCMIG_OWN_ROWS_NAME) == 0;
 	}

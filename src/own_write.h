@@ -13,6 +13,12 @@
 /* what bcmig calls the rows it is about to write; every statement of its own reads them */
 #define BCMIG_OWN_ROWS_NAME		"bcmig_rows"
 
+/*
+ * A statement that cannot read them, since another server shall run it, calls
+ * the table it writes to by this name, which nobody else knows.
+ */
+extern const char *bcmig_own_name(void);
+
 /* hooks of the executor and of transaction ends; once, when the library is loaded */
 extern void bcmig_own_write_init(void);
 

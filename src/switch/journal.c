@@ -49,6 +49,7 @@
 #include "nodes/makefuncs.h"
 #include "pgtime.h"
 #include "quarantine.h"
+#include "reach.h"
 #include "utils/builtins.h"
 #include "utils/bytea.h"
 #include "utils/float.h"
@@ -334,6 +335,13 @@ check_reversible(const BcmigTableInfo *table, Oid relid)
 {
 	BcmigCatalogScope scope;
 
+	if (bcmig_reach_of(table) != BCMIG_REACH_LOCAL)
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_JOURNAL),
+				 errmsg("table %s keeps rows on other servers, where they can be written past the journal", table->target_name),
+				 errdetail("Readers can move to such a table, writers cannot while a way back is wanted."),
+				 errhint("SELECT bcmig_remove_table(%s, %s); or move its rows to this server.",
+						 quote_literal_cstr(table->sync_name), quote_literal_cstr(table->target_name))));
 	if (table->nkeys == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_BM_JOURNAL),

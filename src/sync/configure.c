@@ -28,6 +28,7 @@
 #include "miscadmin.h"
 #include "options.h"
 #include "transform.h"
+#include "reach.h"
 #include "readable.h"
 #include "state.h"
 #include "storage/lmgr.h"
@@ -608,6 +609,8 @@ change_capture(const BcmigSync *sync, int table_id, Jsonb *options)
 	MemoryContext caller = CurrentMemoryContext;
 	BcmigCatalogScope scope;
 	BcmigNewTable new = {0};
+	const BcmigTableInfo *table = bcmig_load_table(table_id);
+	char	   *refused;
 
 	new.sync = sync;
 	new.options = options;
@@ -620,6 +623,13 @@ change_capture(const BcmigSync *sync, int table_id, Jsonb *options)
 
 	bcmig_describe_source(&new);
 	bcmig_choose_capture(&new);
+	refused = bcmig_reach_refuses(bcmig_reach_of(table), new.capture, table->nkeys);
+	if (refused != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_UNSUITABLE),
+				 errmsg("table %s cannot be captured by %s", table->target_name, new.capture),
+				 errdetail("%s", refused),
+				 errhint("SELECT undistribute_table(%s);", quote_literal_cstr(table->target_name))));
 
 	bcmig_catalog_begin(&scope);
 	if (new.version_column != NULL &&

@@ -10,7 +10,8 @@
  * A crash loses the chunks under way and nothing else.
  *
  *	load	into an empty table without key: straight into the heap, applier
- *			lock shared (ranges are disjoint and no window runs yet)
+ *			lock shared (ranges are disjoint and no window runs yet); where the
+ *			rows lie elsewhere (reach.h) by SQL, one chunk of a table at a time
  *	upsert	over rows that are there (resync): spooled and applied like a
  *			window, applier lock exclusive; a sweep follows
  *
@@ -413,18 +414,24 @@ load_chunk(BcmigWork *work, const Chunk *chunk, const BcmigReading *reading)
 /*
  * One chunk through the spool, rows that green refuses to quarantine.  Not in
  * a transaction; the caller holds the applier lock exclusively, so the chunk
- * needs no claim.
+ * needs no claim.  Rows commit before the checkpoint, so after a crash they are
+ * there when the chunk is repeated: where the target has a key to say so, they
+ * are looked for (elsewhere.c always does); else what stands twice is mended
+ * before the key is built, or found by the compare.
  */
 static void
-spool_chunk(BcmigWork *work, const Chunk *chunk, const BcmigReading *reading, bool plain)
+spool_chunk(BcmigWork *work, const Chunk *chunk, const BcmigReading *reading, bool load)
 {
 	BcmigTableInfo *table = work->table;
 	TimestampTz started = GetCurrentTimestamp();
 	BcmigApplied applied = {0};
 	BcmigSpool *spool;
 	char	   *reason;
+	int			passes;
 
 	bcmig_start_transaction();
+	passes = !load ? BCMIG_PASSES :
+		OidIsValid(bcmig_key_index(table, bcmig_target_relid(table))) ? BCMIG_PASS_DELETE | BCMIG_PASS_UPSERT : BCMIG_PASSES_PLAIN;
 	spool = bcmig_spool_create();
 	bcmig_debug_point("copy_chunk_before_read");
 	bcmig_read(work, work->dialect->chunk(table, chunk->lower, chunk->upper),
@@ -432,7 +439,7 @@ spool_chunk(BcmigWork *work, const Chunk *chunk, const BcmigReading *reading, bo
 	bcmig_end_transaction();
 	bcmig_check_same_blue(reading, &spool->receiver.signs);
 
-	bcmig_apply_batches(table, spool, plain ? BCMIG_PASSES_PLAIN : BCMIG_PASSES, bcmig_most_refused(table), &applied);
+	bcmig_apply_batches(table, spool, passes, bcmig_most_refused(table), &applied);
 	bcmig_start_transaction();
 	if (!applied.stopped)
 	{
@@ -443,7 +450,7 @@ spool_chunk(BcmigWork *work, const Chunk *chunk, const BcmigReading *reading, bo
 	if (applied.stopped)		/* the chunk stays open */
 		bcmig_log_batch(work, "copy", started, "Failed", spool->upserts, &applied, NULL, NULL, reason);
 	if (reason != NULL)
-		bcmig_state_suspend(table, reason, plain ? "copying" : "resync");
+		bcmig_state_suspend(table, reason, load ? "copying" : "resync");
 	bcmig_debug_point("copy_chunk_loaded");
 	bcmig_end_transaction();
 	if (reason != NULL)

@@ -26,6 +26,7 @@
 #include "miscadmin.h"
 #include "own_write.h"
 #include "quarantine.h"
+#include "reach.h"
 #include "slot.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -91,6 +92,9 @@ bcmig_drop_key(BcmigWork *work)
 	char	   *constraint = NULL;
 	MemoryContext caller = CurrentMemoryContext;
 
+	/* distributed meanwhile: its copy needs the key */
+	if (bcmig_reach_of(table) != BCMIG_REACH_LOCAL)
+		return;
 	bcmig_catalog_begin(&scope);
 	if (bcmig_sql("SELECT c.conname FROM pg_constraint c JOIN bcmig.sync_table t ON t.table_id = $2 AND t.made_target "
 				  "WHERE c.conrelid = $1 AND c.contype = 'p' "
@@ -169,7 +173,8 @@ mend_duplicates(BcmigWork *work)
 
 /*
  * Build the primary key, once its duplicates are mended.  Under the exclusive
- * applier lock, outside a transaction.  Does nothing when there is a key.
+ * applier lock, outside a transaction.  Does nothing when there is a key, or can
+ * be none.
  */
 void
 bcmig_build_key(BcmigWork *work)
@@ -187,7 +192,7 @@ bcmig_build_key(BcmigWork *work)
 		PG_TRY();
 		{
 			bcmig_start_transaction();
-			if (!OidIsValid(bcmig_key_index(table, bcmig_target_relid(table))))
+			if (bcmig_reach_of(table) != BCMIG_REACH_FOREIGN && !OidIsValid(bcmig_key_index(table, bcmig_target_relid(table))))
 			{
 				bcmig_slot_phase("index build", table->target_name, 0);
 				change(table, psprintf("ALTER TABLE %s ADD PRIMARY KEY (%s)", table->target_name, key_list(table)));

@@ -7,8 +7,8 @@
  * written with table_multi_insert, per leaf partition where the target is
  * partitioned; constraints are checked row by row, index entries follow each
  * batch (during the first copy there are none).  Feed and target must have the
- * same types; defaults, generated columns, row triggers that fire in replica
- * mode and row security go the SQL way (apply.c) instead.
+ * same types; defaults, generated columns, row triggers, row security and what
+ * is no heap of this server (reach.c) go the SQL way (apply.c) instead.
  *
  * Memory: everything lives in the loader's context, which is a child of the
  * transaction's; buffered rows are bounded by count and bytes.  An ERROR needs
@@ -19,6 +19,7 @@
 #include "postgres.h"
 
 #include "load.h"
+#include "reach.h"
 #include "slot.h"
 
 #include "access/heapam.h"
@@ -94,14 +95,7 @@ bcmig_target_attribute(const BcmigTableInfo *table, TupleDesc desc, int i)
 bool
 bcmig_load_possible(const BcmigTableInfo *table, Relation rel, Oid feed)
 {
-	if (rel->rd_rel->relkind != RELKIND_RELATION &&
-		rel->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
-		return false;
-	if (rel->trigdesc != NULL &&
-		(rel->trigdesc->trig_insert_before_row || rel->trigdesc->trig_insert_after_row ||
-		 rel->trigdesc->trig_insert_instead_row || rel->trigdesc->trig_insert_new_table))
-		return false;
-	return bcmig_same_columns(table, rel, feed);
+	return bcmig_heaps_only(rel) && bcmig_same_columns(table, rel, feed);
 }
 
 bool

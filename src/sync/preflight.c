@@ -25,6 +25,7 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "options.h"
+#include "reach.h"
 #include "schema_change.h"
 #include "storage/lock.h"
 #include "storage/proc.h"
@@ -384,6 +385,7 @@ static void
 check_target(TableChecks *c, const Candidate *t, const BcmigSync *sync)
 {
 	char	   *owner = GetUserNameFromId(sync->owner, false);
+	char	   *refused;
 
 	if (!t->made)
 	{
@@ -395,6 +397,9 @@ check_target(TableChecks *c, const Candidate *t, const BcmigSync *sync)
 		table_check(c, TARGET_TABLES, "fail", t, "The green table is gone.", again(t));
 		return;
 	}
+	refused = bcmig_reach_refuses(bcmig_reach_of(t->info), t->info->capture, t->info->nkeys);
+	if (refused != NULL)
+		table_check(c, TARGET_TABLES, "fail", t, refused, again(t));
 	if (!t->owned)
 		table_check(c, TARGET_RIGHTS, "fail", t, psprintf("Role \"%s\" does not own it.", owner),
 					psprintf("ALTER TABLE %s OWNER TO %s;", t->info->target_name, quote_identifier(owner)));

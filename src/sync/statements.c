@@ -13,7 +13,8 @@
  *			bit for bit (record image comparison: 1.0 is not 1.00, '' not NULL)
  *	insert	the same without looking for the key
  *
- * For a plain table delete and upsert are done by write.c without a statement.
+ * For a plain table delete and upsert are done by write.c without a statement;
+ * where the rows lie on other servers, elsewhere.c has other statements.
  *
  * Plans are kept per table until its target changes shape or configuration
  * changes.  Statements run as the sync's owner, with session_replication_role =
@@ -24,6 +25,7 @@
 #include "postgres.h"
 
 #include "conflict.h"
+#include "elsewhere.h"
 #include "own_write.h"
 #include "quarantine.h"
 #include "statements.h"
@@ -60,6 +62,7 @@ typedef struct ApplyPlans
 {
 	int			table_id;		/* must be first */
 	TargetShape shape;
+	BcmigReach	reach;
 	SPIPlanPtr	plans[BCMIG_STATEMENTS];
 } ApplyPlans;
 
@@ -347,6 +350,7 @@ plans_of(const BcmigTableInfo *table)
 	ApplyPlans *plans;
 	bool		found;
 	bool		partitioned;
+	BcmigReach	reach;
 	Oid			relid;
 	Relation	rel;
 	RangeVar   *rv = makeRangeVar(table->target_schema, table->target_table, -1);
@@ -360,8 +364,9 @@ plans_of(const BcmigTableInfo *table)
 		apply_plans = hash_create("bcmig apply plans", 256, &ctl, HASH_ELEM | HASH_BLOBS);
 	}
 	rel = table_openrv(rv, RowExclusiveLock);
+	reach = bcmig_reach(rel);
 	plans = hash_search(apply_plans, &table->table_id, HASH_FIND, &found);
-	if (found && !same_shape(&plans->shape, rel))
+	if (found && (!same_shape(&plans->shape, rel) || plans->reach != reach))
 	{
 		bcmig_apply_forget();
 		found = false;
@@ -372,6 +377,7 @@ plans_of(const BcmigTableInfo *table)
 		memset(plans->plans, 0, sizeof(plans->plans));
 		memset(&plans->shape, 0, sizeof(plans->shape));
 		remember_shape(&plans->shape, rel);
+		plans->reach = reach;
 	}
 	relid = RelationGetRelid(rel);
 	partitioned = rel->rd_rel->relkind == RELKIND_PARTITIONED_TABLE;
@@ -397,6 +403,14 @@ bcmig_run_statement(const BcmigTableInfo *table, Tuplestorestate *rows, TupleDes
 	ApplyPlans *plans = plans_of(table);
 	int			rc;
 
+	if (plans->reach != BCMIG_REACH_LOCAL)
+	{
+		Relation	rel = table_open(plans->shape.relid, NoLock);
+		uint64		written = bcmig_write_elsewhere(table, rel, plans->reach, which, rows, feed, plans->plans);
+
+		table_close(rel, NoLock);
+		return written;
+	}
 	if (which == BCMIG_STMT_DELETE || which == BCMIG_STMT_UPSERT)
 	{
 		Relation	rel = table_open(plans->shape.relid, NoLock);

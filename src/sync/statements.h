@@ -19,6 +19,10 @@ typedef enum BcmigStatement
 	BCMIG_STMT_RENAME,
 	BCMIG_STMT_UPSERT,
 	BCMIG_STMT_INSERT,
+
+	/* parts of an upsert elsewhere.c makes */
+	BCMIG_STMT_REPLACE,
+	BCMIG_STMT_TWICE,
 	BCMIG_STATEMENTS
 } BcmigStatement;
 

@@ -23,6 +23,7 @@
 
 #include "conflict.h"
 #include "quarantine.h"
+#include "reach.h"
 #include "worker.h"
 
 #include "access/xact.h"
@@ -35,10 +36,12 @@
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/queryenvironment.h"
 #include "utils/timestamp.h"
 
 #define BREAKER_LEAST_ROWS	100 /* fewer deletes than this never trip it */
 #define RECHECK_KEYS		200 /* candidates re-read in one statement */
+#define GREEN_KEYS			"bcmig_green_keys"
 
 /* one number from a query as the current user; in a transaction */
 static int64
@@ -66,6 +69,17 @@ bcmig_count_deletes(const BcmigWork *work, BcmigSpool *spool)
 
 	if (spool->upserts + spool->deletes >= BREAKER_LEAST_ROWS)
 		filtered = bcmig_filtered_rows(work->table, spool);
+
+	/* Citus joins nothing with rows of ours: what may already be gone is counted too */
+	if (bcmig_reach_of(work->table) == BCMIG_REACH_CITUS)
+	{
+		if (filtered != NULL)
+		{
+			deletes += filtered->upserts + filtered->deletes;
+			bcmig_spool_end(filtered);
+		}
+		return deletes;
+	}
 	if (spool->deletes >= BREAKER_LEAST_ROWS)
 		deletes = count_query(psprintf("SELECT count(*) FROM %s g WHERE EXISTS (SELECT FROM bcmig_rows w WHERE w.bc_op = 'D' AND %s)",
 									   work->table->target_name, bcmig_key_condition(work->table)),
@@ -152,6 +166,37 @@ suspend(BcmigWork *work, const char *reason, BcmigTableState state)
 }
 
 /*
+ * The keys of green as bcmig_green_keys, for statements that cannot name green's
+ * table beside rows of ours.  SPI connected.
+ */
+static void
+fetch_green_keys(const BcmigTableInfo *table)
+{
+	StringInfoData sql;
+	TupleDesc	desc;
+	Tuplestorestate *keys;
+	SPIPlanPtr	plan;
+	EphemeralNamedRelation enr = palloc0(sizeof(EphemeralNamedRelationData));
+
+	initStringInfo(&sql);
+	for (int k = 0; k < table->nkeys; k++)
+		appendStringInfo(&sql, "%s%s", k ? ", " : "SELECT ", quote_identifier(table->columns[table->keys[k]].target));
+	appendStringInfo(&sql, " FROM %s", table->target_name);
+	plan = SPI_prepare(sql.data, 0, NULL);
+	if (plan == NULL)
+		elog(ERROR, "SPI_prepare failed: %s: %s", SPI_result_code_string(SPI_result), sql.data);
+	keys = bcmig_rows_of_plan(plan, CurrentMemoryContext, &desc);
+	enr->md.name = GREEN_KEYS;
+	enr->md.reliddesc = InvalidOid;
+	enr->md.tupdesc = desc;
+	enr->md.enrtype = ENR_NAMED_TUPLESTORE;
+	enr->md.enrtuples = tuplestore_tuple_count(keys);
+	enr->reldata = keys;
+	if (SPI_register_relation(enr) != SPI_OK_REL_REGISTER)
+		elog(ERROR, "SPI_register_relation failed");
+}
+
+/*
  * Green's keys that are not in the spool, nkeys texts each, in the caller's
  * context.  In a transaction.
  */
@@ -160,6 +205,7 @@ candidates(BcmigWork *work, BcmigSpool *spool, int *n)
 {
 	BcmigTableInfo *table = work->table;
 	MemoryContext caller = CurrentMemoryContext;
+	bool		apart = bcmig_reach_of(table) == BCMIG_REACH_CITUS;
 	StringInfoData sql;
 	char	  **keys;
 
@@ -169,9 +215,11 @@ candidates(BcmigWork *work, BcmigSpool *spool, int *n)
 		appendStringInfo(&sql, "%sg.%s::text", k ? ", " : "",
 						 quote_identifier(table->columns[table->keys[k]].target));
 	appendStringInfo(&sql, "] FROM %s g WHERE NOT EXISTS (SELECT FROM bcmig_rows w WHERE %s)",
-					 table->target_name, bcmig_key_condition(table));
+					 apart ? GREEN_KEYS : table->target_name, bcmig_key_condition(table));
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
+	if (apart)
+		fetch_green_keys(table);
 	*n = bcmig_query_spool(spool, sql.data);
 	keys = MemoryContextAllocHuge(caller, sizeof(char *) * Max((Size) *n * table->nkeys, 1));
 	for (int i = 0; i < *n; i++)

@@ -27,6 +27,7 @@
 #include "miscadmin.h"
 #include "own_write.h"
 #include "parser/parse_type.h"
+#include "reach.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -361,24 +362,25 @@ check_target_columns(BcmigNewTable *new, Relation rel, const char *name)
 				 fix.len ? errhint("ALTER TABLE %s%s;", name, fix.data) : 0));
 }
 
-/* a unique index on exactly the key columns, usable to find one row */
-static bool
-has_unique_key(BcmigNewTable *new, Relation rel)
+/* names on green of the key's columns, or of all */
+static const char **
+target_names(BcmigNewTable *new, bool key)
 {
-	const char **names = palloc(sizeof(char *) * Max(new->nkeys, 1));
+	const char **names = palloc(sizeof(char *) * Max(new->ncolumns, 1));
 	int			n = 0;
 
 	for (int i = 0; i < new->ncolumns; i++)
 	{
-		if (new->columns[i].key_position > 0)
+		if (!key || new->columns[i].key_position > 0)
 			names[n++] = new->columns[i].target;
 	}
-	return OidIsValid(bcmig_unique_index(rel, n, names));
+	return names;
 }
 
 /*
- * An existing table as target: ours to write, plain or partitioned, wide
- * enough, with the key.  Holds its lock until the end of the transaction.
+ * An existing table as target: ours to write, something that holds rows, wide
+ * enough, with the key, or where a key cannot be, with all that makes up for it
+ * (reach.c).  Holds its lock until the end of the transaction.
  */
 void
 bcmig_check_target(BcmigNewTable *new)
@@ -386,11 +388,15 @@ bcmig_check_target(BcmigNewTable *new)
 	Relation	rel = table_open(new->target, AccessShareLock);
 	char	   *name = pstrdup(quote_qualified_identifier(new->target_schema, new->target_table));
 	char	   *owner = GetUserNameFromId(new->sync->owner, false);
+	const char **keys = target_names(new, true);
 
-	if (rel->rd_rel->relkind != RELKIND_RELATION && rel->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
+	if (rel->rd_rel->relkind != RELKIND_RELATION && rel->rd_rel->relkind != RELKIND_PARTITIONED_TABLE &&
+		rel->rd_rel->relkind != RELKIND_FOREIGN_TABLE)
 		ereport(ERROR,
 				(errcode(ERRCODE_BM_UNSUITABLE),
-				 errmsg("%s is no plain or partitioned table", name),
+				 errmsg("%s is no plain, partitioned or foreign table", name),
+				 rel->rd_rel->relkind == RELKIND_VIEW ?
+				 errdetail("A view has no key, and its INSTEAD OF triggers do not fire for bcmig, which writes as replication does: every row would be lost.") : 0,
 				 errhint("Pass another target, or none to have the table made.")));
 	if (!has_privs_of_role(new->sync->owner, rel->rd_rel->relowner))
 		ereport(ERROR,
@@ -406,25 +412,26 @@ bcmig_check_target(BcmigNewTable *new)
 				 errdetail("A crash would empty it, while its position says it is complete."),
 				 errhint("ALTER TABLE %s SET LOGGED;", name)));
 	check_target_columns(new, rel, name);
-	if (new->nkeys > 0 && !has_unique_key(new, rel))
+	bcmig_check_reach(rel, new->sync->owner, name, new->capture, new->nkeys, keys, new->ncolumns, target_names(new, false));
+	if (new->nkeys > 0 && bcmig_reach(rel) != BCMIG_REACH_FOREIGN && !OidIsValid(bcmig_unique_index(rel, new->nkeys, keys)))
 	{
-		StringInfoData keys;
+		StringInfoData list;
 
-		initStringInfo(&keys);
+		initStringInfo(&list);
 		for (int k = 1; k <= new->nkeys; k++)
 		{
 			for (int i = 0; i < new->ncolumns; i++)
 			{
 				if (new->columns[i].key_position == k)
-					appendStringInfo(&keys, "%s%s", k > 1 ? ", " : "",
+					appendStringInfo(&list, "%s%s", k > 1 ? ", " : "",
 									 quote_identifier(new->columns[i].target));
 			}
 		}
 		ereport(ERROR,
 				(errcode(ERRCODE_BM_UNSUITABLE),
 				 errmsg("table %s has no unique key on the key columns of blue", name),
-				 errdetail("Needed is a primary key or unique index, not deferrable and not partial, on (%s).", keys.data),
-				 errhint("ALTER TABLE %s ADD PRIMARY KEY (%s);", name, keys.data)));
+				 errdetail("Needed is a primary key or unique index, not deferrable and not partial, on (%s).", list.data),
+				 errhint("ALTER TABLE %s ADD PRIMARY KEY (%s);", name, list.data)));
 	}
 	table_close(rel, NoLock);
 }

@@ -409,9 +409,8 @@ plan_of(const BcmigTableInfo *table)
 	return p->plan;
 }
 
-/* rows of bcmig_rows through a statement into a store in "context"; SPI connected, whose calls change the current one */
-static Tuplestorestate *
-rows_through(SPIPlanPtr plan, MemoryContext context, TupleDesc *desc)
+Tuplestorestate *
+bcmig_rows_of_plan(SPIPlanPtr plan, MemoryContext context, TupleDesc *desc)
 {
 	SPIExecuteOptions options = {0};
 	CachedPlanSource *source = linitial(SPI_plan_get_plan_sources(plan));
@@ -443,7 +442,7 @@ bcmig_transform_rows(const BcmigTableInfo *table, Tuplestorestate *store, TupleD
 		return store;
 	}
 	bcmig_register_rows(store, feed);
-	result = rows_through(plan_of(table), caller, desc);
+	result = bcmig_rows_of_plan(plan_of(table), caller, desc);
 	bcmig_unregister_rows();
 	return result;
 }
@@ -512,7 +511,7 @@ cast_rows(const Each *e, Tuplestorestate *rows, TupleDesc *desc)
 	plan = SPI_prepare(s.data, 0, NULL);
 	if (plan == NULL)
 		elog(ERROR, "SPI_prepare failed: %s: %s", SPI_result_code_string(SPI_result), s.data);
-	result = rows_through(plan, e->context, desc);
+	result = bcmig_rows_of_plan(plan, e->context, desc);
 	bcmig_unregister_rows();
 	tuplestore_end(rows);
 	return result;

@@ -12,6 +12,7 @@
 #define BCMIG_TRANSFORM_H
 
 #include "apply.h"
+#include "executor/spi.h"
 
 /* bc_op of a row that is on blue but does not fulfil the row filter: on green it is none */
 #define BCMIG_OP_FILTERED	'F'
@@ -75,6 +76,12 @@ extern void bcmig_transform_each(const BcmigTableInfo *table, TupleDesc feed, Mi
 
 /* of the rows of a spool those the row filter takes off green, as rows of the feed; NULL = none */
 extern BcmigSpool *bcmig_filtered_rows(const BcmigTableInfo *table, BcmigSpool *spool);
+
+/*
+ * The rows a plan of a query without parameters gives, in a store in "context".
+ * SPI connected; the current context is another one after its calls.
+ */
+extern Tuplestorestate *bcmig_rows_of_plan(SPIPlanPtr plan, MemoryContext context, TupleDesc *desc);
 
 /* forget the plans (configuration has changed) */
 extern void bcmig_transform_forget(void);

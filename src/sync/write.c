@@ -10,7 +10,7 @@
  * replication's apply worker (execReplication.c), without its row locks: a row
  * somebody else changes between look and write is looked for again.
  *
- * Only for plain tables whose columns have just the types of the feed, without
+ * Only for plain heaps of this server whose columns have just the types of the feed, without
  * transforms, row triggers that would fire, rules, row security, generated columns,
  * defaults of columns blue does not have, or children; and only for owners with
  * the rights on the whole table.  Everything else goes by SQL.  Asked anew for
@@ -32,12 +32,14 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_am.h"
 #include "catalog/pg_trigger.h"
 #include "commands/trigger.h"
 #include "executor/executor.h"
 #include "load.h"
 #include "miscadmin.h"
 #include "quarantine.h"
+#include "reach.h"
 #include "storage/lmgr.h"
 #include "transform.h"
 #include "utils/acl.h"
@@ -88,7 +90,8 @@ bcmig_write_possible(const BcmigTableInfo *table, Relation rel)
 	Oid			relid = RelationGetRelid(rel);
 	Oid			feed;
 
-	if (rel->rd_rel->relkind != RELKIND_RELATION || rel->rd_rel->relispartition || rel->rd_rel->relhassubclass)
+	if (rel->rd_rel->relkind != RELKIND_RELATION || rel->rd_rel->relispartition || rel->rd_rel->relhassubclass ||
+		rel->rd_rel->relam != HEAP_TABLE_AM_OID || bcmig_reach(rel) != BCMIG_REACH_LOCAL)
 		return false;
 	if (bcmig_has_transforms(table) || triggers_fire(rel) || !OidIsValid(bcmig_key_index(table, relid)))
 		return false;
