@@ -6,26 +6,28 @@
 #						from CREATE SUBSCRIPTION to the last table in state 's' or 'r'
 #	bcmig				from bcmig_start_sync() to rows and key, and to the last table following blue (streaming)
 #
-# The tables are those in "copied" on blue.  Every copy is compared with blue, row for row, before its time counts.
+# The tables are those in "copied" on "source", which is blue, or bc, the database behind the stand-in for SQL Server (tds.sh).  Every copy is
+# compared with it, row for row, before its time counts.
 # shellcheck shell=bash disable=SC2154
 BENCH_LOB_MB=${BENCH_LOB_MB:-2048}
 BENCH_INVOICES=${BENCH_INVOICES:-50000}	# of the company
-declare -A times cpus
+declare -A times cpus green_cpu
+source=blue
 took=
-blue_has=
+it_has=
 
 # ---------------------------------------------------------------------------
 # Statements, one for each table; name is quoted, key is a constraint
 # ---------------------------------------------------------------------------
 each()				# EXPRESSION
 {
-	blue -c "SELECT $1 FROM (SELECT format('%I', c.relname) AS name, c.relname, (SELECT pg_get_constraintdef(k.oid) FROM pg_constraint k WHERE k.conrelid = c.oid AND k.contype = 'p') AS key,
-			(SELECT string_agg(format(CASE a.atttypid WHEN 'bytea'::regtype THEN 'md5(%I)' ELSE '%I' END, a.attname), ', ' ORDER BY a.attnum)
+	"$source" -c "SELECT $1 FROM (SELECT format('%I', c.relname) AS name, c.relname, (SELECT pg_get_constraintdef(k.oid) FROM pg_constraint k WHERE k.conrelid = c.oid AND k.contype = 'p') AS key,
+			(SELECT string_agg(format(CASE a.atttypid WHEN 'bytea'::regtype THEN 'md5(%I)' ELSE '%I::%s' END, a.attname, format_type(a.atttypid, a.atttypmod)), ', ' ORDER BY a.attnum)
 			   FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attname <> 'timestamp') AS columns
 		FROM copied JOIN pg_class c ON c.oid = copied.rel ORDER BY pg_table_size(c.oid) DESC) t"
 }
 
-# rows and hashes of all tables: SIDE SCHEMA; blue's row version is no part of it
+# rows and hashes of all tables, as values of blue's types: SIDE SCHEMA; blue's row version is no part of it
 digest_of()
 {
 	each "format('SELECT %L, count(*), sum(hashtextextended(ROW(%s)::text, 0)) FROM $2.%s;', relname, columns, name)" | "$1"
@@ -35,11 +37,11 @@ same_rows()			# SIDE SCHEMA
 {
 	local there
 
-	[ -n "$blue_has" ] || blue_has=$(digest_of blue public)
+	[ -n "$it_has" ] || it_has=$(digest_of "$source" public)
 	there=$(digest_of "$1" "$2")
-	[ -n "$blue_has" ] && [ "$there" = "$blue_has" ] || {
-		echo "$1, schema $2, has not what blue has:"
-		diff <(echo "$blue_has") <(echo "$there") | head -n 10
+	[ -n "$it_has" ] && [ "$there" = "$it_has" ] || {
+		echo "$1, schema $2, has not what $source has:"
+		diff <(echo "$it_has") <(echo "$there") | head -n 10
 		return 1
 	}
 }
@@ -47,11 +49,17 @@ same_rows()			# SIDE SCHEMA
 # ---------------------------------------------------------------------------
 # The ways.  Each leaves its seconds in "took".
 # ---------------------------------------------------------------------------
+new_measures()		# SOURCE
+{
+	source=$1
+	it_has=
+	times=() cpus=() green_cpu=()
+}
+
 # wal_level of blue, empty tables with key for all of "copied": FETCH_SIZE of the foreign ones
 copy_setup()
 {
-	blue_has=
-	times=() cpus=()
+	new_measures blue
 	wal_level logical
 	for side in blue green; do
 		"$side" -c 'ALTER SYSTEM SET autovacuum = off' -c "ALTER SYSTEM SET wal_retrieve_retry_interval = '100ms'"
@@ -127,7 +135,7 @@ subscription_copies()
 # and from the call to the last table following blue
 bcmig_copies()
 {
-	green -c "SELECT bcmig_create_sync('copy', 'blue', '$1')" >/dev/null
+	green -c "SELECT bcmig_create_sync('copy', '$source', '$1')" >/dev/null
 	each "format('SELECT bcmig_add_table(''copy'', %L);', relname)" | green >/dev/null 2>&1
 	green -c CHECKPOINT
 	took=$(green -F ' ' 2>/dev/null <<-'END'
@@ -145,6 +153,7 @@ ticks_of()
 {
 	local pm p
 
+	sleep 0.3	# who has just ended is the postmaster's by then
 	pm=$(head -1 "$work/$1/postmaster.pid")
 	{
 		# with those that have ended
@@ -153,20 +162,29 @@ ticks_of()
 	} | awk '{n += $1} END {print n}'
 }
 
-# measure NAME COMMAND...: its seconds, and processor seconds of blue and of green
+# measure NAME COMMAND...: its seconds, and processor seconds of blue and of green; a loader outside adds its "own_cpu" to green's
 measure()
 {
-	local name=$1 blue_ticks green_ticks
+	local name=$1 blue_cpu of_green
 
 	shift
-	blue_ticks=$(ticks_of blue) green_ticks=$(ticks_of green)
+	own_cpu=0
+	blue_cpu=$(ticks_of blue) of_green=$(ticks_of green)
 	"$@"
-	cpus[$name]+=" $(awk -v b=$(($(ticks_of blue) - blue_ticks)) -v g=$(($(ticks_of green) - green_ticks)) -v hz="$(getconf CLK_TCK)" 'BEGIN {printf "%.1f+%.1f", b / hz, g / hz}')"
+	blue_cpu=$(seconds $(($(ticks_of blue) - blue_cpu)))
+	of_green=$(seconds $(($(ticks_of green) - of_green + own_cpu)))
+	cpus[$name]+=" $blue_cpu+$of_green"
+	green_cpu[$name]+=" $of_green"
 	times[$name]+=" ${took%% *}"
 	[ "$took" = "${took% *}" ] || {
 		times[$name called]+=" $(cut -d ' ' -f 2 <<<"$took")"
 		times[$name following]+=" $(cut -d ' ' -f 3 <<<"$took")"
 	}
+}
+
+seconds()			# TICKS
+{
+	awk -v t="$1" -v hz="$(getconf CLK_TCK)" 'BEGIN {printf "%.2f", t / hz}'
 }
 
 measure_bcmig()		# NAME OPTIONS
@@ -302,12 +320,18 @@ bench_lob()
 	for ((i = 0; i < RUNS; i++)); do
 		measure raw raw_scans
 		measure_bcmig one '{"workers": 1}'
+		measure_insert
 		measure_bcmig default '{}'
+		measure_logical
 	done
 	bench lob_copy_vs_raw_scan "$(versus one raw)" ratio
 	bench lob_copy_default_vs_raw_scan "$(versus default raw)" ratio
+	bench lob_copy_vs_insert_select "$(versus insert 'default called')" ratio
+	bench lob_copy_vs_logical_replication "$(versus logical 'default following')" ratio
 	detail "$(blue -c "SELECT count(*) || ' rows, ' || pg_size_pretty(sum(octet_length(\"Content\"))) || ', from ' || pg_size_pretty(min(octet_length(\"Content\"))::bigint) || ' to ' || pg_size_pretty(max(octet_length(\"Content\"))::bigint) FROM lob")"
 	told raw 'raw scan, 4 rows at a time'
+	told insert 'INSERT SELECT with key, 4 rows at a time'
+	told logical 'logical replication'
 	told one 'bcmig, one worker'
 	told default "default ($(green -c 'SHOW bcmig.max_workers') workers)"
 	memory_of '{}'
