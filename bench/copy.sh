@@ -271,7 +271,7 @@ bench_company()
 			DROP SCHEMA demo CASCADE;
 			VACUUM ANALYZE;
 		END
-	} | blue -v n="$BENCH_INVOICES" -v nc=1000 -v nv=200 -v ni=1000 -v no=300 >/dev/null 2>&1
+	} | blue -v n="$BENCH_INVOICES" -v nc=1000 -v nv=200 -v ni=1000 -v no=300 >"$work/company.log" 2>&1 || { tail "$work/company.log"; return 1; }
 	copy_setup 1000
 	for ((i = 0; i < RUNS; i++)); do
 		measure raw raw_scans
@@ -294,6 +294,7 @@ bench_company()
 make_lobs()			# MB
 {
 	blue -v mb="$1" >/dev/null <<-'END'
+		SET client_min_messages = warning;
 		CREATE EXTENSION IF NOT EXISTS pgcrypto;
 		CREATE TABLE lob ("timestamp" bigint NOT NULL DEFAULT 0, "ID" uuid PRIMARY KEY, "Description" varchar(100) NOT NULL DEFAULT '',
 			"Content" bytea, "Mime Type" varchar(100) NOT NULL DEFAULT '', "Height" int NOT NULL DEFAULT 0, "File Name" varchar(250) NOT NULL DEFAULT '');
@@ -370,6 +371,7 @@ memory_of()			# OPTIONS
 	local pid phase kb i workers again
 	local -A least seen most
 
+	source=blue
 	green -c "SELECT bcmig_create_sync('mem', 'blue', '$1')" >/dev/null
 	each "format('SELECT bcmig_add_table(''mem'', %L);', relname)" | green >/dev/null 2>&1
 	again=$(worker_phases)

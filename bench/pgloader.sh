@@ -5,6 +5,7 @@
 # all of green's processes while bcmig copies.  There pgloader makes tables and key; from the PostgreSQL blue, whose timestamp(3) it cannot make,
 # it fills a table that is there and builds its key after the rows ("drop indexes").
 # shellcheck shell=bash disable=SC2154
+PGLOADER_ROWS=${PGLOADER_ROWS:-300000}	# from the stand-in
 memory_peak=
 
 pgl()	{ PGTZ=UTC psql -X -q -At -v ON_ERROR_STOP=1 -h "$work" -p 5602 -U postgres pgl "$@"; }
@@ -75,7 +76,7 @@ pgloader_tds()
 	local i
 
 	setup_tds
-	bc -v rows="$TDS_ROWS" -f <(grep -v bcmig_blue "$here/gl_entry.sql") -c "SELECT mssql.register('gl', 'gl')" -c "CREATE TABLE copied AS SELECT 'gl'::regclass AS rel" >/dev/null
+	bc -v rows="$PGLOADER_ROWS" -f <(grep -v bcmig_blue "$here/gl_entry.sql") -c "SELECT mssql.register('gl', 'gl')" -c "CREATE TABLE copied AS SELECT 'gl'::regclass AS rel" >/dev/null
 	green -c 'CREATE DATABASE pgl'
 	pgl -c 'CREATE EXTENSION "uuid-ossp"'
 	new_measures bc
@@ -92,7 +93,7 @@ pgloader_tds()
 	done
 	bench copy_vs_pgloader "$(versus pgloader 'default called')" ratio
 	bench copy_vs_pgloader_cpu "$(reading_side pgloader one)" ratio
-	detail "$TDS_ROWS rows from the stand-in for SQL Server; the most memory pgloader had: $memory_peak MB"
+	detail "$PGLOADER_ROWS rows from the stand-in for SQL Server; the most memory pgloader had: $memory_peak MB"
 	told reader 'a plain reader (tsql), rows thrown away,'
 	told pgloader 'pgloader with key'
 	told one 'bcmig, one worker'
