@@ -6,33 +6,37 @@
 TDS_ROWS=${TDS_ROWS:-100000}
 TDS_TABLES=${TDS_TABLES:-100}	# in each of ten syncs
 tds_pid=
+tds_port=
 
 bc()	{ psql -X -q -At -v ON_ERROR_STOP=1 -h "$work" -p 5601 -U postgres bc "$@"; }
 
 stop_tds()
 {
-	[ -z "$tds_pid" ] || kill "$tds_pid" 2>/dev/null || true
+	[ -n "$tds_pid" ] || return 0
+	kill "$tds_pid" 2>/dev/null || true
 	tds_pid=
+	# the grammar takes seconds for a statement it has not seen
+	mkdir -p "$top/build"
+	cp -r "$work/tsql-verdicts" "$top/build/"
 }
 
 setup_tds()
 {
-	local port
-
+	[ -z "$tds_pid" ] || return 0
 	blue -c 'CREATE DATABASE bc'
 	bc -f "$top/test/tds_server/backing.sql" >/dev/null
-	port=$(/usr/bin/python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+	tds_port=$(/usr/bin/python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 	cp -r "$top/test/tds_server" "$work/"
 	mkdir -p "$work/tsql-verdicts"
 	[ ! -d "$top/build/tsql-verdicts" ] || cp -r "$top/build/tsql-verdicts" "$work/"
 	[ "$(id -u)" != 0 ] || chown -R postgres "$work/tsql-verdicts"
 	as_server sh -c 'echo $$ >"$1/tds_server.pid"; exec /usr/bin/python3 "$1/tds_server/tds_server" --port "$2" --cache "$1/tsql-verdicts" --log "$1/tds.log" --backing "host=$1 port=5601 user=postgres dbname=bc"' \
-		sh "$work" "$port" >"$work/tds_server.log" 2>&1 &
+		sh "$work" "$tds_port" >"$work/tds_server.log" 2>&1 &
 	until grep -q listening "$work/tds_server.log"; do sleep 0.1; done
 	tds_pid=$(cat "$work/tds_server.pid")
 	green 2>/dev/null <<-END
 		CREATE EXTENSION tds_fdw;
-		CREATE SERVER bc FOREIGN DATA WRAPPER tds_fdw OPTIONS (servername '127.0.0.1', port '$port', database 'BC', tds_version '7.4', character_set 'UTF-8', msg_handler 'notice');
+		CREATE SERVER bc FOREIGN DATA WRAPPER tds_fdw OPTIONS (servername '127.0.0.1', port '$tds_port', database 'BC', tds_version '7.4', character_set 'UTF-8', msg_handler 'notice');
 		CREATE USER MAPPING FOR postgres SERVER bc OPTIONS (username 'bcmig_reader', password 'secret');
 		SELECT bcmig_add_environment('bc', 'blue', 'bc', options => '{"connect_timeout": "120s"}') \g /dev/null
 	END

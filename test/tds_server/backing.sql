@@ -270,21 +270,50 @@ CREATE VIEW sys.columns AS
 	       CASE WHEN x.t LIKE 'decimal(%' THEN substring(x.t FROM ',(\d+)')::int ELSE 3 END AS scale,
 	       CASE WHEN x.t LIKE '%char%' THEN 'Latin1_General_100_CS_AS' END AS collation_name,
 	       (NOT a.attnotnull)::int AS is_nullable, (a.attidentity <> '')::int AS is_identity, 0 AS is_computed, 0 AS is_masked,
-	       CASE WHEN a.atthasdef THEN o.object_id * 1000 + a.attnum ELSE 0 END AS default_object_id
+	       CASE WHEN a.atthasdef AND t.name <> 'timestamp' THEN o.object_id * 1000 + a.attnum ELSE 0 END AS default_object_id
 	  FROM mssql.object o JOIN pg_attribute a ON a.attrelid = o.rel AND a.attnum > 0 AND NOT a.attisdropped,
 	       LATERAL (SELECT mssql.sql_type(o, a) AS t) x JOIN sys.types t ON t.name = split_part(x.t, '(', 1);
 CREATE VIEW sys.default_constraints AS
 	SELECT o.object_id * 1000 + d.adnum AS object_id, o.object_id AS parent_object_id,
-	       '(' || regexp_replace(regexp_replace(pg_get_expr(d.adbin, d.adrelid), '::.*$', ''), '^''(.*)''$', '''\1''') || ')' AS definition
-	  FROM mssql.object o JOIN pg_attrdef d ON d.adrelid = o.rel;
+	       '(' || replace(regexp_replace(regexp_replace(pg_get_expr(d.adbin, d.adrelid), '::.*$', ''), '^''(.*)''$', '''\1'''), 'gen_random_uuid()', 'newid()') || ')' AS definition
+	  FROM mssql.object o JOIN pg_attrdef d ON d.adrelid = o.rel JOIN pg_attribute a ON a.attrelid = o.rel AND a.attnum = d.adnum
+	 WHERE mssql.sql_type(o, a) NOT IN ('timestamp', 'rowversion');	-- which can have none
 CREATE VIEW sys.indexes AS
 	SELECT o.object_id, i.indexrelid::int AS index_id, c.relname::text AS name, i.indisunique::int AS is_unique, i.indisprimary::int AS is_primary_key,
-	       0 AS is_disabled, (i.indpred IS NOT NULL)::int AS has_filter, CASE WHEN i.indisprimary THEN 1 ELSE 2 END AS type
+	       0 AS is_disabled, (i.indpred IS NOT NULL)::int AS has_filter, NULL::text AS filter_definition, CASE WHEN i.indisprimary THEN 1 ELSE 2 END AS type
 	  FROM mssql.object o JOIN pg_index i ON i.indrelid = o.rel JOIN pg_class c ON c.oid = i.indexrelid
-	 UNION ALL SELECT o.object_id, 0, NULL, 0, 0, 0, 0, 0 FROM mssql.live o WHERE NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = o.rel AND i.indisprimary);
+	 UNION ALL SELECT o.object_id, 0, NULL, 0, 0, 0, 0, NULL, 0 FROM mssql.live o WHERE NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = o.rel AND i.indisprimary);
 CREATE VIEW sys.index_columns AS
-	SELECT o.object_id, i.indexrelid::int AS index_id, k.att::int AS column_id, k.n::int AS key_ordinal
+	SELECT o.object_id, i.indexrelid::int AS index_id, k.att::int AS column_id, k.n::int AS key_ordinal, 0 AS is_included_column
 	  FROM mssql.object o JOIN pg_index i ON i.indrelid = o.rel, unnest(i.indkey::int2[]) WITH ORDINALITY k(att, n);
+CREATE FUNCTION mssql.columnproperty(id int, c text, property text) RETURNS int LANGUAGE sql STABLE AS $$
+	SELECT CASE lower(property) WHEN 'isidentity' THEN is_identity WHEN 'allowsnull' THEN is_nullable WHEN 'iscomputed' THEN is_computed END
+	  FROM sys.columns WHERE object_id = id AND name = c $$;
+CREATE SCHEMA "INFORMATION_SCHEMA";
+CREATE VIEW "INFORMATION_SCHEMA"."TABLES" AS
+	SELECT mssql.setting('database') AS "TABLE_CATALOG", schema_name AS "TABLE_SCHEMA", name AS "TABLE_NAME", 'BASE TABLE' AS "TABLE_TYPE" FROM mssql.live;
+CREATE VIEW "INFORMATION_SCHEMA"."COLUMNS" AS
+	SELECT mssql.setting('database') AS "TABLE_CATALOG", o.schema_name AS "TABLE_SCHEMA", o.name AS "TABLE_NAME", c.name AS "COLUMN_NAME", c.column_id AS "ORDINAL_POSITION",
+	       d.definition AS "COLUMN_DEFAULT", CASE c.is_nullable WHEN 1 THEN 'YES' ELSE 'NO' END AS "IS_NULLABLE", t.name AS "DATA_TYPE",
+	       CASE WHEN t.name IN ('image', 'text') THEN 2147483647 WHEN t.name = 'ntext' THEN 1073741823 WHEN c.max_length = -1 THEN -1 WHEN t.name IN ('nvarchar', 'nchar') THEN c.max_length / 2
+	            WHEN t.name IN ('varchar', 'char', 'varbinary', 'binary') THEN c.max_length END AS "CHARACTER_MAXIMUM_LENGTH",
+	       CASE t.name WHEN 'tinyint' THEN 3 WHEN 'smallint' THEN 5 WHEN 'int' THEN 10 WHEN 'bigint' THEN 19 WHEN 'float' THEN 53 WHEN 'real' THEN 24
+	            WHEN 'decimal' THEN c.precision WHEN 'numeric' THEN c.precision END AS "NUMERIC_PRECISION",
+	       CASE WHEN t.name IN ('tinyint', 'smallint', 'int', 'bigint', 'decimal', 'numeric') THEN 10 WHEN t.name IN ('float', 'real') THEN 2 END AS "NUMERIC_PRECISION_RADIX",
+	       CASE WHEN t.name IN ('tinyint', 'smallint', 'int', 'bigint') THEN 0 WHEN t.name IN ('decimal', 'numeric') THEN c.scale END AS "NUMERIC_SCALE",
+	       CASE WHEN t.name = 'datetime' THEN 3 WHEN t.name = 'date' THEN 0 END AS "DATETIME_PRECISION",
+	       CASE WHEN t.name LIKE 'n%char' OR t.name = 'ntext' THEN 'UNICODE' WHEN t.name LIKE '%char' OR t.name = 'text' THEN 'iso_1' END AS "CHARACTER_SET_NAME",
+	       c.collation_name AS "COLLATION_NAME"
+	  FROM mssql.live o JOIN sys.columns c USING (object_id) JOIN sys.types t USING (user_type_id) LEFT JOIN sys.default_constraints d ON d.object_id = c.default_object_id;
+CREATE VIEW "INFORMATION_SCHEMA"."KEY_COLUMN_USAGE" AS
+	SELECT mssql.setting('database') AS "CONSTRAINT_CATALOG", o.schema_name AS "CONSTRAINT_SCHEMA", k.conname::text AS "CONSTRAINT_NAME", mssql.setting('database') AS "TABLE_CATALOG",
+	       o.schema_name AS "TABLE_SCHEMA", o.name AS "TABLE_NAME", a.attname::text AS "COLUMN_NAME", c.n::int AS "ORDINAL_POSITION"
+	  FROM mssql.live o JOIN pg_constraint k ON k.conrelid = o.rel AND k.contype IN ('p', 'u', 'f'), unnest(k.conkey) WITH ORDINALITY c(att, n), pg_attribute a
+	 WHERE a.attrelid = o.rel AND a.attnum = c.att;
+-- BC makes no foreign keys
+CREATE VIEW "INFORMATION_SCHEMA"."REFERENTIAL_CONSTRAINTS" AS
+	SELECT mssql.setting('database') AS "CONSTRAINT_CATALOG", ''::text AS "CONSTRAINT_SCHEMA", ''::text AS "CONSTRAINT_NAME", ''::text AS "UNIQUE_CONSTRAINT_CATALOG",
+	       ''::text AS "UNIQUE_CONSTRAINT_SCHEMA", ''::text AS "UNIQUE_CONSTRAINT_NAME", ''::text AS "UPDATE_RULE", ''::text AS "DELETE_RULE" WHERE false;
 CREATE VIEW sys.partitions AS
 	SELECT object_id, 1 AS index_id, greatest(pg_stat_get_live_tuples(rel), 0) AS rows FROM mssql.live;
 CREATE VIEW sys.dm_db_partition_stats AS

@@ -69,11 +69,16 @@ FUNCTIONS = {
     'CHANGE_TRACKING_CURRENT_VERSION': 'mssql.change_tracking_current_version', 'MIN_ACTIVE_ROWVERSION': 'mssql.min_active_rowversion',
     'HASHBYTES': 'mssql.hashbytes', 'HAS_PERMS_BY_NAME': 'mssql.has_perms_by_name', 'SERVERPROPERTY': 'mssql.serverproperty', 'PARSENAME': 'mssql.parsename',
     'DATABASEPROPERTYEX': 'mssql.databasepropertyex', 'LEN': 'mssql.len', 'SUSER_SNAME': 'mssql.suser_sname', 'IS_SRVROLEMEMBER': 'mssql.is_srvrolemember',
-    'COUNT_BIG': 'count',
+    'COUNT_BIG': 'count', 'COLUMNPROPERTY': 'mssql.columnproperty',
 }
 SETTINGS = {'NOCOUNT', 'ANSI_NULLS', 'ANSI_PADDING', 'ANSI_WARNINGS', 'ARITHABORT', 'CONCAT_NULL_YIELDS_NULL', 'QUOTED_IDENTIFIER',
-            'NUMERIC_ROUNDABORT', 'LOCK_TIMEOUT', 'DEADLOCK_PRIORITY', 'TEXTSIZE', 'XACT_ABORT', 'TRANSACTION'}
-STARTERS = {'SELECT', 'SET', 'DECLARE', 'IF', 'WHILE', 'BEGIN', 'EXEC', 'EXECUTE', 'INSERT', 'WAITFOR', 'END', 'ELSE'}
+            'NUMERIC_ROUNDABORT', 'LOCK_TIMEOUT', 'DEADLOCK_PRIORITY', 'TEXTSIZE', 'XACT_ABORT', 'TRANSACTION', 'ANSI_NULL_DFLT_ON', 'CURSOR_CLOSE_ON_COMMIT'}
+STARTERS = {'SELECT', 'SET', 'DECLARE', 'IF', 'WHILE', 'BEGIN', 'EXEC', 'EXECUTE', 'INSERT', 'WAITFOR', 'END', 'ELSE', 'USE'}
+# of the views of INFORMATION_SCHEMA, whose own names count with their case where the database's do; those of their columns do not
+COLUMNS = set("""TABLE_CATALOG TABLE_SCHEMA TABLE_NAME TABLE_TYPE COLUMN_NAME ORDINAL_POSITION COLUMN_DEFAULT IS_NULLABLE DATA_TYPE
+CHARACTER_MAXIMUM_LENGTH NUMERIC_PRECISION NUMERIC_PRECISION_RADIX NUMERIC_SCALE DATETIME_PRECISION CHARACTER_SET_NAME COLLATION_NAME
+CONSTRAINT_CATALOG CONSTRAINT_SCHEMA CONSTRAINT_NAME UNIQUE_CONSTRAINT_CATALOG UNIQUE_CONSTRAINT_SCHEMA UNIQUE_CONSTRAINT_NAME UPDATE_RULE
+DELETE_RULE""".split())
 
 
 class Batch:
@@ -82,6 +87,7 @@ class Batch:
     def __init__(self, session, sql, inner):
         self.session, self.inner = session, inner
         self.tokens = tokenize(sql)
+        self.information_schema = any(t.text == 'INFORMATION_SCHEMA' for t in self.tokens)
         self.at = 0
         self.variables = session.variables if inner is None else inner
 
@@ -163,6 +169,11 @@ class Batch:
             hours, minutes, seconds = string_of(self.next()).split(':')
             if live:
                 self.session.sleep(int(hours) * 3600 + int(minutes) * 60 + float(seconds))
+        elif word == 'USE':
+            self.next()
+            database = name_of(self.next())
+            if live:
+                self.session.use(database)
         elif word == 'INSERT':
             self.next()
             self.expect('INTO')
@@ -327,6 +338,8 @@ class Batch:
         self.next()
         kind = token.kind
         if kind == 'string':
+            if self.at >= 2 and self.tokens[self.at - 2].upper == 'AS':
+                return quoted(string_of(token))
             return literal(string_of(token)) + '::text'
         if kind == 'hex':
             return "'\\x%s'::bytea" % (token.text[2:] if len(token.text) % 2 == 0 else '0' + token.text[2:])
@@ -384,12 +397,23 @@ class Batch:
         if len(names) == 2 and (names[0].lower() == 'dbo' or parts[0].kind == 'name'):
             table = self.session.table(names[0], names[1])
             if table:
-                return table[0]
+                return table[0] + self.own_alias(names[1])
             if names[0].lower() == 'dbo':
                 raise SqlError(208, "Invalid object name '%s.%s'." % tuple(names))
+        if len(names) == 2 and names[0].upper() == 'INFORMATION_SCHEMA' and (names[0].islower() or not names[1].isupper()):
+            raise SqlError(208, "Invalid object name '%s.%s'." % tuple(names))
+        if len(names) == 2 and self.information_schema and names[1].upper() in COLUMNS:
+            names[1] = names[1].upper()
         if len(names) == 1 and kind == 'word' and self.peek().text == '(' and self.at >= 2 and self.tokens[self.at - 2].upper != 'AS':
             raise SqlError(195, "'%s' is not a recognized built-in function name." % token.text)
         return '.'.join(quoted(n) for n in names)
+
+    def own_alias(self, name):
+        """a table without an alias is known by its name; here it is a subquery"""
+        follows = self.peek()
+        if follows.kind == 'name' or follows.kind == 'word' and follows.upper not in (WORDS - {'AS'} | STARTERS | {'WITH', 'OPTION'}):
+            return ''
+        return ' AS ' + quoted(name)
 
     def convert(self):
         self.expect('(')
