@@ -44,7 +44,7 @@
 #include "utils/timestamp.h"
 
 #define PLAN_CACHE_SIZE		256
-#define MAX_PARAMS	24
+#define MAX_PARAMS			24
 #define ERROR_TEXT			8192	/* bytes kept of an error */
 
 typedef struct CachedStatement
