@@ -123,7 +123,7 @@ bench_idle()
 	for tables in $BENCH_TABLES; do
 		make_tables $((before + 1)) "$tables"
 		[ "$before" -gt 0 ] || green -c "SELECT bcmig_create_sync('idle', 'blue')" >/dev/null
-		times="add $(seconds_of "SELECT count(bcmig_add_table('idle', 't' || i)) FROM generate_series($((before + 1)), $tables) i"),"
+		times="add $(seconds_of "DO \$\$ BEGIN FOR i IN $((before + 1))..$tables LOOP PERFORM bcmig_add_table('idle', 't' || i); IF i % 100 = 0 THEN COMMIT; END IF; END LOOP; END \$\$"),"
 		times+=" start $(seconds_of "SELECT bcmig_start_sync('idle')"),"
 		times+=" until caught up $(seconds_of "CALL bcmig_wait_sync('idle', 'caught_up', '1 hour')"),"
 		idle_second "${tables}_tables"
