@@ -131,10 +131,10 @@ bench_idle()
 		for view in sync_status table_status worker_status environment_status progress alert_condition traffic_status validation_summary timeline; do
 			s=$(answer_time "SELECT count(v) FROM bcmig.$view v")
 			times+=" $view $s,"
-			most=$(awk -v a="$most" -v b="$s" 'BEGIN {print a > b ? a : b}')
+			most=$(awk -v a="$most" -v b="$s" 'BEGIN {print (a > b ? a : b)}')
 		done
 		s=$(answer_time 'SELECT count(v) FROM bcmig_status() v')
-		bench "slowest_view_${tables}_tables_s" "$(awk -v a="$most" -v b="$s" 'BEGIN {print a > b ? a : b}')" s
+		bench "slowest_view_${tables}_tables_s" "$(awk -v a="$most" -v b="$s" 'BEGIN {print (a > b ? a : b)}')" s
 		detail "$tables tables of one sync, s:$times bcmig_status $s"
 		before=$tables
 	done
