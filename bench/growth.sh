@@ -110,9 +110,11 @@ idle_second()
 	sleep "$IDLE_SECONDS"
 	b=$(($(ticks blue) - b))
 	g=$(($(ticks green) - g))
+	# one is that which read the number before
+	logins=$(($(blue -c "SELECT sessions FROM pg_stat_database WHERE datname = 'postgres'") - logins - 1))
 	bench "idle_statements_per_s_$name" "$(blue -c "SELECT round(sum(calls) / $IDLE_SECONDS::numeric, 1) FROM pg_stat_statements WHERE query !~ 'pg_stat_(statements|database)'")" statements/s
 	bench "idle_cpu_percent_$name" "$(percent $((b + g)) "$IDLE_SECONDS")" "percent of a core"
-	detail "blue $(percent $b "$IDLE_SECONDS"), green $(percent $g "$IDLE_SECONDS"); logins on blue $(($(blue -c "SELECT sessions FROM pg_stat_database WHERE datname = 'postgres'") - logins - 1)) in $IDLE_SECONDS s;" \
+	detail "blue $(percent $b "$IDLE_SECONDS"), green $(percent $g "$IDLE_SECONDS"); logins on blue $logins in $IDLE_SECONDS s;" \
 		"sessions on blue $(blue -c "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"), processes of bcmig $(green -c 'SELECT count(*) FROM bcmig.worker_status'), their memory $(memory) MB"
 }
 
