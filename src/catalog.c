@@ -44,7 +44,7 @@
 #include "utils/timestamp.h"
 
 #define PLAN_CACHE_SIZE		256
-#define MAX_PARAMS			20
+#define MAX_PARAMS			24
 #define ERROR_TEXT			8192	/* bytes kept of an error */
 
 typedef struct CachedStatement
@@ -257,7 +257,8 @@ bcmig_sql(const char *sql, const char *types,...)
 	{
 		const char *s;
 
-		Assert(n < MAX_PARAMS);
+		if (n >= MAX_PARAMS)
+			elog(ERROR, "a statement of the catalogue has more than %d parameters", MAX_PARAMS);
 		nulls[n] = ' ';
 		switch (*t)
 		{
