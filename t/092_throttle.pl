@@ -64,7 +64,7 @@ $green->reload;
 my $hold = hold_point($green, 'copy_chunk_loaded');
 on_green(q{SELECT bcmig_add_table('s', 'big')});
 ok(point_reached($green, 'copy_chunk_loaded'), 'a chunk is being copied');
-knob(0.3);
+knob(0.6);
 throttled('true', 'blue has become slow: both syncs of it are throttled');
 release_point($green, $hold);
 ok($green->poll_query_until('postgres', q{SELECT count(*) > 0 FROM bcmig.worker_status WHERE role = 'worker' AND phase = 'throttled'}), 'who copied says why it does not');
@@ -111,7 +111,7 @@ is(on_green(q{SELECT string_agg(event, ' ' ORDER BY at) FROM bcmig.timeline WHER
 like(on_green(q{SELECT detail FROM bcmig.timeline WHERE kind = 'throttle' AND event = 'ends' AND sync = 's'}), qr/waited for \d+\.\d s, \d+ % of the time; the slowest answer took \d+ ms/, 'which says what it was');
 
 # --- switched off ---
-knob(0.3);
+knob(0.6);
 throttled('true', 'slow again');
 on_blue(q{CREATE TABLE late (LIKE big INCLUDING ALL); INSERT INTO late SELECT * FROM big LIMIT 300});
 track($blue, 'late');
