@@ -42,7 +42,7 @@ bench_latency()
 		INSERT INTO line VALUES (:no, 10000, 'I1', 1), (:no, 20000, 'I2', 2);
 		INSERT INTO ledger VALUES (:no * 2, '1000', 10.5, now()), (:no * 2 + 1, '2000', -10.5, now());
 		UPDATE header SET status = 1 WHERE no = :no - 10;
-		END;
+		COMMIT;
 	END
 	echo "INSERT INTO ledger VALUES (nextval('no') * -1, '1000', 10.5, now());" >"$work/post_one.sql"
 	green -c "SELECT bcmig_create_sync('lat', 'blue')" >/dev/null

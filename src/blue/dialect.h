@@ -314,13 +314,13 @@ typedef struct BcmigDialect
 	 * not cover, without an upper bound, with B, M and I rows.
 	 *
 	 * most > 0: the caller wants none of it when there are so many changes or
-	 * more.  A blue that would sort them all before it sends a row
-	 * (counts_changes) then looks at so many only, and says in an N row how many
-	 * it has looked at.
+	 * more.  A blue that would sort all changes of a table before it sends a row
+	 * (counts_changes, of a capture) then looks at so many only, and says in an N
+	 * row how many it has looked at.
 	 */
 	char	   *(*window) (const BcmigTableInfo *table, int64 position,
 						   const char *seen, int64 most);
-	bool		counts_changes;
+	bool		(*counts_changes) (const char *capture);
 
 	/*
 	 * Text feed: one row, how many of these traces blue does not have any more

@@ -317,6 +317,12 @@ append_equal_keys(StringInfo s, const BcmigTableInfo *table, const char *changes
 						 quote_literal_cstr(source_name(table)), names.data);
 }
 
+static bool
+counts_changes(const char *capture)
+{
+	return strcmp(capture, "change_tracking") == 0;
+}
+
 static char *
 pg_window(const BcmigTableInfo *table, int64 position, const char *seen, int64 most)
 {
@@ -327,15 +333,17 @@ pg_window(const BcmigTableInfo *table, int64 position, const char *seen, int64 m
 	 * The keys are sorted, which costs little: both sides then go through
 	 * their tables from one end to the other.  Nothing relies on the order.
 	 */
-	if (strcmp(table->capture, "change_tracking") == 0)
+	if (counts_changes(table->capture))
 	{
 		char	   *changes = psprintf("%s c WHERE c.xid >= " INT64_FORMAT "%s",
 									   change_table(table), position, not_seen("c.xid", seen));
 
 		if (most > 0)
 		{
-			appendStringInfo(&s, "WITH c AS MATERIALIZED (SELECT %s FROM %s LIMIT " INT64_FORMAT ") ",
-							 key_columns(table, "c."), changes, most);
+			/* their number first: when they are too many, nothing that follows is wanted */
+			appendStringInfo(&s, "WITH c AS MATERIALIZED (SELECT %s FROM %s LIMIT " INT64_FORMAT ")"
+							 " SELECT 'N'::text, (SELECT count(*) FROM c)%s UNION ALL ",
+							 key_columns(table, "c."), changes, most, bcmig_nulls(table->ncolumns));
 			changes = pstrdup("c");
 		}
 		appendStringInfo(&s,
@@ -353,9 +361,6 @@ pg_window(const BcmigTableInfo *table, int64 position, const char *seen, int64 m
 						 "SELECT 'U'::text, %s%s FROM %s t WHERE %s >= " INT64_FORMAT "%s",
 						 version_of(table), all_columns(table), source_name(table),
 						 version_of(table), position, not_seen(version_of(table), seen));
-	if (most > 0)
-		appendStringInfo(&s, " UNION ALL SELECT 'N', %s%s",
-						 strcmp(table->capture, "change_tracking") == 0 ? "(SELECT count(*) FROM c)" : "0", bcmig_nulls(table->ncolumns));
 	append_signs(&s, table);
 	appendStringInfo(&s,
 					 " UNION ALL (SELECT 'X', m.xid%s FROM bcmig_blue.moved m WHERE m.relid = %s::pg_catalog.regclass"
@@ -558,7 +563,7 @@ const BcmigDialect bcmig_dialect_postgres = {
 	.schema_mark = pg_schema_mark,
 	.expire = pg_expire,
 	.window = pg_window,
-	.counts_changes = true,
+	.counts_changes = counts_changes,
 	.lost_traces = pg_lost_traces,
 	.chunk = pg_chunk,
 	.rows_by_key = pg_rows_by_key,

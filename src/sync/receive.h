@@ -44,7 +44,7 @@ typedef struct BcmigReceiver
 {
 	DestReceiver pub;
 	BcmigSigns	signs;
-	int64		most;			/* stop reading after so many rows; 0 = never */
+	int64		most;			/* stop reading after so many rows, or when there are so many changes; 0 = never */
 	int64		rows;			/* handed on */
 	bool		cut;			/* stopped: nothing is complete */
 	void		(*start) (struct BcmigReceiver *self, TupleDesc desc);

@@ -59,7 +59,7 @@ receiver_receive(TupleTableSlot *slot, DestReceiver *self)
 		case 'U':
 		case 'D':
 			r->row(r, slot, *VARDATA_ANY(op));
-			r->cut = ++r->rows == r->most;
+			r->cut |= ++r->rows == r->most;
 			break;
 		case 'B':
 			note_sign(&r->signs.has_begin, &r->signs.begin_changed, &r->signs.begin, version);
@@ -74,6 +74,7 @@ receiver_receive(TupleTableSlot *slot, DestReceiver *self)
 			break;
 		case 'N':
 			note_sign(&r->signs.has_changes, &unused, &r->signs.changes, version);
+			r->cut |= r->most > 0 && version >= r->most;
 			break;
 		case 'X':
 			if (r->signs.ntraces < BCMIG_TRACES)

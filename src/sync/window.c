@@ -391,15 +391,13 @@ read_window(Window *w, bool alone)
 	bcmig_read(w->work, w->work->dialect->window(table, w->stored.position, w->stored.seen, most), 0,
 			   &w->spool->receiver);
 	w->open = true;
-	if (most > 0 && w->work->dialect->counts_changes && !w->spool->receiver.cut)
-	{
-		/* without that number nobody knows whether there is more */
-		if (!w->spool->receiver.signs.has_changes)
-			ereport(ERROR,
-					(errcode(ERRCODE_BM_BLUE),
-					 errmsg("blue did not say how many changes of %s it has looked at", table->target_name)));
-		w->spool->receiver.cut = w->spool->receiver.signs.changes >= most;
-	}
+
+	/* without that number nobody knows whether there is more */
+	if (most > 0 && w->work->dialect->counts_changes != NULL && w->work->dialect->counts_changes(table->capture) &&
+		!w->spool->receiver.cut && !w->spool->receiver.signs.has_changes)
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_BLUE),
+				 errmsg("blue did not say how many changes of %s it has looked at", table->target_name)));
 	if (w->spool->receiver.cut)
 	{
 		BcmigTable *live;
