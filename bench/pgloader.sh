@@ -82,7 +82,8 @@ pgloader_tds()
 	new_measures bc
 	# the grammar's first verdicts
 	pgloader_from_tds
-	bcmig_copies '{"workers": 1}'
+	bcmig_prepares '{"workers": 1}'
+	bcmig_copies
 	drop_sync copy 2>/dev/null
 	for ((i = 0; i < RUNS; i++)); do
 		measure reader plain_reader
@@ -102,7 +103,8 @@ pgloader_tds()
 	# an amount of more than eight digits
 	bc -c 'UPDATE gl SET "Amount" = 1234567890.12 WHERE "Entry No_" = 1'
 	pgloader_from_tds
-	bcmig_copies '{}'
+	bcmig_prepares '{}'
+	bcmig_copies
 	detail "of an amount of 1234567890.12 pgloader makes $(pgl -c 'SELECT trim_scale("Amount") FROM dbo.gl WHERE "Entry No_" = 1'), bcmig $(green -c 'SELECT trim_scale("Amount") FROM gl WHERE "Entry No_" = 1')"
 	drop_sync copy 2>/dev/null
 	green -c 'DROP DATABASE pgl'
