@@ -39,11 +39,11 @@ same_rows()			# SIDE SCHEMA
 
 	[ -n "$it_has" ] || it_has=$(digest_of "$source" public)
 	there=$(digest_of "$1" "$2")
-	[ -n "$it_has" ] && [ "$there" = "$it_has" ] || {
+	if [ -z "$it_has" ] || [ "$there" != "$it_has" ]; then
 		echo "$1, schema $2, has not what $source has:"
 		diff <(echo "$it_has") <(echo "$there") | head -n 10
 		return 1
-	}
+	fi
 }
 
 # ---------------------------------------------------------------------------

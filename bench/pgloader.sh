@@ -4,7 +4,7 @@
 # long it takes to send the rows, and the processor time of who reads and writes is compared as well: pgloader and its sessions on green against
 # all of green's processes while bcmig copies.  There pgloader makes tables and key; from the PostgreSQL blue, whose timestamp(3) it cannot make,
 # it fills a table that is there and builds its key after the rows ("drop indexes").
-# shellcheck shell=bash disable=SC2154
+# shellcheck shell=bash disable=SC2034,SC2154
 PGLOADER_ROWS=${PGLOADER_ROWS:-300000}	# from the stand-in
 memory_peak=
 
