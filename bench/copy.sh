@@ -39,11 +39,11 @@ same_rows()			# SIDE SCHEMA
 
 	[ -n "$it_has" ] || it_has=$(digest_of "$source" public)
 	there=$(digest_of "$1" "$2")
-	[ -n "$it_has" ] && [ "$there" = "$it_has" ] || {
+	if [ -z "$it_has" ] || [ "$there" != "$it_has" ]; then
 		echo "$1, schema $2, has not what $source has:"
 		diff <(echo "$it_has") <(echo "$there") | head -n 10
 		return 1
-	}
+	fi
 }
 
 # ---------------------------------------------------------------------------
@@ -117,6 +117,12 @@ insert_copies()
 	timed_all < <(each "format('INSERT INTO ins.%1\$s SELECT * FROM raw.%1\$s;', name)")
 }
 
+# what bcmig does at the end of a table's copy, and the others leave to autovacuum
+analyzes()
+{
+	timed_all < <(each "format('ANALYZE ins.%s;', name)")
+}
+
 subscription_copies()
 {
 	each "format('TRUNCATE %s;', name)" | logical
@@ -131,13 +137,18 @@ subscription_copies()
 	logical -c 'DROP SUBSCRIPTION copy' 2>/dev/null
 }
 
-# OPTIONS of the sync: seconds of the copy alone (its first chunk's begin to the last key), from the call to the last key,
-# and from the call to the last table following blue
-bcmig_copies()
+# a sync of them, ready to start: OPTIONS
+bcmig_prepares()
 {
 	green -c "SELECT bcmig_create_sync('copy', '$source', '$1')" >/dev/null
 	each "format('SELECT bcmig_add_table(''copy'', %L);', relname)" | green >/dev/null 2>&1
 	green -c CHECKPOINT
+}
+
+# seconds of the copy alone (its first chunk's begin to the last key), from the call to the last key, and from the call to the
+# last table following blue
+bcmig_copies()
+{
 	took=$(green -F ' ' 2>/dev/null <<-'END'
 		SELECT clock_timestamp() AS began \gset
 		SELECT bcmig_start_sync('copy') \g /dev/null
@@ -189,7 +200,8 @@ seconds()			# TICKS
 
 measure_bcmig()		# NAME OPTIONS
 {
-	measure "$1" bcmig_copies "$2"
+	bcmig_prepares "$2"
+	measure "$1" bcmig_copies
 	same_rows green public
 	drop_sync copy 2>/dev/null
 }
@@ -198,6 +210,7 @@ measure_insert()
 {
 	measure insert insert_copies
 	same_rows green ins
+	measure analyze analyzes
 	each "format('TRUNCATE ins.%s;', name)" | green
 }
 
@@ -245,6 +258,7 @@ bench_copy()
 	detail "rows $BENCH_ROWS, $(blue -c "SELECT pg_size_pretty(pg_table_size('gl'))"); one worker over two, from the call to rows and key: $(versus 'one called' 'two called')"
 	told raw 'raw scan'
 	told insert 'INSERT SELECT with key'
+	told analyze 'ANALYZE of it, which bcmig has done by the time it follows blue,'
 	told logical 'logical replication'
 	told one 'bcmig, one worker'
 	told two 'two workers'
@@ -285,6 +299,7 @@ bench_company()
 	detail "$(blue -c "SELECT count(*) || ' tables, ' || sum(reltuples) || ' rows, ' || pg_size_pretty(sum(pg_table_size(oid))) || '; the smallest has ' || min(reltuples) || ' rows, the biggest ' || max(reltuples) FROM pg_class WHERE oid IN (SELECT rel FROM copied)")"
 	told raw 'raw scans, one after the other'
 	told insert 'INSERT SELECT with key, one after the other'
+	told analyze 'ANALYZE of them, which bcmig has done of each before its worker goes on,'
 	told logical "logical replication ($(green -c 'SHOW max_sync_workers_per_subscription') tables at a time, its default)"
 	told default "bcmig, default ($(green -c 'SHOW bcmig.max_workers') workers)"
 	copy_cleanup

@@ -4,7 +4,7 @@
 # long it takes to send the rows, and the processor time of who reads and writes is compared as well: pgloader and its sessions on green against
 # all of green's processes while bcmig copies.  There pgloader makes tables and key; from the PostgreSQL blue, whose timestamp(3) it cannot make,
 # it fills a table that is there and builds its key after the rows ("drop indexes").
-# shellcheck shell=bash disable=SC2154
+# shellcheck shell=bash disable=SC2034,SC2154
 PGLOADER_ROWS=${PGLOADER_ROWS:-300000}	# from the stand-in
 memory_peak=
 
@@ -82,7 +82,8 @@ pgloader_tds()
 	new_measures bc
 	# the grammar's first verdicts
 	pgloader_from_tds
-	bcmig_copies '{"workers": 1}'
+	bcmig_prepares '{"workers": 1}'
+	bcmig_copies
 	drop_sync copy 2>/dev/null
 	for ((i = 0; i < RUNS; i++)); do
 		measure reader plain_reader
@@ -102,7 +103,8 @@ pgloader_tds()
 	# an amount of more than eight digits
 	bc -c 'UPDATE gl SET "Amount" = 1234567890.12 WHERE "Entry No_" = 1'
 	pgloader_from_tds
-	bcmig_copies '{}'
+	bcmig_prepares '{}'
+	bcmig_copies
 	detail "of an amount of 1234567890.12 pgloader makes $(pgl -c 'SELECT trim_scale("Amount") FROM dbo.gl WHERE "Entry No_" = 1'), bcmig $(green -c 'SELECT trim_scale("Amount") FROM gl WHERE "Entry No_" = 1')"
 	drop_sync copy 2>/dev/null
 	green -c 'DROP DATABASE pgl'
