@@ -15,6 +15,13 @@
 #error "bcmig needs PostgreSQL 14 or later"
 #endif
 
+/* 16 moved these out of postgres.h and parse_node.h, and made soft errors */
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#include "nodes/miscnodes.h"
+#include "parser/parse_relation.h"
+#endif
+
 /* shmem_request_hook: 15 (4f2400cb3f10) */
 #if PG_VERSION_NUM >= 150000
 #define BCMIG_HAVE_SHMEM_REQUEST_HOOK 1
@@ -114,6 +121,54 @@
 #define BCMIG_UPDATE_ALL		true
 #define BCMIG_INSERT_INDEX_TUPLES(rri, slot, estate, update, which) \
 	ExecInsertIndexTuples((rri), (slot), (estate), (update), false, NULL, NIL)
+#endif
+
+/* 16 renamed the map of a partition's rows, and makes it when first asked for */
+#if PG_VERSION_NUM >= 160000
+#define BCMIG_ROOT_TO_PARTITION_MAP(rri, estate)	ExecGetRootToChildMap((rri), (estate))
+#else
+#define BCMIG_ROOT_TO_PARTITION_MAP(rri, estate)	((rri)->ri_RootToPartitionMap)
+#endif
+
+/* soft errors: 16 */
+#if PG_VERSION_NUM >= 160000
+#define BCMIG_FLOAT8IN(text)	float8in_internal((text), NULL, "double precision", (text), NULL)
+#define BCMIG_NAME_LIST(text)	stringToQualifiedNameList((text), NULL)
+/* InvalidOid when there is no such type */
+#define BCMIG_PARSE_TYPE(text, oid, typmod) \
+	do { \
+		ErrorSaveContext soft = {T_ErrorSaveContext}; \
+		if (!parseTypeString((text), (oid), (typmod), (Node *) &soft)) \
+			*(oid) = InvalidOid; \
+	} while (0)
+#else
+#define BCMIG_FLOAT8IN(text)	float8in_internal((text), NULL, "double precision", (text))
+#define BCMIG_NAME_LIST(text)	stringToQualifiedNameList(text)
+#define BCMIG_PARSE_TYPE(text, oid, typmod)	parseTypeString((text), (oid), (typmod), true)
+#endif
+
+/* getIdentitySequence: 17 wants the relation open */
+#if PG_VERSION_NUM >= 170000
+#define BCMIG_IDENTITY_SEQUENCE(sequence, relid, attnum) \
+	do { \
+		Relation owner = table_open((relid), AccessShareLock); \
+		(sequence) = getIdentitySequence(owner, (attnum), false); \
+		table_close(owner, AccessShareLock); \
+	} while (0)
+#else
+#define BCMIG_IDENTITY_SEQUENCE(sequence, relid, attnum) \
+	((sequence) = getIdentitySequence((relid), (attnum), false))
+#endif
+
+/* backend IDs became process numbers: 17 */
+#if PG_VERSION_NUM >= 170000
+#define BCMIG_VXID_NUMBER(vxid)		((vxid).procNumber)
+#define BCMIG_VXID_PROC(vxid)		ProcNumberGetProc((vxid).procNumber)
+#define BCMIG_PROC_LXID(proc)		((proc)->vxid.lxid)
+#else
+#define BCMIG_VXID_NUMBER(vxid)		((vxid).backendId)
+#define BCMIG_VXID_PROC(vxid)		BackendIdGetProc((vxid).backendId)
+#define BCMIG_PROC_LXID(proc)		((proc)->lxid)
 #endif
 
 #endif							/* BCMIG_COMPAT_H */

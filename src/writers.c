@@ -21,6 +21,7 @@
 #include "storage/lmgr.h"
 #include "storage/lock.h"
 #include "storage/proc.h"
+#include "storage/procarray.h"
 #include "storage/sinvaladt.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -66,9 +67,9 @@ has_ended(VirtualTransactionId vxid, TimestampTz deadline)
 static bool
 writes_no_rows(VirtualTransactionId vxid)
 {
-	PGPROC	   *proc = BackendIdGetProc(vxid.backendId);
+	PGPROC	   *proc = BCMIG_VXID_PROC(vxid);
 
-	return proc != NULL && proc->lxid == vxid.localTransactionId &&
+	return proc != NULL && BCMIG_PROC_LXID(proc) == vxid.localTransactionId &&
 		(proc->statusFlags & (PROC_IS_AUTOVACUUM | PROC_IN_VACUUM | PROC_IN_SAFE_IC)) != 0;
 }
 
@@ -128,7 +129,7 @@ writers_array(List *writers)
 	{
 		VirtualTransactionId *vxid = lfirst(lc);
 
-		texts[n++] = CStringGetTextDatum(psprintf("%d/%u", vxid->backendId, vxid->localTransactionId));
+		texts[n++] = CStringGetTextDatum(psprintf("%d/%u", BCMIG_VXID_NUMBER(*vxid), vxid->localTransactionId));
 	}
 	return PointerGetDatum(construct_array(texts, n, TEXTOID, -1, false, TYPALIGN_INT));
 }

@@ -1,7 +1,12 @@
 # Tests: everything a fresh machine needs in one command.  See test/run.
 #	make test					all
 #	make test TESTS=t/003_order.pl		one TAP file (or several)
-.PHONY: test
+.PHONY: test versions
 
 test:
 	@env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL bash $(srcdir)/test/run $(TESTS)
+
+# On PostgreSQL 14 to 18, as far as they are to be had.  See test/versions.
+#	make versions VERSIONS="17 18" TESTS=t/003_order.pl
+versions:
+	@env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL bash $(srcdir)/test/versions $(VERSIONS) $(if $(TESTS),-- $(TESTS))

@@ -201,7 +201,7 @@ make_cell(BcmigCell *cell, const BcmigField *field, const char *value)
 	}
 	if (field->show > BCMIG_SHOW_BOOL)
 	{
-		number = float8in_internal(pstrdup(value), NULL, "double precision", value);
+		number = BCMIG_FLOAT8IN(pstrdup(value));
 		cell->json = isfinite(number) ? pstrdup(value) : pstrdup("null");
 	}
 	switch (field->show)

@@ -31,7 +31,7 @@ number(uint64 row, int col)
 {
 	char	   *text = bcmig_get_text(row, col);
 
-	return text ? float8in_internal(text, NULL, "double precision", text) : get_float8_nan();
+	return text ? BCMIG_FLOAT8IN(text) : get_float8_nan();
 }
 
 static BcmigSeries *

@@ -124,9 +124,9 @@ drive(Transfer *t)
 		CURLMcode	code;
 		CURLMsg    *msg;
 
-		PG_SETMASK(&BlockSig);
+		sigprocmask(SIG_SETMASK, &BlockSig, NULL);
 		code = curl_multi_perform(t->multi, &running);
-		PG_SETMASK(&UnBlockSig);
+		sigprocmask(SIG_SETMASK, &UnBlockSig, NULL);
 		if (code != CURLM_OK)
 			return CURLE_FAILED_INIT;
 		while ((msg = curl_multi_info_read(t->multi, &queued)) != NULL)

@@ -121,7 +121,7 @@ journal_relation(Relation rel, int table_id)
 		relations = hash_create("bcmig journal", 64, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 		stale = false;
 		journal_relid = get_relname_relid("journal", get_namespace_oid("bcmig", false));
-		journal_sequence = getIdentitySequence(journal_relid, get_attnum(journal_relid, "journal_id"), false);
+		BCMIG_IDENTITY_SEQUENCE(journal_sequence, journal_relid, get_attnum(journal_relid, "journal_id"));
 	}
 	entry = hash_search(relations, &relid, HASH_FIND, NULL);
 	if (entry != NULL)

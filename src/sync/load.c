@@ -284,10 +284,15 @@ load_row(BcmigReceiver *self, TupleTableSlot *feed_slot, char op)
 
 	if (loader->routing == NULL)
 		fill(loader, feed_slot, slot);
-	else if (rri->ri_RootToPartitionMap != NULL)
-		execute_attr_map_slot(rri->ri_RootToPartitionMap->attrMap, loader->root_slot, slot);
 	else
-		ExecCopySlot(slot, loader->root_slot);
+	{
+		TupleConversionMap *map = BCMIG_ROOT_TO_PARTITION_MAP(rri, loader->estate);
+
+		if (map != NULL)
+			execute_attr_map_slot(map->attrMap, loader->root_slot, slot);
+		else
+			ExecCopySlot(slot, loader->root_slot);
+	}
 	slot->tts_tableOid = RelationGetRelid(rri->ri_RelationDesc);
 
 	if (rri->ri_RelationDesc->rd_att->constr != NULL)

@@ -389,7 +389,7 @@ bcmig_known_type(const char *type)
 	Oid			typeid;
 	int32		typmod;
 
-	parseTypeString(type, &typeid, &typmod, true);
+	BCMIG_PARSE_TYPE(type, &typeid, &typmod);
 	return pstrdup(OidIsValid(typeid) ? type : "text");
 }
 

@@ -72,7 +72,7 @@ bcmig_run_as(Oid role, const char *sql)
 void
 bcmig_change_green(Oid role, const char *target, const char *sql)
 {
-	bcmig_own_ddl(RangeVarGetRelid(makeRangeVarFromNameList(stringToQualifiedNameList(target)), NoLock, true));
+	bcmig_own_ddl(RangeVarGetRelid(makeRangeVarFromNameList(BCMIG_NAME_LIST(target)), NoLock, true));
 	bcmig_run_as(role, sql);
 	bcmig_own_write_end();
 }
