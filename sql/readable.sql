@@ -264,7 +264,7 @@ RESET ROLE;
 SELECT 'rd_read.vendor'::regclass = :vendor AS same_vendor, 'rd_read.customer'::regclass = :customer AS same_customer;
 SELECT * FROM public.rd_vendors ORDER BY no;
 SELECT no, name, balance FROM rd_read.customer ORDER BY no;
-SELECT relname, relacl FROM pg_class WHERE relnamespace = 'rd_read'::regnamespace AND relname IN ('customer', 'vendor') ORDER BY 1;
+SELECT relname, acl FROM pg_class, unnest(relacl) acl WHERE relnamespace = 'rd_read'::regnamespace AND relname IN ('customer', 'vendor') AND acl::text NOT LIKE 'regress_rd_owner=%' ORDER BY 1;
 DROP VIEW public.rd_vendors;
 -- what is not ours is left alone
 DROP VIEW rd_read.vendor;

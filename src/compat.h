@@ -15,6 +15,11 @@
 #error "bcmig needs PostgreSQL 14 or later"
 #endif
 
+/* 18 says it before the declaration */
+#if PG_VERSION_NUM < 180000
+#define pg_noreturn		pg_attribute_noreturn()
+#endif
+
 /* 16 moved these out of postgres.h and parse_node.h, and made soft errors */
 #if PG_VERSION_NUM >= 160000
 #include "varatt.h"
@@ -169,6 +174,19 @@
 #define BCMIG_VXID_NUMBER(vxid)		((vxid).backendId)
 #define BCMIG_VXID_PROC(vxid)		BackendIdGetProc((vxid).backendId)
 #define BCMIG_PROC_LXID(proc)		((proc)->lxid)
+#endif
+
+/* 18: a query is run once or has a portal, minimal tuples may have extra space, index scans may be counted */
+#if PG_VERSION_NUM >= 180000
+#define BCMIG_EXECUTOR_RUN(query)	ExecutorRun((query), ForwardScanDirection, 0)
+#define BCMIG_MINIMAL_TUPLE(desc, values, isnull)	heap_form_minimal_tuple((desc), (values), (isnull), 0)
+#define BCMIG_INDEX_BEGINSCAN(rel, index, snapshot, nkeys) \
+	index_beginscan((rel), (index), (snapshot), NULL, (nkeys), 0)
+#else
+#define BCMIG_EXECUTOR_RUN(query)	ExecutorRun((query), ForwardScanDirection, 0, true)
+#define BCMIG_MINIMAL_TUPLE(desc, values, isnull)	heap_form_minimal_tuple((desc), (values), (isnull))
+#define BCMIG_INDEX_BEGINSCAN(rel, index, snapshot, nkeys) \
+	index_beginscan((rel), (index), (snapshot), (nkeys), 0)
 #endif
 
 #endif							/* BCMIG_COMPAT_H */

@@ -154,7 +154,7 @@ open_reader(const char *data, Size len)
 	return xmlReaderForMemory(data, len, NULL, encoding, options);
 }
 
-static void pg_attribute_noreturn()
+pg_noreturn static void
 no_document(const char *detail)
 {
 	ereport(ERROR,
@@ -291,7 +291,7 @@ text_attribute(const Element *element, const char *name)
 	return value ? pstrdup(pg_any_to_server(value, strlen(value), PG_UTF8)) : NULL;
 }
 
-static void pg_attribute_noreturn()
+pg_noreturn static void
 bad_attribute(const Element *element, const char *name)
 {
 	char	   *number = text_attribute(element, "ID");
@@ -499,7 +499,7 @@ read_key(const Element *element)
 	return k;
 }
 
-static void pg_attribute_noreturn()
+pg_noreturn static void
 other_object(const Element *element, const char *wanted)
 {
 	no_document(psprintf("Its root element is %s, it is not of %s.",

@@ -53,7 +53,7 @@ zlib_free(voidpf opaque, voidpf address)
 }
 
 /* the first byte of a BLOB has offset 0 */
-static void pg_attribute_noreturn()
+pg_noreturn static void
 damaged(const z_stream *z, const char *detail)
 {
 	ereport(ERROR,

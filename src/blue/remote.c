@@ -173,7 +173,7 @@ bcmig_remote_run(Oid feed, const char *sql, int fetch_size, DestReceiver *dest)
 		qdesc = CreateQueryDesc(pstmt, sql, GetActiveSnapshot(), InvalidSnapshot,
 								dest, NULL, NULL, 0);
 		ExecutorStart(qdesc, 0);
-		ExecutorRun(qdesc, ForwardScanDirection, 0, true);
+		BCMIG_EXECUTOR_RUN(qdesc);
 		ExecutorFinish(qdesc);
 		ExecutorEnd(qdesc);
 		FreeQueryDesc(qdesc);

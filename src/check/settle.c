@@ -100,7 +100,7 @@ take_row(void *arg, const Datum *values, const bool *isnull, int inexact)
 	if (inexact < 0)
 		return;					/* gone */
 	oldcontext = MemoryContextSwitchTo(look->context);
-	tuple = heap_form_minimal_tuple(look->proof->desc, unconstify(Datum *, values), unconstify(bool *, isnull));
+	tuple = BCMIG_MINIMAL_TUPLE(look->proof->desc, unconstify(Datum *, values), unconstify(bool *, isnull));
 	MemoryContextSwitchTo(oldcontext);
 	if (look->side == GREEN)
 	{
@@ -471,9 +471,9 @@ take_keyless(void *arg, const Datum *values, const bool *isnull, int inexact)
 		return;
 	oldcontext = MemoryContextSwitchTo(look->context);
 	if (look->side == GREEN && pair->suspect->extra && pair->green == NULL)
-		pair->green = heap_form_minimal_tuple(look->proof->desc, unconstify(Datum *, values), unconstify(bool *, isnull));
+		pair->green = BCMIG_MINIMAL_TUPLE(look->proof->desc, unconstify(Datum *, values), unconstify(bool *, isnull));
 	else if (look->side == BLUE && !pair->suspect->extra && pair->blue == NULL)
-		pair->blue = heap_form_minimal_tuple(look->proof->desc, unconstify(Datum *, values), unconstify(bool *, isnull));
+		pair->blue = BCMIG_MINIMAL_TUPLE(look->proof->desc, unconstify(Datum *, values), unconstify(bool *, isnull));
 	MemoryContextSwitchTo(oldcontext);
 }
 

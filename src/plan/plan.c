@@ -68,7 +68,7 @@ typedef struct NewPlan
 
 /* ---- JSON ---- */
 
-static void pg_attribute_noreturn()
+pg_noreturn static void
 malformed(const char *where, const char *what)
 {
 	ereport(ERROR,

@@ -45,7 +45,7 @@ extern bool bcmig_fence_possible(void);
 extern bool bcmig_fence_passes(const BcmigFence *fence);
 
 /* ERROR: a write to a fenced table; anything but rows to a fenced or journaled one */
-extern void bcmig_fence_refuse(const BcmigFence *fence, Oid relid) pg_attribute_noreturn();
+pg_noreturn extern void bcmig_fence_refuse(const BcmigFence *fence, Oid relid);
 
 /* a relation, its partitions and children, and all it is a part of */
 extern List *bcmig_relation_family(Oid relid);

@@ -302,6 +302,18 @@ url_part(CURLU *handle, CURLUPart part, unsigned int flags)
 	return result;
 }
 
+/* libcurl refuses these in some of its versions and mends them in others */
+static bool
+has_controls(const char *text)
+{
+	for (; *text; text++)
+	{
+		if ((unsigned char) *text < ' ' || *text == 0x7f)
+			return true;
+	}
+	return false;
+}
+
 BcmigUrl *
 bcmig_url(const char *base, const char *url)
 {
@@ -314,7 +326,8 @@ bcmig_url(const char *base, const char *url)
 	{
 		char	   *scheme;
 
-		if ((base == NULL || curl_url_set(handle, CURLUPART_URL, base, CURLU_DISALLOW_USER) == CURLUE_OK) &&
+		if ((base == NULL || !has_controls(base)) && !has_controls(url) &&
+			(base == NULL || curl_url_set(handle, CURLUPART_URL, base, CURLU_DISALLOW_USER) == CURLUE_OK) &&
 			curl_url_set(handle, CURLUPART_URL, url, CURLU_DISALLOW_USER) == CURLUE_OK &&
 			(scheme = url_part(handle, CURLUPART_SCHEME, 0)) != NULL &&
 			(pg_strcasecmp(scheme, "http") == 0 || pg_strcasecmp(scheme, "https") == 0) &&

@@ -303,16 +303,12 @@ sync_state(const Sync *sync)
 {
 	int			counts[BCMIG_RESYNC + 1] = {0};
 	int			tables = 0;
-	bool		busy = false;
 
 	for (int i = 0; i < bcmig_managed->ntables; i++)
 	{
 		Table	   *t = &bcmig_managed->tables[i];
 
-		if (t->sync != sync || t->live == NULL)
-			continue;
-		busy |= t->live->busy > 0;
-		if (!t->enabled)
+		if (t->sync != sync || t->live == NULL || !t->enabled)
 			continue;
 		tables++;
 		counts[t->live->state]++;

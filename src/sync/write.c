@@ -141,7 +141,7 @@ writer_begin(Writer *w, const BcmigTableInfo *table, Relation rel, char op)
 							   w->index->rd_indcollation[k], get_opcode(operator), (Datum) 0);
 	}
 	InitDirtySnapshot(w->dirty);
-	w->scan = index_beginscan(rel, w->index, &w->dirty, IndexRelationGetNumberOfKeyAttributes(w->index), 0);
+	w->scan = BCMIG_INDEX_BEGINSCAN(rel, w->index, &w->dirty, IndexRelationGetNumberOfKeyAttributes(w->index));
 	if (op == 'U')
 		ExecOpenIndices(w->rri, false);
 	AfterTriggerBeginQuery();
