@@ -34,3 +34,4 @@ headers:
 include $(srcdir)/demo/demo.mk
 include $(srcdir)/test/test.mk
 include $(srcdir)/bench/bench.mk
+include $(srcdir)/debian/deb.mk

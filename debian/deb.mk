@@ -1,0 +1,11 @@
+# Packages: Debian's, see debian/make-deb, and a distribution for PGXN.
+.PHONY: deb dist
+
+deb:
+	@env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL bash $(srcdir)/debian/make-deb
+
+# what is committed, as build/bcmig-VERSION.zip; META.json says which version
+dist:
+	@mkdir -p build
+	@v=$$(sed -nE 's/^\t"version": "([^"]+)",$$/\1/p' META.json) && \
+		git archive --format=zip --prefix=bcmig-$$v/ -o build/bcmig-$$v.zip HEAD && echo build/bcmig-$$v.zip
