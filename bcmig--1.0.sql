@@ -1996,6 +1996,7 @@ SELECT s.sync, s.state, s.lag, d.green_percent,
                    FROM bcmig.validation_run r JOIN bcmig.sync y USING (sync_id)
                   WHERE y.name = s.sync AND r.table_id IS NULL AND r.state <> 'cancelled' ORDER BY r.run_id DESC LIMIT 1), 'not validated'),
        nullif(concat_ws('; ',
+              v.problem,
               CASE WHEN s.state = 'waiting' THEN 'blue does not answer: ' || coalesce(s.last_error, '?') END,
               CASE WHEN s.throttled_since IS NOT NULL THEN 'blue takes ' || round(s.answer_ms) || ' ms to answer: copies, sweeps and validations wait' END,
               CASE WHEN s.quarantined > 0 THEN s.quarantined || ' rows in quarantine' END,
@@ -2007,7 +2008,8 @@ SELECT s.sync, s.state, s.lag, d.green_percent,
               CASE WHEN w.state = 'running' AND d.held IS NULL THEN concat_ws(', ', w.kind, w.phase) || ': ' || w.problem
                    WHEN w.state = 'failed' THEN 'the last ' || w.kind || ' failed: ' || w.problem END,
               (SELECT 'what is written on green does not reach blue: ' || j.problem FROM bcmig.journal_status j WHERE j.sync = s.sync AND j.journal_armed)), ''),
-       CASE WHEN s.tables = 0 THEN format('SELECT bcmig_add_table(%L, ''...'');', s.sync)
+       CASE WHEN v.problem IS NOT NULL THEN 'SELECT phase, last_error FROM bcmig.worker_status WHERE role = ''manager'';'
+            WHEN s.tables = 0 THEN format('SELECT bcmig_add_table(%L, ''...'');', s.sync)
             WHEN s.state IN ('created', 'stopped') THEN format('SELECT bcmig_start_sync(%L);', s.sync)
             WHEN s.state = 'held' AND NOT d.disputed THEN format('SELECT bcmig_alter_sync(%L, ''{"maintenance": false}''); -- when the work on blue is done', s.sync)
             WHEN d.held IS NOT NULL THEN format('SELECT %s(%L);', CASE WHEN d.disputed THEN 'bcmig_adopt' ELSE 'bcmig_resume_traffic' END, s.sync)
@@ -2032,6 +2034,7 @@ SELECT s.sync, s.state, s.lag, d.green_percent,
   FROM bcmig.sync_status s
   LEFT JOIN bcmig.traffic_status d USING (sync)
   LEFT JOIN LATERAL (SELECT w.* FROM bcmig.switch_status w WHERE w.sync = s.sync ORDER BY w.state = 'running' DESC, w.switch_id DESC LIMIT 1) w ON true
+  LEFT JOIN (SELECT 'nothing goes on: ' || l.last_error AS problem FROM bcmig.live_workers() l WHERE l.role = 'manager' AND l.phase = 'waits for its version') v ON true
  WHERE bcmig_status.sync IS NULL OR s.sync = bcmig_status.sync
  ORDER BY s.sync;
 END;

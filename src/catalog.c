@@ -15,6 +15,8 @@
 #include "postgres.h"
 
 #include "catalog.h"
+#include "slot.h"
+#include "version.h"
 
 #include "access/htup_details.h"
 #include "access/xact.h"
@@ -83,6 +85,17 @@ lock_extension(void)
 		proc_exit(0);
 }
 
+/*
+ * The same for another version of the SQL than ours: what we would read and write
+ * may not be what it was.  A manager comes again and waits (await_version).
+ */
+static void
+leave_other_version(void)
+{
+	if (bcmig_slot != NULL && bcmig_other_version() != NULL)
+		proc_exit(0);
+}
+
 static void
 start_transaction(bool one_snapshot)
 {
@@ -93,7 +106,10 @@ start_transaction(bool one_snapshot)
 	if (one_snapshot)
 		XactIsoLevel = XACT_REPEATABLE_READ;
 	if (bcmig_own_process)
+	{
 		lock_extension();
+		leave_other_version();
+	}
 	PushActiveSnapshot(GetTransactionSnapshot());
 	MemoryContextSwitchTo(caller);
 }
@@ -187,6 +203,8 @@ bcmig_catalog_begin(BcmigCatalogScope *scope)
 				(errcode(ERRCODE_BM_WRONG_STATE),
 				 errmsg("bcmig cannot be called in a rehearsal")));
 	}
+	if (!bcmig_own_process)
+		bcmig_require_version();
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	scope->guc_level = NewGUCNestLevel();

@@ -47,6 +47,8 @@
 #define ERRCODE_BM_DIFFERENT			BCMIG_ERRCODE('0', '1', '7')
 /* another extension is needed for this, and is not there */
 #define ERRCODE_BM_MISSING_EXTENSION	BCMIG_ERRCODE('0', '1', '8')
+/* library and SQL of bcmig are of different versions */
+#define ERRCODE_BM_VERSION				BCMIG_ERRCODE('0', '1', '9')
 /* a write to a green table that is fenced */
 #define ERRCODE_BM_FENCED				BCMIG_ERRCODE('0', '2', '1')
 /* somebody who wrote before the fence was raised has not ended in time */

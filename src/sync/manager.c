@@ -41,6 +41,7 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
+#include "version.h"
 
 extern PGDLLEXPORT void bcmig_manager_main(Datum arg);
 
@@ -492,6 +493,53 @@ leave(void)
 	proc_exit(0);
 }
 
+/*
+ * The SQL here is of another version than the library: nothing is started until
+ * they are one again.  What our processes write to may not be there.
+ */
+static void
+await_version(void)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	char	   *said = NULL;
+
+	for (;;)
+	{
+		char	   *other;
+
+		CHECK_FOR_INTERRUPTS();
+		if (bcmig_slot->stop)
+			proc_exit(0);
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+		}
+		StartTransactionCommand();
+		MemoryContextSwitchTo(caller);
+		other = bcmig_other_version();
+		CommitTransactionCommand();
+		MemoryContextSwitchTo(caller);
+		if (other == NULL)
+			break;
+		if (said == NULL || strcmp(said, other) != 0)
+		{
+			char	   *problem = psprintf("SQL of version %s, library of version " BCMIG_VERSION ": %s",
+										   other, bcmig_version_hint(other));
+
+			bcmig_slot_phase("waits for its version", NULL, 0);
+			bcmig_slot_error(problem);
+			ereport(LOG,
+					(errcode(ERRCODE_BM_VERSION),
+					 errmsg("bcmig manager waits: %s", problem)));
+			said = other;
+		}
+		else
+			pfree(other);
+		bcmig_pause(bcmig_naptime);
+	}
+}
+
 /* how long to sleep when something may be due at "then"; the past asks for nothing */
 static long
 until(long wait, TimestampTz then, TimestampTz now)
@@ -576,6 +624,7 @@ bcmig_manager_main(Datum arg)
 	bool		feeds_left = true;	/* for all we know */
 
 	bcmig_process_start("bcmig manager");
+	await_version();
 	if (!extension_exists())
 		leave();
 	bcmig_start_transaction();
