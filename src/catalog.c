@@ -196,6 +196,17 @@ bcmig_restore_user(BcmigCatalogScope *scope)
 void
 bcmig_catalog_begin(BcmigCatalogScope *scope)
 {
+	if (!bcmig_own_process)
+		bcmig_require_version();
+	bcmig_catalog_begin_any_version(scope);
+}
+
+/*
+ * For what applications call: it must read columns only that all versions have.
+ */
+void
+bcmig_catalog_begin_any_version(BcmigCatalogScope *scope)
+{
 	if (bcmig_rehearsing)
 	{
 		bcmig_met_in_rehearsal = true;
@@ -203,8 +214,6 @@ bcmig_catalog_begin(BcmigCatalogScope *scope)
 				(errcode(ERRCODE_BM_WRONG_STATE),
 				 errmsg("bcmig cannot be called in a rehearsal")));
 	}
-	if (!bcmig_own_process)
-		bcmig_require_version();
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	scope->guc_level = NewGUCNestLevel();

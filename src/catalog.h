@@ -34,6 +34,7 @@ extern bool bcmig_rehearsing;
 extern bool bcmig_met_in_rehearsal;
 
 extern void bcmig_catalog_begin(BcmigCatalogScope *scope);
+extern void bcmig_catalog_begin_any_version(BcmigCatalogScope *scope);
 extern void bcmig_catalog_end(BcmigCatalogScope *scope);
 
 /* wait a second at most for a lock, to the end of the scope */

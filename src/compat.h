@@ -55,9 +55,13 @@
 #define BCMIG_FUNCTION(name) PG_FUNCTION_INFO_V1(name)
 #endif
 
-/* InitMaterializedSRF: 15 (a9f8ca6005b3 named it SetSingleFuncCall, 16 renamed it back-compatibly in 15.0) */
+/*
+ * 14 has neither InitMaterializedSRF nor a FileSet without a shared memory
+ * segment: its SharedFileSetInit() keeps the address of what it is given until
+ * the process ends, and sync/shard.c gives it one on the stack.
+ */
 #if PG_VERSION_NUM < 150000
-#error "PostgreSQL 14: InitMaterializedSRF has to be provided here"
+#error "PostgreSQL 14: InitMaterializedSRF and FileSet have to be provided here"
 #endif
 
 /*

@@ -138,6 +138,7 @@ is(refused('postgres', "SELECT bcmig_stop_sync('s')"), 'BM019 Restart the server
 ok($green->poll_query_until('postgres', "SELECT count(*) = 0 FROM bcmig.worker_status WHERE role IN ('poller', 'runner')"), 'nobody asks blue any more');
 is($green->safe_psql('postgres', 'SELECT count(*), max(id) FROM t'), '100|100', 'nothing of blue arrives');
 like(refused('postgres', "INSERT INTO t (id, v) VALUES (1000, 'outside')"), qr/^BM021 /, 'the fence goes on');
+is($green->safe_psql('postgres', "SELECT bcmig_route('s', 'x')"), 'blue', 'and applications are told where to go');
 
 $green->safe_psql('postgres', "ALTER EXTENSION bcmig UPDATE TO '$current'");
 wait_sync($green, 's');

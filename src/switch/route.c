@@ -73,7 +73,7 @@ read_route(const char *sync, Route *route)
 	Oid			nsp;
 	bool		isnull;
 
-	bcmig_catalog_begin(&scope);
+	bcmig_catalog_begin_any_version(&scope);
 	nsp = get_namespace_oid("bcmig", false);
 	traffic_relid = get_relname_relid("traffic", nsp);
 	sync_table_relid = get_relname_relid("sync_table", nsp);
