@@ -185,7 +185,7 @@ CREATE FUNCTION pg_temp.loops(query text) RETURNS SETOF text LANGUAGE plpgsql AS
 DECLARE line text;
 BEGIN
     FOR line IN EXECUTE 'EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) ' || query LOOP
-        IF line ~ 'HashAggregate|GroupAggregate' THEN RETURN NEXT regexp_replace(btrim(line), '^.*rows', 'rows'); END IF;
+        IF line ~ 'HashAggregate|GroupAggregate' THEN RETURN NEXT regexp_replace(btrim(line), '^.*rows=(\d+)(\.00)?', 'rows=\1'); END IF;
     END LOOP;
 END $$;
 SELECT pg_temp.loops('SELECT no, balance FROM rd_read.g_l_account');
