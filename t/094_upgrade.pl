@@ -41,8 +41,7 @@ my %change = (
 	dumped => "SELECT pg_extension_config_dump('bcmig.made_up', 'WHERE id > 0')",
 	index => "CREATE INDEX made_up_what ON bcmig.made_up (what)",
 	function => "CREATE OR REPLACE FUNCTION bcmig_is_closing_date(value timestamp) RETURNS boolean LANGUAGE sql IMMUTABLE STRICT AS 'SELECT false'",
-	view => "CREATE OR REPLACE VIEW bcmig.environment_status AS SELECT * FROM (SELECT e.name AS environment, e.side, e.server, pg_get_userbyid(b.owner) AS owner, b.reachable, "
-	  . "b.clock, b.age_ms, b.horizon, b.top, b.blocked_by, b.incarnation, b.polls, b.last_error FROM bcmig.environment e JOIN bcmig.live_blues() b USING (environment_id)) made_up",
+	view => "DO \$\$ BEGIN EXECUTE 'CREATE OR REPLACE VIEW bcmig.environment_status AS SELECT made_up.* FROM (' || rtrim(pg_get_viewdef('bcmig.environment_status'::regclass), ';') || ') made_up'; END \$\$",
 	'row' => "UPDATE bcmig.option SET meaning = meaning || ' (made up)' WHERE name = 'batch_rows'",
 );
 my @in_order = ('column', 'not null', 'default', 'check', 'column comment', 'table', 'table comment', 'privilege', 'dumped', 'index', 'function', 'view', 'row');
