@@ -188,7 +188,7 @@ $blue->start;
 
 # --- bounds of the assessments, by rows made by hand ---
 $green->safe_psql('postgres', q{SELECT bcmig_create_sync('three', 'blue');
-	INSERT INTO bcmig.metric SELECT sync_id, now() - interval '1 min', 60, 100, 0, 0, 1, 1, 1, '{0,100}', 100, 0, 0, 0, 0, 1.5, 2, 1, 1, 0, 0
+	INSERT INTO bcmig.metric SELECT sync_id, now() - interval '1 min', 60, 100, 0, 0, 1, 1, 1, '{0,100}', 100, 0, 0, 0, 0, 1.5, 2, 0, 1, 1, 0, 0
 	FROM bcmig.sync WHERE name = 'three'});
 foreach my $case (
 	[ 100, 99, 1, 0, 'excellent', 'excellent' ], [ 100.5, 99, 1, 0, 'good', 'excellent' ], [ 1, 199, 3, 0, 'good', 'good' ],
@@ -219,7 +219,7 @@ is(value(text('health', 'three'), 'assessment'), 'unknown: tables are being copi
 
 # --- retention ---
 $green->safe_psql('postgres', q{INSERT INTO bcmig.metric SELECT y.sync_id, now() - make_interval(days => d), m.seconds, m.samples, m.unknown, m.copying,
-	NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, NULL, 1, 1, 0, 0
+	NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, NULL, NULL, 1, 1, 0, 0
 	FROM bcmig.sync y JOIN bcmig.metric m USING (sync_id), unnest('{29,31,400}'::int[]) d WHERE y.name = 'three'});
 ok($green->poll_query_until('postgres', q{SELECT count(*) = 1 FROM bcmig.metric WHERE minute < now() - interval '1 day'}), 'rows of more than 30 days go');
 $green->append_conf('postgresql.conf', "bcmig.metric_retention = 10d\n");

@@ -350,7 +350,8 @@ typedef struct BcmigDialect
 	/*
 	 * Text feed.  The next chunk: the key that is "rows" rows after lower
 	 * (c1 = '1' and c2.. = key values), or c1 = '0' when fewer are left;
-	 * c8 = bytes of the widest row in it when the table has unbounded columns.
+	 * when the table has unbounded columns, c6 = rows in it, c7 = their bytes,
+	 * c8 = bytes of the widest one.
 	 */
 	char	   *(*chunk_bound) (const BcmigTableInfo *table, Datum lower,
 								int64 rows);

@@ -508,7 +508,7 @@ pg_chunk_bound(const BcmigTableInfo *table, Datum lower, int64 rows)
 						 " pg_catalog.row_number() OVER (ORDER BY %s) AS n FROM %s t"
 						 " WHERE true%s ORDER BY %s LIMIT " INT64_FORMAT ")"
 						 " SELECT CASE WHEN count(*) = " INT64_FORMAT " THEN '1' ELSE '0' END,"
-						 " max(key) FILTER (WHERE n = " INT64_FORMAT "), NULL, NULL, NULL, NULL, NULL,"
+						 " max(key) FILTER (WHERE n = " INT64_FORMAT "), NULL, NULL, NULL, count(*)::text, sum(bytes)::bigint::text,"
 						 " max(bytes)::text FROM r",
 						 key.data, bytes, key_columns(table, "t."), source_name(table),
 						 where.data, key_columns(table, "t."), rows, rows, rows);

@@ -710,7 +710,8 @@ tsql_chunk_bound(const BcmigTableInfo *table, Datum lower, int64 rows)
 	else
 		appendStringInfo(&s,
 						 "SELECT CASE WHEN COUNT(*) = " INT64_FORMAT " THEN N'1' ELSE N'0' END,"
-						 " MAX(CASE WHEN r.n = " INT64_FORMAT " THEN r.k END), NULL, NULL, NULL, NULL, NULL, CONVERT(nvarchar(20), MAX(r.b))"
+						 " MAX(CASE WHEN r.n = " INT64_FORMAT " THEN r.k END), NULL, NULL, NULL, CONVERT(nvarchar(20), COUNT(*)),"
+						 " CONVERT(nvarchar(20), SUM(CONVERT(bigint, r.b))), CONVERT(nvarchar(20), MAX(r.b))"
 						 " FROM (SELECT TOP (" INT64_FORMAT ") %s AS k, %s AS b, ROW_NUMBER() OVER (ORDER BY %s) AS n FROM %s WHERE 1 = 1%s ORDER BY %s) AS r",
 						 rows, rows, rows, key_array(table, "t"), bytes, key_columns(table, "t."),
 						 from_clause(table), where.data, key_columns(table, "t."));

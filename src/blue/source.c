@@ -171,8 +171,11 @@ bcmig_describe(const BcmigEnvironment *env, Oid role, List *tables)
 	return described;
 }
 
-void
-bcmig_make_environment_feed(int environment_id, const char *server, Oid owner)
+/*
+ * The text feed of an environment.  Inside a catalogue scope.
+ */
+static void
+make_environment_feed(int environment_id, const char *server, Oid owner)
 {
 	char	   *feed = bcmig_environment_feed(environment_id);
 
@@ -288,7 +291,7 @@ bcmig_add_environment(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_BM_DUPLICATE),
 				 errmsg("environment \"%s\" exists already", name),
 				 errhint("SELECT * FROM bcmig_check_environment(%s);", quote_literal_cstr(name))));
-	bcmig_make_environment_feed(bcmig_get_int64(0, 1, 0), server, owner);
+	make_environment_feed(bcmig_get_int64(0, 1, 0), server, owner);
 	bcmig_audit("command", NULL, name, "bcmig_add_environment", server);
 	bcmig_config_changed();
 	bcmig_catalog_end(&scope);

@@ -75,9 +75,6 @@ extern int	bcmig_ask_timeout(const BcmigEnvironment *env, int statements);
 
 extern char *bcmig_environment_feed(int environment_id);
 
-/* The text feed of an environment.  Inside a catalogue scope. */
-extern void bcmig_make_environment_feed(int environment_id, const char *server, Oid owner);
-
 /* Lists of BcmigCheck */
 extern List *bcmig_green_checks(void);
 extern List *bcmig_blue_checks(const BcmigEnvironment *env, Oid role,

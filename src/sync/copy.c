@@ -185,6 +185,32 @@ begin_copy(BcmigWork *work)
 }
 
 /*
+ * The bound of a chunk of *rows rows from "frontier" on; fewer where unbounded
+ * columns make them more than CHUNK_BYTES.  NULL: there are no rows.
+ */
+static char **
+ask_bound(BcmigWork *work, Oid env_feed, Datum frontier, int64 *rows, int64 *widest)
+{
+	for (;;)
+	{
+		List	   *answer = bcmig_remote_texts(env_feed, work->dialect->chunk_bound(work->table, frontier, *rows));
+		char	  **row = answer != NIL ? linitial(answer) : NULL;
+		int64		n;
+		int64		bytes;
+
+		CHECK_FOR_INTERRUPTS();
+		if (row == NULL || row[5] == NULL || row[6] == NULL || row[7] == NULL)
+			return row;
+		n = pg_strtoint64(row[5]);
+		bytes = pg_strtoint64(row[6]);
+		*widest = pg_strtoint64(row[7]);
+		if (n <= 1 || bytes <= CHUNK_BYTES || work->table->chunk_rows > 0)
+			return row;
+		*rows = Max(1, Min(n - 1, (int64) (n * ((double) CHUNK_BYTES / bytes))));
+	}
+}
+
+/*
  * Cut the next chunks off the frontier.  Serialised by the row lock on
  * bcmig.table_state, which is held over the (short, index-only) questions for
  * bounds.  Sizes follow what the last chunks took, and shrink towards the end
@@ -240,26 +266,21 @@ cut_chunks(BcmigWork *work)
 
 	for (int i = 0; i < CUT_AHEAD && !all; i++)
 	{
-		List	   *answer;
-		char	  **row = NULL;
 		Datum		upper = (Datum) 0;
-		int64		bytes = 0;
+		int64		widest = 0;
+		char	  **row;
 
 		CHECK_FOR_INTERRUPTS();
 		bcmig_restore_user(&scope);
-		answer = bcmig_remote_texts(env_feed, work->dialect->chunk_bound(table, frontier, rows));
+		row = ask_bound(work, env_feed, frontier, &rows, &widest);
 		bcmig_become_catalog_owner(&scope);
-		if (answer != NIL)
-			row = linitial(answer);
-		if (row != NULL && row[7] != NULL)
-			bytes = pg_strtoint64(row[7]);
 		if (row != NULL && row[0] != NULL && strcmp(row[0], "1") == 0)
 			upper = OidFunctionCall3(F_ARRAY_IN, CStringGetDatum(row[1]),
 									 ObjectIdGetDatum(TEXTOID), Int32GetDatum(-1));
 		else
 			all = true;
 		bcmig_sql("INSERT INTO bcmig.copy_chunk (table_id, chunk, lower_key, upper_key, max_row_bytes) VALUES ($1, $2, $3, $4, nullif($5, 0))",
-				  "iikkI", table->table_id, ++number, frontier, upper, bytes);
+				  "iikkI", table->table_id, ++number, frontier, upper, widest);
 		if (!all)
 			frontier = upper;
 	}

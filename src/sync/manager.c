@@ -24,12 +24,10 @@
 #include "catalog.h"
 #include "catalog/namespace.h"
 #include "commands/extension.h"
-#include "configure.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
 #include "slot.h"
-#include "source.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/lmgr.h"
@@ -377,7 +375,9 @@ store_sync_states(void)
 
 /*
  * Feeds whose table has been removed together with many others (configure.c).
- * Returns whether some are left.
+ * Not those of a dump that is being restored: its rows of bcmig.sync_table come
+ * after its foreign tables, and the sequence is set after them.  Returns whether
+ * some are left.
  */
 static bool
 drop_orphaned_feeds(void)
@@ -397,6 +397,7 @@ drop_orphaned_feeds(void)
 		bcmig_catalog_begin(&scope);
 		n = bcmig_sql("SELECT c.oid, c.relname::text FROM pg_class c WHERE c.relnamespace = 'bcmig'::regnamespace AND c.relkind = 'f' "
 					  "AND c.relname ~ '^feed_[0-9]+$' AND NOT EXISTS (SELECT FROM bcmig.sync_table t WHERE t.feed = c.relname) "
+					  "AND substr(c.relname, 6)::numeric <= (SELECT q.last_value FROM bcmig.sync_table_table_id_seq q WHERE q.is_called) "
 					  "LIMIT $1", "i", FEEDS_AT_A_TIME);
 		for (uint64 i = 0; i < n; i++)
 		{
@@ -415,55 +416,6 @@ drop_orphaned_feeds(void)
 		bcmig_end_transaction();
 	} while (dropped == FEEDS_AT_A_TIME);
 	return dropped < n;
-}
-
-/*
- * Feeds that are missing: a dump does not have them, since they are in the
- * schema of an extension.  Looked at once, and again after a sync was adopted.
- */
-static void
-put_back_feeds(void)
-{
-	static bool looked = false;
-	BcmigCatalogScope scope;
-	bool		here = true;
-	bool		missing;
-
-	for (int i = 0; i < bcmig_managed->nsyncs; i++)
-		here &= !bcmig_managed->syncs[i].elsewhere && !bcmig_managed->syncs[i].half;
-	if (!here || looked)
-	{
-		looked = here;
-		return;
-	}
-	do
-	{
-		int			table_id = 0;
-
-		CHECK_FOR_INTERRUPTS();
-		bcmig_start_transaction();
-		bcmig_catalog_begin(&scope);
-		missing = bcmig_sql("SELECT e.environment_id, e.server, e.owner::oid FROM bcmig.environment e JOIN pg_foreign_server s ON s.srvname = e.server "
-							"WHERE to_regclass(format('bcmig.feed_env_%s', e.environment_id)) IS NULL LIMIT 1", "") > 0;
-		if (missing)
-			bcmig_make_environment_feed(bcmig_get_int64(0, 1, 0), bcmig_get_text(0, 2), (Oid) bcmig_get_int64(0, 3, InvalidOid));
-		else if (bcmig_sql("SELECT t.table_id FROM bcmig.sync_table t JOIN bcmig.table_state s USING (table_id) "
-						   "LEFT JOIN bcmig.traffic f ON f.sync_id = t.sync_id "
-						   "WHERE s.made AND f.completed_at IS NULL AND to_regclass(format('bcmig.%I', t.feed)) IS NULL LIMIT 1", "") > 0)
-			table_id = bcmig_get_int64(0, 1, 0);
-		bcmig_catalog_end(&scope);
-		if (table_id != 0)
-		{
-			BcmigTableInfo *table = bcmig_load_table(table_id);
-
-			bcmig_catalog_begin(&scope);
-			bcmig_make_feed(table);
-			bcmig_catalog_end(&scope);
-			missing = true;
-		}
-		bcmig_end_transaction();
-	} while (missing);
-	looked = true;
 }
 
 static bool
@@ -660,7 +612,6 @@ bcmig_manager_main(Datum arg)
 			reload = false;
 			if (bcmig_managed_load())
 				reload = true;
-			put_back_feeds();
 			if (feeds_left)
 				feeds_left = drop_orphaned_feeds();
 			last_load = now;
