@@ -46,6 +46,20 @@ bcmig_name(char *schema, char *name)
 	return n;
 }
 
+/* a name as it may stand in a comment to the end of the line */
+char *
+bcmig_in_comment(const char *name)
+{
+	char	   *copy = pstrdup(name);
+
+	for (char *p = copy; *p; p++)
+	{
+		if ((unsigned char) *p < ' ' || *p == 0x7f)
+			*p = '?';
+	}
+	return copy;
+}
+
 /* so many columns that are NULL */
 char *
 bcmig_nulls(int n)
