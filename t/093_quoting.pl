@@ -2,6 +2,7 @@
 # statement each, and what was put in comes out byte for byte.
 use strict;
 use warnings;
+use Cwd 'abs_path';
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -14,7 +15,7 @@ my $judged = $ENV{QUOTING_JUDGED} // 4;
 note("seed $seed");
 
 # the sources as they were built for the extension, and the test's own
-my $module = PostgreSQL::Test::Utils::tempdir() . '/quoting.so';
+my $module = abs_path(PostgreSQL::Test::Utils::tempdir()) . '/quoting.so';
 chomp(my $include = `pg_config --includedir-server`);
 my $made = system('sh', '-c', "gcc -O1 -fPIC -fvisibility=hidden -shared -I'$include' "
 	  . join(' ', map { "-I'$source/src$_'" } '', qw(/blue /sync /check /switch /plan /report))

@@ -224,6 +224,12 @@ check_health(const char *environment, const char *url, Jsonb *options)
 				(errcode(ERRCODE_BM_OPTION),
 				 errmsg("the health URL of environment \"%s\" is neither http nor https", environment),
 				 errhint("SELECT bcmig_alter_environment(%s, '{\"health_url\": \"https://...\"}');", quote_literal_cstr(environment))));
+	if (url != NULL && memchr(strchr(url, '/') + 2, '@', strcspn(strchr(url, '/') + 2, "/?#")) != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_OPTION),
+				 errmsg("the health URL of environment \"%s\" holds a user or a password", environment),
+				 errdetail("Views and reports show it. Let the health page be one that needs none."),
+				 errhint("SELECT bcmig_alter_environment(%s, '{\"health_url\": \"https://...\"}');", quote_literal_cstr(environment))));
 	if (required > probes)
 		ereport(ERROR,
 				(errcode(ERRCODE_BM_OPTION),
