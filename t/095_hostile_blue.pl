@@ -147,18 +147,19 @@ $green->safe_psql('postgres', "SELECT bcmig_resume_table('s', replace(target, 'p
 wait_sync($green, 's');
 all_equal($blue, $green, 'once blue is honest', @tables);
 
-# --- bytes that are no text: a blue of encoding SQL_ASCII has what it was given ---
+# --- bytes that are no text: a blue of encoding SQL_ASCII has what it was given; the preflight says so, and may be overruled ---
 $blue->safe_psql('postgres', q{CREATE DATABASE bytes TEMPLATE template0 ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'});
 $blue->command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-d', $blue->connstr('bytes'), '-f', ($ENV{BCMIG_SOURCE} // '.') . '/blue/postgres_tracking.sql',
 	'-c', q{CREATE TABLE bytes (id int PRIMARY KEY, v text, "timestamp" bigint NOT NULL DEFAULT 0); INSERT INTO bytes VALUES (1, 'text'); SELECT bcmig_blue.track('bytes')} ], 'a blue of SQL_ASCII');
 my ($host, $port) = ($blue->host, $blue->port);
 $green->safe_psql('postgres', qq{CREATE SERVER bytes FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '$host', port '$port', dbname 'bytes');
 	CREATE USER MAPPING FOR CURRENT_USER SERVER bytes OPTIONS (user '$me'); SELECT bcmig_add_environment('bytes', 'blue', 'bytes');
-	SELECT bcmig_create_sync('b', 'bytes'); SELECT bcmig_add_table('b', 'bytes'); SELECT bcmig_start_sync('b'); CALL bcmig_wait_sync('b', 'caught_up', '120 s')});
+	SELECT bcmig_create_sync('b', 'bytes'); SELECT bcmig_add_table('b', 'bytes'); SELECT bcmig_start_sync('b', true); CALL bcmig_wait_sync('b', 'caught_up', '120 s')});
 $blue->safe_psql('bytes', q{INSERT INTO bytes VALUES (2, E'\xff\xfe'), (3, 'text')});
-ok($green->poll_query_until('postgres', q{SELECT last_error ~ 'not valid in encoding UTF8' FROM bcmig.table_status WHERE target = 'public.bytes'}), 'bytes that are no text: an error');
+ok($green->poll_query_until('postgres', q{SELECT state = 'suspended' AND last_error ~ '22021: ' FROM bcmig.table_status WHERE target = 'public.bytes'}), 'bytes that are no text: an error');
 is($green->safe_psql('postgres', 'SELECT count(*) FROM bytes'), '1', 'and they are not on green');
 $blue->safe_psql('bytes', q{UPDATE bytes SET v = 'mended' WHERE id = 2});
+$green->safe_psql('postgres', q{SELECT bcmig_resume_table('b', 'bytes')});
 wait_sync($green, 'b');
 is($green->safe_psql('postgres', q{SELECT string_agg(v, ',' ORDER BY id) FROM bytes}), 'text,mended,text', 'mended on blue, it goes on');
 

@@ -80,7 +80,7 @@ $green->safe_psql('postgres', q{SET ROLE bc_operator; SET ROLE bc_owner; SELECT 
 on_green(q{GRANT EXECUTE ON FUNCTION bcmig_create_sync(text, text, jsonb), bcmig_add_table(text, text, text, jsonb), bcmig_start_sync(text, boolean) TO bc_owner;
 	SET ROLE bc_owner; CREATE TABLE item (no int PRIMARY KEY, name text, price int); ALTER TABLE item ENABLE ROW LEVEL SECURITY; ALTER TABLE item FORCE ROW LEVEL SECURITY;
 	CREATE POLICY cheap ON item USING (true) WITH CHECK (price < 1000);
-	SELECT bcmig_create_sync('s', 'blue'); SELECT bcmig_add_table('s', 'item'); SELECT bcmig_add_table('s', 'hidden'); SELECT bcmig_start_sync('s', true)});
+	SELECT bcmig_create_sync('s', 'blue'); SELECT bcmig_add_table('s', 'item', 'public.item'); SELECT bcmig_add_table('s', 'hidden'); SELECT bcmig_start_sync('s', true)});
 wait_sync($green, 's');
 on_green(q{SET ROLE bc_operator; SELECT bcmig_suspend_table('s', 'item'); SELECT bcmig_resume_table('s', 'item'); SELECT bcmig_health_report('s')});
 pass('an operator acts on the syncs of its owner');
@@ -93,9 +93,10 @@ is(error_of('SELECT * FROM bcmig.sync_status, bcmig.table_status, bcmig.worker_s
 like(error_of('UPDATE bcmig.sync SET name = name', $_), qr/42501/, "$_ writes nothing there") foreach qw(agent bc_operator bc_owner bc_viewer);
 
 # --- the owner's rights ---
-$blue->safe_psql('postgres', 'UPDATE item SET price = 5000 WHERE no = 5; UPDATE item SET price = 500 WHERE no = 6');
+$blue->safe_psql('postgres', 'UPDATE item SET price = 500 WHERE no = 6');
 ok($green->poll_query_until('postgres', 'SELECT price = 500 FROM item WHERE no = 6'), 'a row the policy lets pass');
-ok($green->poll_query_until('postgres', q{SELECT count(*) = 1 FROM bcmig.quarantine WHERE key = '["5"]' AND sqlstate = '42501'}), 'one it refuses is in quarantine');
+$blue->safe_psql('postgres', 'UPDATE item SET price = 5000 WHERE no = 5');
+ok($green->poll_query_until('postgres', q{SELECT state = 'suspended' AND reason ~ '^42501: ' FROM bcmig.table_status WHERE target = 'public.item'}), 'one it refuses suspends the table');
 is(on_green('SELECT price FROM item WHERE no = 5'), '5', 'and not written');
 $blue->safe_psql('postgres', 'REVOKE SELECT ON hidden FROM bcmig_reader; GRANT SELECT (no, name, "timestamp") ON hidden TO bcmig_reader; UPDATE hidden SET name = 7');
 ok($green->poll_query_until('postgres', q{SELECT last_error ~ '42501' FROM bcmig.table_status WHERE target = 'public.hidden'}), 'a column of blue that may not be read: an error');
@@ -122,7 +123,7 @@ on_green(qq{SELECT bcmig_add_balancer('s', 'b', 'http', 'http://127.0.0.1:$api->
 on_green(q{SELECT bcmig_set_traffic('s', 5)});
 ok($green->poll_query_until('postgres', q{SELECT count(*) > 0 FROM bcmig.traffic_event WHERE event IN ('refused', 'undone', 'changed')}), 'traffic was tried');
 $blue->safe_psql('postgres', "ALTER ROLE bcmig_reader PASSWORD 'another'; SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'bcmig_reader'");
-ok($green->poll_query_until('postgres', q{SELECT last_error ~ 'password' FROM bcmig.environment_status WHERE environment = 'blue'}), 'blue refuses the login');
+ok($green->poll_query_until('postgres', q{SELECT last_error ~ 'could not connect' FROM bcmig.environment_status WHERE environment = 'blue'}), 'blue refuses the login');
 my $seen = join "\n", map { on_green($_) } (
 	(map { "SELECT t::text FROM bcmig.$_ t" } split /\n/, on_green(q{SELECT relname FROM pg_class WHERE relnamespace = 'bcmig'::regnamespace AND relkind IN ('r', 'v')})),
 	q{SELECT * FROM pg_stat_activity}, 'SELECT bcmig_status()::text', 'SELECT bcmig_health_report()', 'SELECT bcmig_sync_report()',
