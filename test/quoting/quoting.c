@@ -146,9 +146,9 @@ make_statements(const BcmigDialect *d, char **w)
 	List	   *made = NIL;
 	ListCell   *lc;
 
-	made = add(made, "window", d->window(&t, 5, tsql ? "5:6:7:8" : "5:9:"));
+	made = add(made, "window", d->window(&t, 5, tsql ? "5:6:7:8" : "5:9:", 0));
 	t.capture = "rowversion";
-	made = add(made, "window by version", d->window(&t, 5, tsql ? "5:6:7:8" : "5:9:"));
+	made = add(made, "window by version", d->window(&t, 5, tsql ? "5:6:7:8" : "5:9:", 0));
 	t.capture = "change_tracking";
 	made = add(made, "chunk", d->chunk(&t, lower, upper));
 	made = add(made, "rows_by_key", d->rows_by_key(&t, 2, key_values));
