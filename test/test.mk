@@ -1,7 +1,8 @@
 # Tests: everything a fresh machine needs in one command.  See test/run.
 #	make test					all
+#	make fuzz [TARGETS=...]		libFuzzer, see test/fuzz/run; RUNS or SECONDS_EACH, SEED
 #	make test TESTS=t/003_order.pl		one TAP file (or several)
-.PHONY: test versions
+.PHONY: test versions fuzz
 
 test:
 	@env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL bash $(srcdir)/test/run $(TESTS)
@@ -10,3 +11,6 @@ test:
 #	make versions VERSIONS="17 18" TESTS=t/003_order.pl
 versions:
 	@env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL bash $(srcdir)/test/versions $(VERSIONS) $(if $(TESTS),-- $(TESTS))
+
+fuzz:
+	@env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL bash $(srcdir)/test/fuzz/run $(TARGETS)

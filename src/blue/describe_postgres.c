@@ -316,7 +316,7 @@ bcmig_postgres_script(const char *kind, const char *login, List *tables)
 
 			if (!t->has_key)
 				appendStringInfo(&s, "-- %s has no key: it is kept by compare\n",
-								 quote_qualified_identifier(t->schema, t->table));
+								 bcmig_in_comment(quote_qualified_identifier(t->schema, t->table)));
 			else if (strcmp(t->capture, "rowversion") == 0)
 				appendStringInfo(&s, "SELECT bcmig_blue.track(%s, 'rowversion');\n", name);
 			else

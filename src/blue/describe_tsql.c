@@ -390,7 +390,7 @@ bcmig_tsql_script(const char *kind, const char *login, List *tables)
 			char	   *name = psprintf("%s.%s", bcmig_tsql_identifier(t->schema), bcmig_tsql_identifier(t->table));
 
 			if (!t->has_key)
-				appendStringInfo(&s, "-- %s has no primary key: it is kept by compare\n", name);
+				appendStringInfo(&s, "-- %s has no primary key: it is kept by compare\n", bcmig_in_comment(name));
 			else
 				appendStringInfo(&s, "IF NOT EXISTS (SELECT 1 FROM sys.change_tracking_tables WHERE object_id = OBJECT_ID(%s))\n"
 								 "\tALTER TABLE %s ENABLE CHANGE_TRACKING;\n", bcmig_tsql_string(name), name);

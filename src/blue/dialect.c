@@ -46,6 +46,20 @@ bcmig_name(char *schema, char *name)
 	return n;
 }
 
+/* a name as it may stand in a comment to the end of the line */
+char *
+bcmig_in_comment(const char *name)
+{
+	char	   *copy = pstrdup(name);
+
+	for (char *p = copy; *p; p++)
+	{
+		if ((unsigned char) *p < ' ' || *p == 0x7f)
+			*p = '?';
+	}
+	return copy;
+}
+
 /* so many columns that are NULL */
 char *
 bcmig_nulls(int n)
@@ -130,10 +144,17 @@ bcmig_bound_values(const BcmigTableInfo *table, Datum bound)
 	deconstruct_array(DatumGetArrayTypeP(bound), TEXTOID, -1, false, TYPALIGN_INT,
 					  &values, &isnull, &n);
 	if (n != table->nkeys)
-		elog(ERROR, "a bound of table %s has %d values, its key %d columns",
-			 table->target_name, n, table->nkeys);
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_BLUE),
+				 errmsg("a bound of table %s has %d values, its key %d columns", table->target_name, n, table->nkeys)));
 	texts = palloc(sizeof(char *) * n);
 	for (int i = 0; i < n; i++)
+	{
+		if (isnull[i])
+			ereport(ERROR,
+					(errcode(ERRCODE_BM_BLUE),
+					 errmsg("a bound of table %s has NULL for a column of its key", table->target_name)));
 		texts[i] = TextDatumGetCString(values[i]);
+	}
 	return texts;
 }

@@ -475,6 +475,7 @@ extern bool bcmig_ranges_possible(const BcmigTableInfo *table);
 extern void bcmig_range_bounds(const BcmigChunking *chunking, int64 first, int64 last, int64 *low, int64 *high);
 extern char *bcmig_chunk_condition(const BcmigChunking *chunking, List *chunks, const char *what);
 extern char *bcmig_nulls(int n);
+extern char *bcmig_in_comment(const char *name);
 extern char **bcmig_bound_values(const BcmigTableInfo *table, Datum bound);
 
 /* the dialect of a foreign server; ERROR when its wrapper is none of ours */

@@ -76,7 +76,7 @@ bcmig_tsql_literal(const BcmigColumn *column, const char *value)
 	if (type_is(type, "varbinary") || type_is(type, "binary") || type_is(type, "timestamp") || type_is(type, "image"))
 	{
 		/* \x... */
-		if (value[0] != '\\' || strspn(value + 2, "0123456789abcdefABCDEF") != strlen(value + 2))
+		if (value[0] != '\\' || value[1] != 'x' || strspn(value + 2, "0123456789abcdefABCDEF") != strlen(value + 2))
 			elog(ERROR, "\"%s\" is no binary value", value);
 		return psprintf("0x%s", value + 2);
 	}

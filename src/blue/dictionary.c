@@ -23,6 +23,7 @@
 #include "dialect.h"
 #include "foreign/foreign.h"
 #include "miscadmin.h"
+#include "remote.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
@@ -185,11 +186,11 @@ read_extensions(BcmigDictionary *d)
 		MemoryContextReset(piece);
 		MemoryContextSwitchTo(piece);
 		for (int i = first; i < Min(first + OBJECTS_AT_A_TIME, list_length(rows)); i++)
-			numbers = lappend_int(numbers, atoi(((char **) list_nth(rows, i))[0]));
+			numbers = lappend_int(numbers, bcmig_answer_int64(list_nth(rows, i), 0));
 		foreach(lc, ask(d, d->serverid, d->bc->objects_by_number(d->package_ids, numbers)))
 		{
 			char	  **row = lfirst(lc);
-			int			type = atoi(row[COL_TYPE]);
+			int			type = bcmig_answer_int64(row, COL_TYPE);
 
 			CHECK_FOR_INTERRUPTS();
 			MemoryContextSwitchTo(caller);
@@ -204,7 +205,7 @@ read_extensions(BcmigDictionary *d)
 			{
 				KnownEnum  *k = palloc0(sizeof(KnownEnum));
 
-				k->number = atoi(type == TYPE_ENUM || row[COL_SUBTYPE] == NULL ? row[COL_NUMBER] : row[COL_SUBTYPE]);
+				k->number = bcmig_answer_int64(row, type == TYPE_ENUM || row[COL_SUBTYPE] == NULL ? COL_NUMBER : COL_SUBTYPE);
 				(void) read_document(row, &k->values);
 				d->enums = lappend(d->enums, k);
 			}
@@ -223,7 +224,7 @@ has_table(List *rows, const char *name)
 
 	foreach(lc, rows)
 	{
-		if (strcmp(((char **) lfirst(lc))[0], name) == 0)
+		if (bcmig_answer_is(lfirst(lc), name))
 			return true;
 	}
 	return false;

@@ -18,6 +18,7 @@
 #include "dialect.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "remote.h"
 #include "utils/builtins.h"
 #include "utils/tuplestore.h"
 
@@ -72,29 +73,29 @@ bcmig_inventory(const BcmigEnvironment *env, Oid role)
 	{
 		char	  **row = lfirst(lc);
 
-		if (strcmp(row[0], "table") == 0)
+		if (bcmig_answer_is(row, "table"))
 		{
 			t = palloc0(sizeof(BcmigFound));
-			t->schema = row[1];
-			t->name = row[2];
-			t->rows = row[3] ? strtoll(row[3], NULL, 10) : 0;
+			t->schema = bcmig_answer_text(row, 1);
+			t->name = bcmig_answer_text(row, 2);
+			t->rows = row[3] ? bcmig_answer_int64(row, 3) : 0;
 			t->capture = row[4];
 			t->has_identity = row[5] != NULL && row[5][0] == '1';
 			inventory->tables = lappend(inventory->tables, t);
 			company |= strcmp(t->name, "Company") == 0;
 			property |= strcmp(t->name, "$ndo$dbproperty") == 0;
 		}
-		else if (strcmp(row[0], "retention") == 0)
+		else if (bcmig_answer_is(row, "retention"))
 			inventory->retention = row[1];
-		else if (t != NULL && strcmp(row[0], "key") == 0)
+		else if (t != NULL && bcmig_answer_is(row, "key"))
 		{
-			t->keys = lappend(t->keys, row[1]);
+			t->keys = lappend(t->keys, bcmig_answer_text(row, 1));
 			add_collation(t, row[2]);
 		}
-		else if (t != NULL && strcmp(row[0], "identity") == 0)
+		else if (t != NULL && bcmig_answer_is(row, "identity"))
 			t->identity = row[1];
-		else if (t != NULL && strcmp(row[0], "bytes") == 0)
-			t->bytes = strtoll(row[1], NULL, 10);
+		else if (t != NULL && bcmig_answer_is(row, "bytes"))
+			t->bytes = bcmig_answer_int64(row, 1);
 	}
 	if (!company)
 		ereport(ERROR,
@@ -110,8 +111,8 @@ bcmig_inventory(const BcmigEnvironment *env, Oid role)
 	{
 		char	  **row = lfirst(lc);
 
-		if (strcmp(row[0], "company") == 0)
-			inventory->companies = lappend(inventory->companies, row[1]);
+		if (bcmig_answer_is(row, "company"))
+			inventory->companies = lappend(inventory->companies, bcmig_answer_text(row, 1));
 		else if (row[1] != NULL)
 			inventory->invalid_chars = row[1];
 	}

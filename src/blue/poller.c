@@ -161,7 +161,7 @@ waits(void)
 static int64
 waited_us(char **row)
 {
-	return strcmp(row[0], "waited") == 0 && row[1] ? pg_strtoint64(row[1]) : 0;
+	return bcmig_answer_is(row, "waited") ? bcmig_answer_int64(row, 1) : 0;
 }
 
 /*
@@ -229,32 +229,31 @@ ask_blue(MemoryContext context, const char *previous)
 	MemoryContextSwitchTo(context);
 
 	first = rows == NIL ? NULL : linitial(rows);
-	if (first == NULL || strcmp(first[0], "poll") != 0 || !first[1] || !first[2] ||
-		!first[3] || !first[5] || !first[6])
+	if (first == NULL || !bcmig_answer_is(first, "poll"))
 		ereport(ERROR,
 				(errcode(ERRCODE_BM_BLUE),
 				 errmsg("blue's answer to a poll is not one bcmig understands")));
-	poll->clock = pg_strtoint64(first[1]) -
+	poll->clock = bcmig_answer_int64(first, 1) -
 		(POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
-	poll->horizon = pg_strtoint64(first[2]);
-	poll->top = pg_strtoint64(first[3]);
+	poll->horizon = bcmig_answer_int64(first, 2);
+	poll->top = bcmig_answer_int64(first, 3);
 	poll->seen = first[4] ? first[4] : "";
-	poll->incarnation = pg_strtoint64(first[5]);
-	poll->incarnation_text = first[6];
-	poll->floor = first[7] ? pg_strtoint64(first[7]) : 0;
+	poll->incarnation = bcmig_answer_int64(first, 5);
+	poll->incarnation_text = bcmig_answer_text(first, 6);
+	poll->floor = first[7] ? bcmig_answer_int64(first, 7) : 0;
 	for_each_from(lc, rows, 1)
 	{
 		char	  **row = lfirst(lc);
 
 		poll->waited += waited_us(row);
-		if (strcmp(row[0], "moved") == 0 && row[1] && row[2])
-			poll->moved[poll->nmoved++] = bcmig_source_hash(row[1], row[2]);
-		else if (strcmp(row[0], "all") == 0)
+		if (bcmig_answer_is(row, "moved"))
+			poll->moved[poll->nmoved++] = bcmig_source_hash(bcmig_answer_text(row, 1), bcmig_answer_text(row, 2));
+		else if (bcmig_answer_is(row, "all"))
 			poll->all_moved = true;
-		else if (strcmp(row[0], "count") == 0 && row[1] && row[2] && row[3])
+		else if (bcmig_answer_is(row, "count") && row[3] != NULL)
 		{
-			poll->counts[poll->ncounts].table = bcmig_source_hash(row[1], row[2]);
-			poll->counts[poll->ncounts++].count = pg_strtoint64(row[3]);
+			poll->counts[poll->ncounts].table = bcmig_source_hash(bcmig_answer_text(row, 1), bcmig_answer_text(row, 2));
+			poll->counts[poll->ncounts++].count = bcmig_answer_int64(row, 3);
 		}
 	}
 	return poll;

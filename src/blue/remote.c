@@ -24,9 +24,11 @@
 #include "remote.h"
 
 #include "catalog.h"
+#include "catalog/pg_type.h"
 #include "dialect.h"
 #include "executor/executor.h"
 #include "foreign/foreign.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "nodes/plannodes.h"
 #include "nodes/value.h"
@@ -38,6 +40,9 @@
 #include "utils/snapmgr.h"
 
 #define TEXT_FEED_COLUMNS	8
+
+/* of the rows of one answer: a blue that never ends must not take all memory */
+#define ANSWER_LIMIT		((Size) 512 * 1024 * 1024)
 
 bool		bcmig_remote_running = false;
 
@@ -224,6 +229,7 @@ text_receive(TupleTableSlot *slot, DestReceiver *self)
 	char	   *row[TEXT_FEED_COLUMNS] = {NULL};
 
 	slot_getallattrs(slot);
+	bcmig_check_encoding(slot);
 	for (int i = 0; i < TEXT_FEED_COLUMNS; i++)
 	{
 		if (!slot->tts_isnull[i])
@@ -262,6 +268,7 @@ typedef struct TextList
 {
 	MemoryContext context;
 	List	   *rows;
+	Size		bytes;
 } TextList;
 
 static void
@@ -271,8 +278,17 @@ collect_row(void *arg, char **row)
 	MemoryContext oldcontext = MemoryContextSwitchTo(list->context);
 	char	  **copy = palloc0(sizeof(char *) * TEXT_FEED_COLUMNS);
 
+	CHECK_FOR_INTERRUPTS();
+	list->bytes += sizeof(char *) * TEXT_FEED_COLUMNS;
 	for (int i = 0; i < TEXT_FEED_COLUMNS; i++)
+	{
 		copy[i] = row[i] ? pstrdup(row[i]) : NULL;
+		list->bytes += row[i] ? strlen(row[i]) + 1 : 0;
+	}
+	if (list->bytes > ANSWER_LIMIT)
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_BLUE),
+				 errmsg("blue's answer is longer than %zu MB", ANSWER_LIMIT / (1024 * 1024))));
 	list->rows = lappend(list->rows, copy);
 	MemoryContextSwitchTo(oldcontext);
 }
@@ -280,8 +296,75 @@ collect_row(void *arg, char **row)
 List *
 bcmig_remote_texts(Oid feed, const char *sql)
 {
-	TextList	list = {CurrentMemoryContext, NIL};
+	TextList	list = {CurrentMemoryContext, NIL, 0};
 
 	bcmig_remote_each_text(feed, sql, collect_row, &list);
 	return list.rows;
+}
+
+/* ---- what blue answers is not trusted ---- */
+
+static void pg_attribute_noreturn()
+bad_answer(char **row, int column)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_BM_BLUE),
+			 errmsg("blue's answer is not one bcmig understands"),
+			 errdetail("Column %d of its row \"%.60s\" is %s%.60s%s.", column + 1, row[0] ? row[0] : "NULL",
+					   row[column] ? "\"" : "", row[column] ? row[column] : "NULL", row[column] ? "\"" : "")));
+}
+
+/*
+ * The wrappers call the input functions of the types, which believe what they
+ * get.  A value that is not valid would be stored, and nobody could read or
+ * restore it.
+ */
+void
+bcmig_check_encoding(TupleTableSlot *slot)
+{
+	for (int i = 0; i < slot->tts_tupleDescriptor->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(slot->tts_tupleDescriptor, i);
+		struct varlena *value;
+
+		if (slot->tts_isnull[i] ||
+			(att->atttypid != TEXTOID && att->atttypid != VARCHAROID && att->atttypid != BPCHAROID &&
+			 att->atttypid != JSONOID && att->atttypid != XMLOID))
+			continue;
+		value = PG_DETOAST_DATUM_PACKED(slot->tts_values[i]);
+		if (!pg_verifymbstr(VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value), true))
+			ereport(ERROR,
+					(errcode(ERRCODE_CHARACTER_NOT_IN_REPERTOIRE),
+					 errmsg("blue sent a text that is not valid in encoding %s", GetDatabaseEncodingName()),
+					 errdetail("It is in column \"%s\".", NameStr(att->attname)),
+					 errcontext(BCMIG_BLUE_CONTEXT)));
+	}
+}
+
+char *
+bcmig_answer_text(char **row, int column)
+{
+	if (row[column] == NULL)
+		bad_answer(row, column);
+	return row[column];
+}
+
+int64
+bcmig_answer_int64(char **row, int column)
+{
+	const char *text = bcmig_answer_text(row, column);
+	char	   *end;
+	int64		value;
+
+	errno = 0;
+	value = strtoi64(text, &end, 10);
+	if (end == text || *end != '\0' || errno != 0)
+		bad_answer(row, column);
+	return value;
+}
+
+bool
+bcmig_answer_is(char **row, const char *word)
+{
+	return row[0] != NULL && strcmp(row[0], word) == 0;
 }

@@ -8,6 +8,7 @@
 #ifndef BCMIG_REMOTE_H
 #define BCMIG_REMOTE_H
 
+#include "executor/tuptable.h"
 #include "tcop/dest.h"
 #include "utils/tuplestore.h"
 
@@ -44,5 +45,21 @@ extern void bcmig_remote_each_text(Oid feed, const char *sql, BcmigTextRow row, 
  * for SQL NULL), in the current memory context.
  */
 extern List *bcmig_remote_texts(Oid feed, const char *sql);
+
+/*
+ * A column of such a row, from 0, that blue has to fill in: a text, a number.
+ * ERROR of class blue when it is NULL, or no number.
+ */
+extern char *bcmig_answer_text(char **row, int column);
+extern int64 bcmig_answer_int64(char **row, int column);
+
+/*
+ * ERROR when a text in this row is not one of the server's encoding: a blue of
+ * encoding SQL_ASCII sends what it has.
+ */
+extern void bcmig_check_encoding(TupleTableSlot *slot);
+
+/* does a row begin with this word?  Not when it begins with NULL */
+extern bool bcmig_answer_is(char **row, const char *word);
 
 #endif							/* BCMIG_REMOTE_H */

@@ -37,7 +37,7 @@ bcmig_tsql_reverse_head(const char *sync, int64 keys)
 	initStringInfo(&name);
 	escape_json(&name, sync);
 	return psprintf("-- bcmig: what was written on green, for blue: " INT64_FORMAT " keys of sync %s.\n"
-					"-- Review, and run it in the database of Business Central (sqlcmd -b -I -f 65001, or SSMS) as somebody who may write to\n"
+					"-- Review, and run it in the database of Business Central (sqlcmd -x -b -I -f 65001, or SSMS) as somebody who may write to\n"
 					"-- its tables, while nobody else does. It may be run again. Rows blue has changed itself are named and left alone.\n"
 					"SET ANSI_NULLS ON; SET ANSI_PADDING ON; SET ANSI_WARNINGS ON; SET ARITHABORT ON; SET CONCAT_NULL_YIELDS_NULL ON; SET QUOTED_IDENTIFIER ON;\n"
 					"SET NUMERIC_ROUNDABORT OFF;\n"
@@ -62,10 +62,56 @@ key_hash(const char *key)
 	return psprintf("0x%s", hex);
 }
 
+/*
+ * The same expression without an end of line in a literal, after which sqlcmd
+ * would look for GO and its own commands, and without $( for its variables.
+ */
+static char *
+for_script(const char *expression)
+{
+	StringInfoData s;
+	const char *literal = strstr(expression, "N'");
+	const char *end = strrchr(expression, '\'');
+	bool		changed = false;
+
+	/* pieces of nvarchar(n) together would be cut at 4000 characters */
+	initStringInfo(&s);
+	if (literal == NULL)
+		return pstrdup(expression);
+	appendStringInfo(&s, "%.*s(CONVERT(nvarchar(max), N'') + ", (int) (literal - expression), expression);
+	for (const char *p = literal; p <= end; p++)
+	{
+		if (*p == '\n' || *p == '\r')
+			appendStringInfo(&s, "' + NCHAR(%d) + N'", *p);
+		else if (*p == '(' && p[-1] == '$')
+			appendStringInfoString(&s, "' + N'(");
+		else
+		{
+			appendStringInfoChar(&s, *p);
+			continue;
+		}
+		changed = true;
+	}
+	appendStringInfo(&s, ")%s", end + 1);
+	return changed ? s.data : pstrdup(expression);
+}
+
+static char *
+script_literal(const BcmigColumn *column, const char *value)
+{
+	return for_script(bcmig_tsql_literal(column, value));
+}
+
+static char *
+script_string(const char *value)
+{
+	return for_script(bcmig_tsql_string(value));
+}
+
 static char *
 value_of(const BcmigTableInfo *table, char **values, int column)
 {
-	return values[column] ? bcmig_tsql_literal(&table->columns[column], values[column]) : pstrdup("NULL");
+	return values[column] ? script_literal(&table->columns[column], values[column]) : pstrdup("NULL");
 }
 
 /* t.[k] = value AND ... */
@@ -79,7 +125,7 @@ key_condition(const BcmigTableInfo *table, char **key)
 	{
 		const BcmigColumn *c = &table->columns[table->keys[i]];
 
-		appendStringInfo(&s, "%st.%s = %s", i > 0 ? " AND " : "", ident(c->source), bcmig_tsql_literal(c, key[i]));
+		appendStringInfo(&s, "%st.%s = %s", i > 0 ? " AND " : "", ident(c->source), script_literal(c, key[i]));
 	}
 	return s.data;
 }
@@ -183,7 +229,7 @@ write_key(StringInfo s, const BcmigTableInfo *table, List *columns, const BcmigR
 {
 	char	   *name = source_name(table);
 	char	   *condition = key_condition(table, key);
-	char	   *mine = psprintf("a.[green] = @green AND a.[source_table] = %s AND a.[key_hash] = %s", bcmig_tsql_string(name), key_hash(reverse->key));
+	char	   *mine = psprintf("a.[green] = @green AND a.[source_table] = %s AND a.[key_hash] = %s", script_string(name), key_hash(reverse->key));
 	int64		last = reverse->ids[reverse->nids - 1];
 	StringInfoData version;
 	bool		absent = false;
@@ -228,23 +274,23 @@ write_key(StringInfo s, const BcmigTableInfo *table, List *columns, const BcmigR
 		if (absent)
 		{
 			appendStringInfo(s, "\tIF @n = 0 AND NOT EXISTS (SELECT 1 FROM %s AS t WITH (UPDLOCK, HOLDLOCK) WHERE %s)\n\tBEGIN\n", name, condition);
-			appendStringInfo(s, "\t\tIF OBJECTPROPERTY(OBJECT_ID(%s), N'TableHasIdentity') = 1 SET IDENTITY_INSERT %s ON;\n", bcmig_tsql_string(name), name);
+			appendStringInfo(s, "\t\tIF OBJECTPROPERTY(OBJECT_ID(%s), N'TableHasIdentity') = 1 SET IDENTITY_INSERT %s ON;\n", script_string(name), name);
 			appendStringInfo(s, "\t\tINSERT INTO %s (%s) VALUES (%s);\n", name, column_list(table, columns, values, 0, true, "c"),
 							 column_list(table, columns, values, 0, true, "v"));
-			appendStringInfo(s, "\t\tIF OBJECTPROPERTY(OBJECT_ID(%s), N'TableHasIdentity') = 1 SET IDENTITY_INSERT %s OFF;\n", bcmig_tsql_string(name), name);
+			appendStringInfo(s, "\t\tIF OBJECTPROPERTY(OBJECT_ID(%s), N'TableHasIdentity') = 1 SET IDENTITY_INSERT %s OFF;\n", script_string(name), name);
 			appendStringInfoString(s, "\t\tSET @n = 1;\n\tEND;\n");
 		}
 		appendStringInfoString(s, "\tIF @n = 1\n\tBEGIN\n");
 		write_companions(s, table, columns, values, condition);
 	}
 	appendStringInfo(s, "\t\tINSERT INTO " APPLIED " ([green], [source_table], [key_hash], [journal_id], [version]) VALUES (@green, %s, %s, " INT64_FORMAT ", ",
-					 bcmig_tsql_string(name), key_hash(reverse->key), last);
+					 script_string(name), key_hash(reverse->key), last);
 	if (table->version_column != NULL)
 		appendStringInfo(s, "(SELECT CONVERT(binary(8), t.%s) FROM %s AS t WHERE %s));\n", ident(table->version_column), name, condition);
 	else
 		appendStringInfoString(s, "NULL);\n");
 	appendStringInfo(s, "\tEND\n\tELSE\n\t\tPRINT %s;\nEND;\n",
-					 bcmig_tsql_string(psprintf("not written, blue has changed it: %s %s", name, reverse->key)));
+					 script_string(psprintf("not written, blue has changed it: %s %s", name, reverse->key)));
 }
 
 char *
@@ -254,7 +300,7 @@ bcmig_tsql_reverse_batch(const BcmigTableInfo *table, const char *green, List *c
 	StringInfoData s;
 
 	initStringInfo(&s);
-	appendStringInfo(&s, "DECLARE @green nvarchar(100) = %s; DECLARE @v binary(8); DECLARE @n int;\nBEGIN TRANSACTION;\n", bcmig_tsql_string(green));
+	appendStringInfo(&s, "DECLARE @green nvarchar(100) = %s; DECLARE @v binary(8); DECLARE @n int;\nBEGIN TRANSACTION;\n", script_string(green));
 	for (int deletes = 1; deletes >= 0; deletes--)
 	{
 		for (int i = 0; i < n; i++)

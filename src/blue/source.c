@@ -22,6 +22,7 @@
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "options.h"
+#include "remote.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 
@@ -109,52 +110,55 @@ bcmig_read_descriptions(List *rows)
 	{
 		char	  **row = (char **) lfirst(lc);
 
-		if (strcmp(row[0], "table") == 0)
+		if (bcmig_answer_is(row, "table"))
 		{
 			table = palloc0(sizeof(BcmigBlueTable));
 			table->exists = row[1] != NULL;
-			table->is_table = table->exists && strchr("rp", row[1][0]) != NULL;
+			table->is_table = table->exists && row[1][0] != '\0' && strchr("rp", row[1][0]) != NULL;
 			table->readable = row[2] != NULL && strcmp(row[2], "true") == 0;
-			table->rows = row[3] ? strtoll(row[3], NULL, 10) : 0;
-			table->bytes = row[4] ? strtoll(row[4], NULL, 10) : 0;
+			table->rows = row[3] ? bcmig_answer_int64(row, 3) : 0;
+			table->bytes = row[4] ? bcmig_answer_int64(row, 4) : 0;
 			table->capture = row[5];
 			table->stamp_column = row[6];
 			result = lappend(result, table);
 		}
 		else if (table == NULL)
-			elog(ERROR, "a description begins with \"%s\"", row[0]);
-		else if (strcmp(row[0], "fix") == 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_BM_BLUE),
+					 errmsg("blue's answer is not one bcmig understands"),
+					 errdetail("A description begins with \"%.60s\".", row[0] ? row[0] : "NULL")));
+		else if (bcmig_answer_is(row, "fix"))
 		{
 			table->grant_fix = row[1];
 			table->track_fix = row[2];
 			table->stamp_fix = row[3];
 		}
-		else if (strcmp(row[0], "column") == 0)
+		else if (bcmig_answer_is(row, "column"))
 		{
 			BcmigBlueColumn *c = palloc0(sizeof(BcmigBlueColumn));
 
-			c->name = row[1];
-			c->type = c->native = row[2];
-			c->not_null = strcmp(row[3], "true") == 0;
+			c->name = bcmig_answer_text(row, 1);
+			c->type = c->native = bcmig_answer_text(row, 2);
+			c->not_null = strcmp(bcmig_answer_text(row, 3), "true") == 0;
 			c->default_expr = row[4];
-			c->key_position = row[5] ? atoi(row[5]) : 0;
+			c->key_position = row[5] ? bcmig_answer_int64(row, 5) : 0;
 			table->columns = lappend(table->columns, c);
 		}
-		else if (strcmp(row[0], "index") == 0)
+		else if (bcmig_answer_is(row, "index"))
 		{
 			BcmigBlueIndex *index = table->indexes == NIL ? NULL : llast(table->indexes);
 
-			if (index == NULL || strcmp(index->name, row[1]) != 0)
+			if (index == NULL || strcmp(index->name, bcmig_answer_text(row, 1)) != 0)
 			{
 				index = palloc0(sizeof(BcmigBlueIndex));
-				index->name = row[1];
-				index->unique = strcmp(row[2], "true") == 0;
+				index->name = bcmig_answer_text(row, 1);
+				index->unique = strcmp(bcmig_answer_text(row, 2), "true") == 0;
 				table->indexes = lappend(table->indexes, index);
 			}
-			index->columns = lappend(index->columns, row[3]);
+			index->columns = lappend(index->columns, bcmig_answer_text(row, 3));
 		}
-		else if (strcmp(row[0], "near") == 0)
-			table->near = lappend(table->near, row[1]);
+		else if (bcmig_answer_is(row, "near"))
+			table->near = lappend(table->near, bcmig_answer_text(row, 1));
 	}
 	return result;
 }
@@ -167,7 +171,9 @@ bcmig_describe(const BcmigEnvironment *env, Oid role, List *tables)
 															  bcmig_ask_timeout(env, list_length(tables))));
 
 	if (list_length(described) != list_length(tables))
-		elog(ERROR, "blue described %d of %d tables", list_length(described), list_length(tables));
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_BLUE),
+				 errmsg("blue described %d of %d tables", list_length(described), list_length(tables))));
 	return described;
 }
 
@@ -220,6 +226,12 @@ check_health(const char *environment, const char *url, Jsonb *options)
 		ereport(ERROR,
 				(errcode(ERRCODE_BM_OPTION),
 				 errmsg("the health URL of environment \"%s\" is neither http nor https", environment),
+				 errhint("SELECT bcmig_alter_environment(%s, '{\"health_url\": \"https://...\"}');", quote_literal_cstr(environment))));
+	if (url != NULL && memchr(strchr(url, '/') + 2, '@', strcspn(strchr(url, '/') + 2, "/?#")) != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_OPTION),
+				 errmsg("the health URL of environment \"%s\" holds a user or a password", environment),
+				 errdetail("Views and reports show it. Let the health page be one that needs none."),
 				 errhint("SELECT bcmig_alter_environment(%s, '{\"health_url\": \"https://...\"}');", quote_literal_cstr(environment))));
 	if (required > probes)
 		ereport(ERROR,

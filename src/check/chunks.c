@@ -67,13 +67,13 @@ bcmig_plan_chunks(BcmigProof *proof, bool anew, int64 *first, int64 *last, int64
 	List	   *answer = bcmig_remote_texts(proof->text_feed, proof->hash->extent(table));
 	char	  **row = answer ? linitial(answer) : NULL;
 	bool		any = row != NULL && row[1] != NULL && row[2] != NULL;
-	int64		low = any ? pg_strtoint64(row[1]) : 0;
-	int64		high = any ? pg_strtoint64(row[2]) : 0;
+	int64		low = any ? bcmig_answer_int64(row, 1) : 0;
+	int64		high = any ? bcmig_answer_int64(row, 2) : 0;
 	BcmigChunking best = proof->chunking;
 	double		span;
 	int64		wanted;
 
-	*rows = row != NULL && row[0] != NULL ? pg_strtoint64(row[0]) : 0;
+	*rows = row != NULL && row[0] != NULL ? Max(bcmig_answer_int64(row, 0), 0) : 0;
 	wanted = Max(1, *rows / CHUNK_ROWS);
 	if (bcmig_ranges_possible(table))
 	{
@@ -179,14 +179,10 @@ take_sums(void *arg, char **row)
 	Adding	   *a = arg;
 	BcmigChunkPair *pair;
 
-	if (row[0] == NULL || row[1] == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_BM_BLUE),
-				 errmsg("blue's answer to a question for hashes is not one bcmig understands")));
-	pair = pair_of(a->pairs, pg_strtoint64(row[0]));
-	pair->blue.rows += pg_strtoint64(row[1]);
+	pair = pair_of(a->pairs, bcmig_answer_int64(row, 0));
+	pair->blue.rows += bcmig_answer_int64(row, 1);
 	for (int lane = 0; lane < 4; lane++)
-		pair->blue.lanes[lane] += row[2 + lane] ? pg_strtoint64(row[2 + lane]) : 0;
+		pair->blue.lanes[lane] += row[2 + lane] ? bcmig_answer_int64(row, 2 + lane) : 0;
 }
 
 HTAB *

@@ -77,8 +77,8 @@ load_numbered(int sync_id)
 static void
 store_blue(const BcmigRun *run, char **row)
 {
-	bool		identity = strcmp(row[0], "identity") == 0;
-	char	   *source = identity ? psprintf("%s.%s", row[2], row[3]) : row[1];
+	bool		identity = bcmig_answer_is(row, "identity");
+	char	   *source = identity ? psprintf("%s.%s", bcmig_answer_text(row, 2), bcmig_answer_text(row, 3)) : bcmig_answer_text(row, 1);
 	char	   *last = identity ? row[4] : row[2];
 
 	/* set: for each of green's */

@@ -54,7 +54,7 @@ probe(BcmigProof *proof)
 		bool		agrees;
 
 		bcmig_catalog_begin(&scope);
-		green = green_hash(proof->hash->image, row[2]);
+		green = green_hash(proof->hash->image, bcmig_answer_text(row, 2));
 		agrees = row[1] != NULL && strlen(row[1]) > 2 * BCMIG_HASH_BYTES &&
 			bcmig_hash_read(pnstrdup(row[1], 2 * BCMIG_HASH_BYTES), &blue) && memcmp(&green, &blue, sizeof(green)) == 0;
 		bcmig_sql("INSERT INTO bcmig.hash_probe AS p (environment_id, type_class, agrees, detail) VALUES ($1, $2, $3, $4) "

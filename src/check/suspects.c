@@ -138,8 +138,13 @@ match(Search *s, const BcmigHash *key, const BcmigHash *row, char **(*texts_of) 
 static char **
 texts_of_array(Search *s, void *from)
 {
-	Datum		array = OidFunctionCall3(F_ARRAY_IN, CStringGetDatum((char *) from), ObjectIdGetDatum(TEXTOID), Int32GetDatum(-1));
+	Datum		array;
 
+	if (from == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_BLUE),
+				 errmsg("blue's answer to a question for hashes is not one bcmig understands")));
+	array = OidFunctionCall3(F_ARRAY_IN, CStringGetDatum((char *) from), ObjectIdGetDatum(TEXTOID), Int32GetDatum(-1));
 	return bcmig_bound_values(s->proof->table, array);
 }
 

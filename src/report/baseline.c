@@ -27,6 +27,7 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "portability/instr_time.h"
+#include "remote.h"
 #include "user_query.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -185,10 +186,10 @@ take_sizes(const BcmigEnvironment *env, const BcmigDialect *dialect, List *table
 	{
 		char	  **row = lfirst(lc);
 
-		if (strcmp(row[0], "table") == 0)
-			sizes[n++] = (SizeOfTable) {row[1], row[2], -1};
-		else if (strcmp(row[0], "bytes") == 0 && n > 0 && row[1] != NULL)
-			sizes[n - 1].bytes = pg_strtoint64(row[1]);
+		if (bcmig_answer_is(row, "table"))
+			sizes[n++] = (SizeOfTable) {bcmig_answer_text(row, 1), bcmig_answer_text(row, 2), -1};
+		else if (bcmig_answer_is(row, "bytes") && n > 0 && row[1] != NULL)
+			sizes[n - 1].bytes = bcmig_answer_int64(row, 1);
 	}
 	qsort(sizes, n, sizeof(SizeOfTable), by_name);
 	foreach(lc, tables)

@@ -252,10 +252,11 @@ bcmig_blue_fence_state(const BcmigSync *sync, char **detail)
 	foreach(lc, rows)
 	{
 		char	  **row = lfirst(lc);
-		int			which = strcmp(row[2], "open") == 0 ? 0 : strcmp(row[2], "fenced") == 0 ? 1 : 2;
+		const char *said = bcmig_answer_text(row, 2);
+		int			which = strcmp(said, "open") == 0 ? 0 : strcmp(said, "fenced") == 0 ? 1 : 2;
 
 		if (count[which]++ == 0)
-			example[which] = psprintf("%s.%s: %s", row[0], row[1], row[3] ? row[3] : "");
+			example[which] = psprintf("%s.%s: %s", bcmig_answer_text(row, 0), bcmig_answer_text(row, 1), row[3] ? row[3] : "");
 	}
 	n = list_length(f->tables);
 	if (count[0] + count[1] + count[2] != n)

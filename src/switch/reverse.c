@@ -221,9 +221,10 @@ bcmig_replay_heard(BcmigWork *work)
 	foreach(lc, answers)
 	{
 		char	  **answer = lfirst(lc);
-		Datum		ids = OidInputFunctionCall(F_ARRAY_IN, answer[1], INT8OID, -1);
+		Datum		ids = OidInputFunctionCall(F_ARRAY_IN, bcmig_answer_text(answer, 1), INT8OID, -1);
 
-		settled[n++] = (BcmigSettled) {.key = answer[0], .ids = ids, .as = "replayed", .version = answer[2] ? pg_strtoint64(answer[2]) : -1};
+		settled[n++] = (BcmigSettled) {.key = bcmig_answer_text(answer, 0), .ids = ids, .as = "replayed",
+			.version = answer[2] ? bcmig_answer_int64(answer, 2) : -1};
 	}
 	bcmig_catalog_begin(&scope);
 	bcmig_settle_entries(n, settled);
@@ -249,6 +250,7 @@ replay_batch(Pass *pass, List *texts)
 	BcmigSettled *settled;
 	BcmigReverseKey *keys;
 	List	   *answers;
+	bool	   *answered;
 	List	   *met = NIL;
 	ListCell   *lc;
 	int			n;
@@ -276,28 +278,42 @@ replay_batch(Pass *pass, List *texts)
 	bcmig_debug_point("replay_read");
 	answers = bcmig_remote_texts(pass->feed, pass->work->dialect->replay(table, pass->green, pass->columns, n, reverse));
 	settled = palloc(sizeof(BcmigSettled) * n);
+	answered = palloc0(sizeof(bool) * n);
 	foreach(lc, answers)
 	{
 		char	  **answer = lfirst(lc);
-		int			i = pg_strtoint32(answer[0]) - 1;
-		const char *outcome = answer[1];
+		int64		number = bcmig_answer_int64(answer, 0);
+		const char *outcome = bcmig_answer_text(answer, 1);
+		int			i = number - 1;
 
-		if (i < 0 || i >= n)
-			elog(ERROR, "blue answered about row %d of %d", i + 1, n);
+		/* about each row once; one without an answer stays as it is, unsettled */
+		if (number < 1 || number > n || answered[i])
+			ereport(ERROR,
+					(errcode(ERRCODE_BM_BLUE),
+					 errmsg("blue's answer is not one bcmig understands"),
+					 errdetail("It is about row " INT64_FORMAT " of %d%s.", number, n,
+							   number >= 1 && number <= n ? ", once more" : "")));
+		answered[i] = true;
 		if (strcmp(outcome, "conflict") == 0)
 			met = lappend(met, &keys[i]);
 		else if (strcmp(outcome, "refused") == 0)
 		{
 			pass->refused++;
-			set_problem(result, psprintf("blue refuses %s of %s: %s: %s", keys[i].reverse.key, table->target_name, answer[3], answer[4]));
+			set_problem(result, psprintf("blue refuses %s of %s: %s: %s", keys[i].reverse.key, table->target_name,
+										  answer[3] ? answer[3] : "?", answer[4] ? answer[4] : "?"));
 		}
+		else if (strcmp(outcome, "written") != 0 && strcmp(outcome, "applied") != 0 && strcmp(outcome, "equal") != 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_BM_BLUE),
+					 errmsg("blue's answer is not one bcmig understands"),
+					 errdetail("What became of row " INT64_FORMAT " is \"%.60s\".", number, outcome)));
 		else
 		{
 			bool		same = strcmp(outcome, "equal") == 0;
 
 			*(same ? &equal : &written) += 1;
 			settled[nsettled++] = (BcmigSettled) {.key = keys[i].reverse.key, .ids = keys[i].ids, .as = same ? "equal" : "replayed",
-				.version = answer[2] && keys[i].reverse.row ? pg_strtoint64(answer[2]) : -1};
+				.version = answer[2] && keys[i].reverse.row ? bcmig_answer_int64(answer, 2) : -1};
 		}
 	}
 	bcmig_catalog_begin(&scope);
@@ -503,8 +519,8 @@ bcmig_replay_problem(const BcmigSync *sync)
 		if (answer == NULL || answer[0] == NULL)
 			problem = psprintf("blue/postgres_switch.sql has not been run on blue");
 		else if (strcmp(answer[0], "true") != 0)
-			problem = psprintf("%s may not write to blue: SELECT bcmig_blue.grant_switch(%s); -- on blue", answer[1],
-							   quote_literal_cstr(quote_identifier(answer[1])));
+			problem = psprintf("%s may not write to blue: SELECT bcmig_blue.grant_switch(%s); -- on blue", bcmig_answer_text(answer, 1),
+							   quote_literal_cstr(quote_identifier(bcmig_answer_text(answer, 1))));
 	}
 	bcmig_end_transaction();
 	MemoryContextSwitchTo(caller);

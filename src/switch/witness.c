@@ -80,9 +80,9 @@ exchange(const BcmigSync *sync, const char *green, int64 epoch, const char *nonc
 		w->answer = row != NULL ? BCMIG_WITNESS_KNOWN : BCMIG_WITNESS_NOTHING;
 		if (row != NULL)
 		{
-			w->green = row[0];
-			w->epoch = pg_strtoint64(row[1]);
-			w->nonce = row[2];
+			w->green = bcmig_answer_text(row, 0);
+			w->epoch = bcmig_answer_int64(row, 1);
+			w->nonce = bcmig_answer_text(row, 2);
 			w->at = row[3];
 		}
 	}

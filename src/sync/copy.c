@@ -143,7 +143,7 @@ begin_copy(BcmigWork *work)
 	env_feed = bcmig_text_feed(table->environment_id);
 	sizes = bcmig_remote_texts(env_feed, work->dialect->table_size(table));
 	if (sizes != NIL && ((char **) linitial(sizes))[0] != NULL)
-		rows = pg_strtoint64(((char **) linitial(sizes))[0]);
+		rows = Max(bcmig_answer_int64(linitial(sizes), 0), 0);
 	bcmig_end_transaction();
 	bcmig_start_transaction();
 	wait_for_writers(table);
@@ -185,6 +185,25 @@ begin_copy(BcmigWork *work)
 }
 
 /*
+ * The bound blue names, which is not the one before: a blue that names it again
+ * would never come to an end.
+ */
+static Datum
+bound_of_answer(const BcmigTableInfo *table, Datum frontier, const char *text)
+{
+	Datum		upper = OidFunctionCall3(F_ARRAY_IN, CStringGetDatum(text), ObjectIdGetDatum(TEXTOID), Int32GetDatum(-1));
+
+	/* as many values as the key has columns, and each is there */
+	(void) bcmig_bound_values(table, upper);
+	if (frontier != (Datum) 0 && datumIsEqual(upper, frontier, false, -1))
+		ereport(ERROR,
+				(errcode(ERRCODE_BM_BLUE),
+				 errmsg("blue's answer is not one bcmig understands"),
+				 errdetail("The chunk of %s after %s ends there too.", table->target_name, text)));
+	return upper;
+}
+
+/*
  * The bound of a chunk of *rows rows from "frontier" on; fewer where unbounded
  * columns make them more than CHUNK_BYTES.  NULL: there are no rows.
  */
@@ -201,9 +220,9 @@ ask_bound(BcmigWork *work, Oid env_feed, Datum frontier, int64 *rows, int64 *wid
 		CHECK_FOR_INTERRUPTS();
 		if (row == NULL || row[5] == NULL || row[6] == NULL || row[7] == NULL)
 			return row;
-		n = pg_strtoint64(row[5]);
-		bytes = pg_strtoint64(row[6]);
-		*widest = pg_strtoint64(row[7]);
+		n = Min(bcmig_answer_int64(row, 5), *rows);
+		bytes = bcmig_answer_int64(row, 6);
+		*widest = Max(bcmig_answer_int64(row, 7), 0);
 		if (n <= 1 || bytes <= CHUNK_BYTES || work->table->chunk_rows > 0)
 			return row;
 		*rows = Max(1, Min(n - 1, (int64) (n * ((double) CHUNK_BYTES / bytes))));
@@ -275,8 +294,7 @@ cut_chunks(BcmigWork *work)
 		row = ask_bound(work, env_feed, frontier, &rows, &widest);
 		bcmig_become_catalog_owner(&scope);
 		if (row != NULL && row[0] != NULL && strcmp(row[0], "1") == 0)
-			upper = OidFunctionCall3(F_ARRAY_IN, CStringGetDatum(row[1]),
-									 ObjectIdGetDatum(TEXTOID), Int32GetDatum(-1));
+			upper = bound_of_answer(table, frontier, bcmig_answer_text(row, 1));
 		else
 			all = true;
 		bcmig_sql("INSERT INTO bcmig.copy_chunk (table_id, chunk, lower_key, upper_key, max_row_bytes) VALUES ($1, $2, $3, $4, nullif($5, 0))",

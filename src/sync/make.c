@@ -148,10 +148,10 @@ take_answer(Empties *e, List *rows)
 	{
 		char	  **row = lfirst(lc);
 
-		if (strcmp(row[0], "rows") == 0)
-			e->with_rows = lappend(e->with_rows, bcmig_name(row[1], row[2]));
+		if (bcmig_answer_is(row, "rows"))
+			e->with_rows = lappend(e->with_rows, bcmig_name(bcmig_answer_text(row, 1), bcmig_answer_text(row, 2)));
 		else
-			e->known = strtoll(row[1], NULL, 10) == e->reading.incarnation;
+			e->known = bcmig_answer_int64(row, 1) == e->reading.incarnation;
 	}
 }
 

@@ -23,6 +23,8 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#define STOP_GRACE		10000	/* ms at the same thing before a worker of a sync that stops is cancelled */
+
 Config	   *bcmig_managed = NULL;
 
 static char *
@@ -274,6 +276,27 @@ compare_ids(const void *a, const void *b)
 }
 
 /*
+ * Workers at a table of a sync that is being stopped end by themselves, at the
+ * next window or chunk.  One that has been at the same thing for long may be
+ * waiting for a blue that never answers: its statement is cancelled, which
+ * costs no more than reading it again.  Under BcmigShared->lock.
+ */
+static void
+cancel_stuck(const BcmigTable *live)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	for (int i = 0; i < BCMIG_MAX_SLOTS; i++)
+	{
+		const BcmigSlot *slot = &bcmig_shared->slots[i];
+
+		if (slot->in_use && slot->pid != 0 && slot->dboid == MyDatabaseId && slot->job.kind != BCMIG_JOB_NONE &&
+			slot->job.table_id == live->key.table_id && TimestampDifferenceExceeds(slot->since, now, STOP_GRACE))
+			(void) kill(slot->pid, SIGINT);
+	}
+}
+
+/*
  * Take live entries away whose table is not configured in a running sync any
  * more, once nobody works on them.
  */
@@ -307,7 +330,10 @@ remove_stale_tables(Config *c)
 			if (live->busy == 0)
 				hash_search(bcmig_tables, &live->key, HASH_REMOVE, NULL);
 			else
+			{
+				cancel_stuck(live);
 				again = true;
+			}
 		}
 	}
 	LWLockRelease(bcmig_shared->lock);

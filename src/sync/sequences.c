@@ -24,6 +24,7 @@
 #include "discover.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "remote.h"
 #include "utils/builtins.h"
 #include "utils/tuplestore.h"
 
@@ -74,13 +75,13 @@ typedef struct Numbers
 	char	   *column;
 } Numbers;
 
-/* has "last" no value, the sequence begins where it begins */
+/* columns "last" and increment; has "last" no value, the sequence begins where it begins */
 static void
-read_numbers(Numbers *n, const char *last, const char *increment)
+read_numbers(Numbers *n, char **row, int last)
 {
-	n->has_last = last != NULL;
-	n->last = last ? strtoll(last, NULL, 10) : 0;
-	n->increment = strtoll(increment, NULL, 10);
+	n->has_last = row[last] != NULL;
+	n->last = n->has_last ? bcmig_answer_int64(row, last) : 0;
+	n->increment = bcmig_answer_int64(row, last + 1);
 }
 
 /*
@@ -164,7 +165,7 @@ static void
 set_sequence(const BcmigSync *sync, char **row, List *places, const BcmigInventory *inventory, ReturnSetInfo *rsinfo)
 {
 	const char *rest;
-	char	   *company = company_of(row[1], inventory, &rest);
+	char	   *company = company_of(bcmig_answer_text(row, 1), inventory, &rest);
 	bool		has_shared = places != NIL && ((Place *) linitial(places))->company == NULL;
 	ListCell   *lc;
 
@@ -177,7 +178,7 @@ set_sequence(const BcmigSync *sync, char **row, List *places, const BcmigInvento
 			continue;
 		n.target = pstrdup(quote_qualified_identifier(p->schema,
 													  bcmig_green_name(p->snake ? bcmig_snake(rest) : rest, NIL)));
-		read_numbers(&n, row[2], row[3]);
+		read_numbers(&n, row, 2);
 		put(rsinfo, row[1], n.target, move_sequence(sync, &n));
 	}
 }
@@ -190,7 +191,7 @@ set_identity(const BcmigSync *sync, char **row, ReturnSetInfo *rsinfo)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	BcmigCatalogScope scope;
-	Numbers		n = {.source = psprintf("%s.%s", row[2], row[3])};
+	Numbers		n = {.source = psprintf("%s.%s", bcmig_answer_text(row, 2), bcmig_answer_text(row, 3))};
 
 	bcmig_catalog_begin(&scope);
 	if (bcmig_sql("SELECT format('%I.%I', t.target_schema, t.target_table), quote_ident(m.target_column), t.target_schema, "
@@ -209,7 +210,7 @@ set_identity(const BcmigSync *sync, char **row, ReturnSetInfo *rsinfo)
 	MemoryContextSwitchTo(caller);
 	if (n.table_id == 0)
 		return;
-	read_numbers(&n, row[4], row[5]);
+	read_numbers(&n, row, 4);
 	put(rsinfo, n.source, n.target, move_sequence(sync, &n));
 	bcmig_run_as(sync->owner, psprintf("ALTER SEQUENCE %s OWNED BY %s.%s", n.target, n.table, n.column));
 	bcmig_change_green(sync->owner, n.table,
@@ -231,7 +232,7 @@ bcmig_move_sequences(const BcmigSync *sync, const BcmigEnvironment *env, ReturnS
 		char	  **row = lfirst(lc);
 
 		CHECK_FOR_INTERRUPTS();
-		if (strcmp(row[0], "sequence") == 0)
+		if (bcmig_answer_is(row, "sequence"))
 			set_sequence(sync, row, places, inventory, rsinfo);
 		else
 			set_identity(sync, row, rsinfo);

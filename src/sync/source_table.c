@@ -380,8 +380,9 @@ bcmig_choose_capture(BcmigNewTable *new)
 }
 
 /*
- * The type as green knows it, or text.  Inside a catalogue scope, whose
- * search_path is that of the remote session which spelled it.
+ * The type as green spells it, or text.  Never as blue spelled it: a comment may
+ * stand in a type name, and would swallow what follows in a statement.  Inside
+ * a catalogue scope, whose search_path is that of the remote session.
  */
 char *
 bcmig_known_type(const char *type)
@@ -390,7 +391,7 @@ bcmig_known_type(const char *type)
 	int32		typmod;
 
 	BCMIG_PARSE_TYPE(type, &typeid, &typmod);
-	return pstrdup(OidIsValid(typeid) ? type : "text");
+	return OidIsValid(typeid) ? format_type_with_typemod(typeid, typmod) : pstrdup("text");
 }
 
 /*
@@ -415,7 +416,7 @@ add_column(BcmigNewTable *new, BcmigBlueColumn *b, int part, List **taken)
 	c->row_identity = part == 0 && strcmp(b->name, ROW_IDENTITY) == 0;
 	*taken = lappend(*taken, c->target);
 
-	if (c->key_position > 0 && strcmp(c->source_type, b->type) != 0)
+	if (c->key_position > 0 && strcmp(c->source_type, "text") == 0 && strcmp(b->type, "text") != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_BM_UNSUITABLE),
 				 errmsg("column \"%s\" of the key of %s has type %s, which green does not know",

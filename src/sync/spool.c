@@ -13,6 +13,7 @@
 #include "receive.h"
 
 #include "miscadmin.h"
+#include "remote.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
@@ -48,6 +49,7 @@ receiver_receive(TupleTableSlot *slot, DestReceiver *self)
 
 	CHECK_FOR_INTERRUPTS();
 	slot_getallattrs(slot);
+	bcmig_check_encoding(slot);
 	if (slot->tts_isnull[FEED_OP])
 		ereport(ERROR,
 				(errcode(ERRCODE_BM_BLUE),
