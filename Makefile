@@ -1,6 +1,8 @@
 MODULE_big = bcmig
 EXTENSION = bcmig
 DATA = $(wildcard bcmig--*.sql)
+# made by make reference, where somebody wants it
+DOCS := $(wildcard docs/reference.md)
 PGFILEDESC = "bcmig - moves a live Business Central database into PostgreSQL"
 
 OBJS = $(patsubst %.c,%.o,$(wildcard src/*.c src/*/*.c))

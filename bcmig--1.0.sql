@@ -2124,6 +2124,284 @@ REVOKE ALL ON PROCEDURE bcmig_wait_sync(text, text, interval), bcmig.raise_fence
 REVOKE ALL ON FUNCTION bcmig.lift_fence(text), bcmig.arm_journal(text), bcmig.disarm_journal(text), bcmig.journal_row(),
     bcmig.journal_pending(text) FROM PUBLIC;
 
+-- what the columns of views are
+COMMENT ON COLUMN bcmig.effective_option.sync_id IS 'of the sync';
+COMMENT ON COLUMN bcmig.effective_option.table_id IS 'of the table';
+COMMENT ON COLUMN bcmig.effective_option.name IS 'of the option';
+COMMENT ON COLUMN bcmig.effective_option.value IS 'as it holds; intervals in ms, sizes in bytes';
+COMMENT ON COLUMN bcmig.effective_option.source IS 'table, sync or default: who has set it';
+COMMENT ON COLUMN bcmig.effective_option.unit IS 'of value';
+COMMENT ON COLUMN bcmig.effective_option.meaning IS 'as in bcmig.option';
+
+COMMENT ON COLUMN bcmig.plan_step.step IS 'what action of a phase says';
+COMMENT ON COLUMN bcmig.plan_step.type IS 'of the phases it is for';
+COMMENT ON COLUMN bcmig.plan_step.arguments IS 'keys of arguments of a phase; those marked ! must be given';
+COMMENT ON COLUMN bcmig.plan_step.compensation IS 'what takes it back, unless the phase says otherwise';
+COMMENT ON COLUMN bcmig.plan_step.meaning IS 'what it does';
+
+COMMENT ON COLUMN bcmig.execution_status.execution IS 'its id, for bcmig_pause_execution and the like';
+COMMENT ON COLUMN bcmig.execution_status.plan IS 'its name';
+COMMENT ON COLUMN bcmig.execution_status.state IS 'running, paused, compensating, done, failed, cancelled or rolled_back';
+COMMENT ON COLUMN bcmig.execution_status.by IS 'who has begun it';
+COMMENT ON COLUMN bcmig.execution_status.started_at IS 'when it was begun';
+COMMENT ON COLUMN bcmig.execution_status.ended_at IS 'when it was over; NULL = it is not';
+COMMENT ON COLUMN bcmig.execution_status.phases_total IS 'all phases';
+COMMENT ON COLUMN bcmig.execution_status.phases_done IS 'phases that succeeded, also when they were taken back';
+COMMENT ON COLUMN bcmig.execution_status.phases_failed IS 'phases that failed';
+COMMENT ON COLUMN bcmig.execution_status.phases_running IS 'phases at work, or being taken back';
+COMMENT ON COLUMN bcmig.execution_status.phases_skipped IS 'phases left out';
+COMMENT ON COLUMN bcmig.execution_status.success_rate IS 'percent of the phases that were tried and succeeded';
+COMMENT ON COLUMN bcmig.execution_status.current_phase IS 'what runs, waits, or is taken back';
+COMMENT ON COLUMN bcmig.execution_status.percent IS 'of all phases, by count, those that run by their own percent; bcmig_progress_report knows better';
+COMMENT ON COLUMN bcmig.execution_status.error IS 'the first one';
+COMMENT ON COLUMN bcmig.execution_status.waits_for IS 'of waiting phases for what';
+COMMENT ON COLUMN bcmig.execution_status.heartbeat_age IS 'how long ago its runner last said that it is alive';
+
+COMMENT ON COLUMN bcmig.table_status.sync IS 'name of its sync';
+COMMENT ON COLUMN bcmig.table_status.target IS 'green table';
+COMMENT ON COLUMN bcmig.table_status.source_schema IS 'of the table on blue';
+COMMENT ON COLUMN bcmig.table_status.source_table IS 'as blue spells it';
+COMMENT ON COLUMN bcmig.table_status.capture IS 'how changes are seen: change_tracking, rowversion or snapshot';
+COMMENT ON COLUMN bcmig.table_status.state IS 'pending, copying, catching_up, streaming, suspended or resync';
+COMMENT ON COLUMN bcmig.table_status.reason IS 'why it is suspended or read again';
+COMMENT ON COLUMN bcmig.table_status.copied_percent IS 'of the rows blue had when the copy began; NULL = it is not copying';
+COMMENT ON COLUMN bcmig.table_status.rows_total IS 'rows blue had when the copy began, an estimate';
+COMMENT ON COLUMN bcmig.table_status.rows_copied IS 'by the copy so far';
+COMMENT ON COLUMN bcmig.table_status.rows_applied IS 'rows written by windows since';
+COMMENT ON COLUMN bcmig.table_status.rows_deleted IS 'rows deleted since';
+COMMENT ON COLUMN bcmig.table_status."position" IS 'all changes of blue below it are on green';
+COMMENT ON COLUMN bcmig.table_status.clean IS 'nothing of it is left to be read, as far as blue was looked at; NULL = the sync does not run';
+COMMENT ON COLUMN bcmig.table_status.last_applied_at IS 'when a window last wrote to it, since the start of the server';
+COMMENT ON COLUMN bcmig.table_status.swept_at IS 'when its keys were last compared with blue';
+COMMENT ON COLUMN bcmig.table_status.quarantined IS 'rows in bcmig.quarantine';
+COMMENT ON COLUMN bcmig.table_status.conflicts IS 'conflicts that wait for a person';
+COMMENT ON COLUMN bcmig.table_status.last_error IS 'of its jobs; stays until another one';
+COMMENT ON COLUMN bcmig.table_status.last_error_at IS 'when that was';
+COMMENT ON COLUMN bcmig.table_status.table_id IS 'of bcmig.sync_table';
+COMMENT ON COLUMN bcmig.table_status.sync_id IS 'of bcmig.sync';
+
+COMMENT ON COLUMN bcmig.switch_status.sync IS 'its name';
+COMMENT ON COLUMN bcmig.switch_status.kind IS 'switch or rollback';
+COMMENT ON COLUMN bcmig.switch_status.state IS 'running, done, failed or cancelled';
+COMMENT ON COLUMN bcmig.switch_status.step IS 'which of how many weights';
+COMMENT ON COLUMN bcmig.switch_status.target_percent IS 'weight of that step';
+COMMENT ON COLUMN bcmig.switch_status.green_percent IS 'share of traffic on green now';
+COMMENT ON COLUMN bcmig.switch_status.phase IS 'what is being done, or waited for';
+COMMENT ON COLUMN bcmig.switch_status.phase_for IS 'for how long';
+COMMENT ON COLUMN bcmig.switch_status.problem IS 'what is in the way; of one that has ended, why it ended so';
+COMMENT ON COLUMN bcmig.switch_status.writes_stopped_ms IS 'for how long writes are stopped at this moment; NULL = they are not';
+COMMENT ON COLUMN bcmig.switch_status.write_pause_ms IS 'for how long they were stopped, once they can go on';
+COMMENT ON COLUMN bcmig.switch_status.failures IS 'looks or attempts that failed, in a row';
+COMMENT ON COLUMN bcmig.switch_status.held IS 'why traffic is held; NULL = it is not';
+COMMENT ON COLUMN bcmig.switch_status.reason IS 'of a rollback, as it was given';
+COMMENT ON COLUMN bcmig.switch_status.result IS 'of a rollback: readers_back_at, replayed_keys, conflicts, balancers_missing, preserved_in';
+COMMENT ON COLUMN bcmig.switch_status.by IS 'who has asked for it';
+COMMENT ON COLUMN bcmig.switch_status.asked_at IS 'when';
+COMMENT ON COLUMN bcmig.switch_status.ended_at IS 'when it was over; NULL = it is not';
+COMMENT ON COLUMN bcmig.switch_status.switch_id IS 'of bcmig.switch';
+
+COMMENT ON COLUMN bcmig.traffic_stage.sync_id IS 'of the sync';
+COMMENT ON COLUMN bcmig.traffic_stage.stage IS 'switching, switched, rolling_back, rolled_back or completed; NULL = nothing of the kind';
+
+COMMENT ON COLUMN bcmig.sync_status.sync IS 'its name';
+COMMENT ON COLUMN bcmig.sync_status.state IS 'created, copying, streaming, waiting (blue does not answer), stopped, held (nothing is read or written before a person says so), failed (all tables are suspended); of one that streams also switching, switched, rolling_back, rolled_back, completed';
+COMMENT ON COLUMN bcmig.sync_status.tables IS 'how many it has';
+COMMENT ON COLUMN bcmig.sync_status.tables_streaming IS 'how many of them stream';
+COMMENT ON COLUMN bcmig.sync_status.rows_copied IS 'by copies, all tables';
+COMMENT ON COLUMN bcmig.sync_status.rows_applied IS 'by windows, all tables';
+COMMENT ON COLUMN bcmig.sync_status.lag IS 'how long ago synced_through was; NULL = unknown';
+COMMENT ON COLUMN bcmig.sync_status.synced_through IS 'all that blue had committed at that time of its clock is on green; NULL = unknown';
+COMMENT ON COLUMN bcmig.sync_status.blocked_by IS 'the open transaction of blue that holds that back';
+COMMENT ON COLUMN bcmig.sync_status.quarantined IS 'rows green refused';
+COMMENT ON COLUMN bcmig.sync_status.conflicts IS 'conflicts that wait for a person';
+COMMENT ON COLUMN bcmig.sync_status.last_error IS 'of blue, of a table, or of the sync';
+COMMENT ON COLUMN bcmig.sync_status.answer_ms IS 'how long blue takes to answer a poll';
+COMMENT ON COLUMN bcmig.sync_status.throttled_since IS 'since when copies, sweeps and validations wait because that is too long (option max_answer); NULL = they do not';
+
+COMMENT ON COLUMN bcmig.progress.pid IS 'of the worker';
+COMMENT ON COLUMN bcmig.progress.sync IS 'its name';
+COMMENT ON COLUMN bcmig.progress.target IS 'green table';
+COMMENT ON COLUMN bcmig.progress.phase IS 'copy, resync, index build, sweep, compare, retry, ...';
+COMMENT ON COLUMN bcmig.progress.rows_done IS 'of a copy by all workers, else by this one';
+COMMENT ON COLUMN bcmig.progress.rows_total IS 'rows there are to do, an estimate; NULL = not known';
+COMMENT ON COLUMN bcmig.progress.percent IS 'of rows_total';
+COMMENT ON COLUMN bcmig.progress.rows_per_s IS 'since it began';
+COMMENT ON COLUMN bcmig.progress.eta IS 'how long it takes yet at this rate';
+
+COMMENT ON COLUMN bcmig.worker_status.pid IS 'of the process';
+COMMENT ON COLUMN bcmig.worker_status.role IS 'manager, poller, worker, or runner of a plan';
+COMMENT ON COLUMN bcmig.worker_status.owner IS 'role it runs as; NULL = none';
+COMMENT ON COLUMN bcmig.worker_status.environment IS 'blue it reads';
+COMMENT ON COLUMN bcmig.worker_status.sync IS 'whose work it does';
+COMMENT ON COLUMN bcmig.worker_status.target IS 'green table it is at';
+COMMENT ON COLUMN bcmig.worker_status.phase IS 'what it does: idle, window, copy, sweep, ...';
+COMMENT ON COLUMN bcmig.worker_status.since IS 'since when';
+COMMENT ON COLUMN bcmig.worker_status.jobs_done IS 'since it was started';
+COMMENT ON COLUMN bcmig.worker_status.rows_processed IS 'since it was started';
+COMMENT ON COLUMN bcmig.worker_status.errors IS 'jobs that failed since it was started';
+COMMENT ON COLUMN bcmig.worker_status.last_error IS 'the last of them';
+
+COMMENT ON COLUMN bcmig.environment_status.environment IS 'its name';
+COMMENT ON COLUMN bcmig.environment_status.side IS 'blue or green';
+COMMENT ON COLUMN bcmig.environment_status.server IS 'foreign server of a blue';
+COMMENT ON COLUMN bcmig.environment_status.owner IS 'whose poller this line is about; a line each';
+COMMENT ON COLUMN bcmig.environment_status.reachable IS 'does blue answer? NULL = no poller asks it';
+COMMENT ON COLUMN bcmig.environment_status.clock IS 'blue''s clock at the last poll';
+COMMENT ON COLUMN bcmig.environment_status.age_ms IS 'how long ago that was';
+COMMENT ON COLUMN bcmig.environment_status.horizon IS 'all transactions of blue below it have ended';
+COMMENT ON COLUMN bcmig.environment_status.top IS 'the newest version given out';
+COMMENT ON COLUMN bcmig.environment_status.blocked_by IS 'who holds the horizon back';
+COMMENT ON COLUMN bcmig.environment_status.incarnation IS 'what tells this blue from a restored or restarted one';
+COMMENT ON COLUMN bcmig.environment_status.polls IS 'since the poller was started';
+COMMENT ON COLUMN bcmig.environment_status.last_error IS 'why it does not answer';
+COMMENT ON COLUMN bcmig.environment_status.answer_ms IS 'how long a poll takes, the middle one of the last';
+COMMENT ON COLUMN bcmig.environment_status.max_answer_ms IS 'the bound of that (option max_answer)';
+COMMENT ON COLUMN bcmig.environment_status.throttled_since IS 'since when copies, sweeps and validations wait; NULL = they do not';
+COMMENT ON COLUMN bcmig.environment_status.throttled_ms IS 'for how long in all';
+
+COMMENT ON COLUMN bcmig.validation_verdict.run_id IS 'of bcmig.validation_run';
+COMMENT ON COLUMN bcmig.validation_verdict.table_id IS 'of bcmig.sync_table; NULL = it counts for the run';
+COMMENT ON COLUMN bcmig.validation_verdict.part IS 'data, reference, business, calculated, sequence or run';
+COMMENT ON COLUMN bcmig.validation_verdict.name IS 'of the rule or sequence';
+COMMENT ON COLUMN bcmig.validation_verdict.verdict IS 'of that part';
+COMMENT ON COLUMN bcmig.validation_verdict.hard IS 'it turns the verdict of the run';
+COMMENT ON COLUMN bcmig.validation_verdict.rank IS 'which verdict is the worst: the lowest; 6 is well';
+COMMENT ON COLUMN bcmig.validation_verdict.detail IS 'how many rows, and why';
+
+COMMENT ON COLUMN bcmig.table_verdict.run_id IS 'of bcmig.validation_run';
+COMMENT ON COLUMN bcmig.table_verdict.table_id IS 'of bcmig.sync_table';
+COMMENT ON COLUMN bcmig.table_verdict.verdict IS 'the worst of its parts: ok, different or inconclusive';
+COMMENT ON COLUMN bcmig.table_verdict.data IS 'of comparing rows';
+COMMENT ON COLUMN bcmig.table_verdict."references" IS 'of rules of kind reference; none = the run asserted nothing of the kind';
+COMMENT ON COLUMN bcmig.table_verdict.rules IS 'of business rules';
+COMMENT ON COLUMN bcmig.table_verdict.calculated IS 'of calculated fields';
+
+COMMENT ON COLUMN bcmig.validation_summary.run_id IS 'of bcmig.validation_run';
+COMMENT ON COLUMN bcmig.validation_summary.sync IS 'its name';
+COMMENT ON COLUMN bcmig.validation_summary.mode IS 'what was done: count, incremental or full';
+COMMENT ON COLUMN bcmig.validation_summary.target IS 'green table';
+COMMENT ON COLUMN bcmig.validation_summary.rows_blue IS 'compared on blue';
+COMMENT ON COLUMN bcmig.validation_summary.rows_green IS 'compared on green';
+COMMENT ON COLUMN bcmig.validation_summary.chunks IS 'compared';
+COMMENT ON COLUMN bcmig.validation_summary.differing IS 'chunks with rows that differ';
+COMMENT ON COLUMN bcmig.validation_summary.differences IS 'rows that differ';
+COMMENT ON COLUMN bcmig.validation_summary.verdict IS 'ok, different, inconclusive; while it runs: waiting, running, ok so far; cancelled';
+COMMENT ON COLUMN bcmig.validation_summary.data IS 'verdict of comparing rows';
+COMMENT ON COLUMN bcmig.validation_summary."references" IS 'verdict of rules of kind reference';
+COMMENT ON COLUMN bcmig.validation_summary.rules IS 'verdict of business rules';
+COMMENT ON COLUMN bcmig.validation_summary.calculated IS 'verdict of calculated fields';
+COMMENT ON COLUMN bcmig.validation_summary.seconds IS 'from its begin to its end';
+COMMENT ON COLUMN bcmig.validation_summary.in_flight IS 'rows that differed only because a change was on its way';
+COMMENT ON COLUMN bcmig.validation_summary.pushdown IS 'blue hashed its own rows; false = they were pulled';
+COMMENT ON COLUMN bcmig.validation_summary.detail IS 'why the data''s verdict is what it is';
+COMMENT ON COLUMN bcmig.validation_summary.started_at IS 'when the run was asked for';
+
+COMMENT ON COLUMN bcmig.table_root.run_id IS 'of bcmig.validation_run';
+COMMENT ON COLUMN bcmig.table_root.table_id IS 'of bcmig.sync_table';
+COMMENT ON COLUMN bcmig.table_root.target IS 'green table';
+COMMENT ON COLUMN bcmig.table_root.blue IS 'hash root of blue''s rows; NULL = not known';
+COMMENT ON COLUMN bcmig.table_root.green IS 'hash root of green''s rows; NULL = not known';
+
+COMMENT ON COLUMN bcmig.table_proof.sync_id IS 'of the sync';
+COMMENT ON COLUMN bcmig.table_proof.table_id IS 'of bcmig.sync_table';
+COMMENT ON COLUMN bcmig.table_proof.target IS 'green table';
+COMMENT ON COLUMN bcmig.table_proof.run_id IS 'run that compared all its rows; NULL = none has since it was copied';
+COMMENT ON COLUMN bcmig.table_proof.verdict IS 'of that';
+COMMENT ON COLUMN bcmig.table_proof.started_at IS 'when comparing it began';
+COMMENT ON COLUMN bcmig.table_proof.finished_at IS 'when it was over';
+COMMENT ON COLUMN bcmig.table_proof.rows_blue IS 'compared on blue';
+COMMENT ON COLUMN bcmig.table_proof.rows_green IS 'compared on green';
+COMMENT ON COLUMN bcmig.table_proof.differences IS 'rows that differ';
+COMMENT ON COLUMN bcmig.table_proof.root_blue IS 'hash root of blue''s rows (bcmig.table_root)';
+COMMENT ON COLUMN bcmig.table_proof.root_green IS 'hash root of green''s rows';
+
+COMMENT ON COLUMN bcmig.sync_proof.sync_id IS 'of the sync';
+COMMENT ON COLUMN bcmig.sync_proof.tables IS 'how many it has';
+COMMENT ON COLUMN bcmig.sync_proof.compared IS 'how many of them in full';
+COMMENT ON COLUMN bcmig.sync_proof.equal IS 'how many of those were equal';
+COMMENT ON COLUMN bcmig.sync_proof.oldest_at IS 'the earliest of these comparisons';
+COMMENT ON COLUMN bcmig.sync_proof.newest_at IS 'the latest';
+COMMENT ON COLUMN bcmig.sync_proof.rows_blue IS 'compared on blue';
+COMMENT ON COLUMN bcmig.sync_proof.rows_green IS 'compared on green';
+COMMENT ON COLUMN bcmig.sync_proof.differences IS 'rows that differ';
+COMMENT ON COLUMN bcmig.sync_proof.root_blue IS 'hash root of all tables of blue; NULL = that of one is not known';
+COMMENT ON COLUMN bcmig.sync_proof.root_green IS 'hash root of all tables of green';
+
+COMMENT ON COLUMN bcmig.journal_pending.sync IS 'its name';
+COMMENT ON COLUMN bcmig.journal_pending.target IS 'green table';
+COMMENT ON COLUMN bcmig.journal_pending.key IS 'values as text, in key order';
+COMMENT ON COLUMN bcmig.journal_pending.entries IS 'how often it was written to';
+COMMENT ON COLUMN bcmig.journal_pending.first_at IS 'when first';
+COMMENT ON COLUMN bcmig.journal_pending.last_at IS 'when last';
+COMMENT ON COLUMN bcmig.journal_pending.first_id IS 'journal_id of the first entry';
+COMMENT ON COLUMN bcmig.journal_pending.last_id IS 'journal_id of the last entry';
+
+COMMENT ON COLUMN bcmig.journal_status.sync IS 'its name';
+COMMENT ON COLUMN bcmig.journal_status.journal_armed IS 'outside writes are recorded';
+COMMENT ON COLUMN bcmig.journal_status.unreplayed IS 'rows written on green that blue does not have yet';
+COMMENT ON COLUMN bcmig.journal_status.conflicts IS 'of them those that wait for a person';
+COMMENT ON COLUMN bcmig.journal_status.oldest_at IS 'since when the oldest waits';
+COMMENT ON COLUMN bcmig.journal_status.replayed IS 'rows brought to blue while writes are on green';
+COMMENT ON COLUMN bcmig.journal_status.replayed_at IS 'when last';
+COMMENT ON COLUMN bcmig.journal_status.problem IS 'why it did not work the last time; NULL = it did';
+COMMENT ON COLUMN bcmig.journal_status.failing_since IS 'since when it does not; NULL = it does';
+
+COMMENT ON COLUMN bcmig.traffic_status.sync IS 'its name';
+COMMENT ON COLUMN bcmig.traffic_status.green_percent IS 'share of readers on green; at 100 writers too';
+COMMENT ON COLUMN bcmig.traffic_status.writes IS 'where writers are: blue, green, key (as readers), pause';
+COMMENT ON COLUMN bcmig.traffic_status.epoch IS 'grows with every change of the weight';
+COMMENT ON COLUMN bcmig.traffic_status.fence IS 'outside writes to the green tables are refused';
+COMMENT ON COLUMN bcmig.traffic_status.journal_armed IS 'outside writes to the green tables are recorded';
+COMMENT ON COLUMN bcmig.traffic_status.wanted_percent IS 'weight that is asked for and not begun';
+COMMENT ON COLUMN bcmig.traffic_status.changing_to IS 'weight that is being set';
+COMMENT ON COLUMN bcmig.traffic_status.held IS 'why bcmig leaves weights and balancers alone; NULL = it does not';
+COMMENT ON COLUMN bcmig.traffic_status.balancers IS 'how many there are';
+COMMENT ON COLUMN bcmig.traffic_status.balancer_problems IS 'what is wrong with them; NULL = nothing';
+COMMENT ON COLUMN bcmig.traffic_status.witness IS 'whether blue keeps a witness of it: none, kept, behind, take or absent';
+COMMENT ON COLUMN bcmig.traffic_status.witness_error IS 'why blue has not been told or asked';
+COMMENT ON COLUMN bcmig.traffic_status.disputed IS 'this database may not be the one that moves the traffic: bcmig_adopt';
+COMMENT ON COLUMN bcmig.traffic_status.last_event IS 'in bcmig.traffic_event';
+COMMENT ON COLUMN bcmig.traffic_status.last_event_at IS 'when';
+COMMENT ON COLUMN bcmig.traffic_status.last_detail IS 'what that says';
+COMMENT ON COLUMN bcmig.traffic_status.blue_fence IS 'outside writes to blue''s tables: open, partly, fenced or unknown, and why; NULL = never read';
+COMMENT ON COLUMN bcmig.traffic_status.blue_fence_at IS 'when that was read';
+
+COMMENT ON COLUMN bcmig.timeline.at IS 'when';
+COMMENT ON COLUMN bcmig.timeline.sync IS 'its name';
+COMMENT ON COLUMN bcmig.timeline.target IS 'green table';
+COMMENT ON COLUMN bcmig.timeline.kind IS 'command, state, error, schema, validation, alert, conflict, traffic or throttle';
+COMMENT ON COLUMN bcmig.timeline.event IS 'function that was called, state entered, ...';
+COMMENT ON COLUMN bcmig.timeline.detail IS 'arguments of a command, reason of a state, message of an error';
+COMMENT ON COLUMN bcmig.timeline.actor IS 'who: user of the session, or owner of the sync';
+
+COMMENT ON COLUMN bcmig.lag_bound.sync_id IS 'of the sync';
+COMMENT ON COLUMN bcmig.lag_bound.max_latency IS 'the option';
+COMMENT ON COLUMN bcmig.lag_bound.between_polls IS 'what may lie between two polls';
+COMMENT ON COLUMN bcmig.lag_bound.sweeps IS 'what may lie between two sweeps, where deletes come by sweep';
+COMMENT ON COLUMN bcmig.lag_bound.bound IS 'the sum of all';
+
+COMMENT ON COLUMN bcmig.alert_condition.name IS 'of the alert';
+COMMENT ON COLUMN bcmig.alert_condition.sync IS 'its name';
+COMMENT ON COLUMN bcmig.alert_condition.target IS 'green table';
+COMMENT ON COLUMN bcmig.alert_condition.severity IS 'warning or critical';
+COMMENT ON COLUMN bcmig.alert_condition.value IS 'what is';
+COMMENT ON COLUMN bcmig.alert_condition.bound IS 'what should be';
+COMMENT ON COLUMN bcmig.alert_condition.detail IS 'what is wrong';
+COMMENT ON COLUMN bcmig.alert_condition.fix IS 'statement to run';
+COMMENT ON COLUMN bcmig.alert_condition.looks IS 'how often in a row it must be so';
+
+COMMENT ON COLUMN bcmig.alert.alert_id IS 'its number';
+COMMENT ON COLUMN bcmig.alert.name IS 'which one; docs/events.md has a table of them';
+COMMENT ON COLUMN bcmig.alert.sync IS 'its name';
+COMMENT ON COLUMN bcmig.alert.target IS 'green table';
+COMMENT ON COLUMN bcmig.alert.severity IS 'warning or critical';
+COMMENT ON COLUMN bcmig.alert.raised_at IS 'when it was raised';
+COMMENT ON COLUMN bcmig.alert.cleared_at IS 'when it was over; NULL = it is not';
+COMMENT ON COLUMN bcmig.alert.value IS 'what it was when the alert was raised';
+COMMENT ON COLUMN bcmig.alert.bound IS 'what it should have been';
+COMMENT ON COLUMN bcmig.alert.detail IS 'what is wrong';
+COMMENT ON COLUMN bcmig.alert.fix IS 'statement to run';
+
 -- pg_monitor reads; everything else is the owner's until granted
 GRANT USAGE ON SCHEMA bcmig TO pg_monitor;
 GRANT SELECT ON ALL TABLES IN SCHEMA bcmig TO pg_monitor;

@@ -6,6 +6,7 @@ use strict;
 use warnings;
 use lib 't/lib';
 use BcmigTest;
+use DocPage;
 use HAProxy;
 use IPC::Run;
 use PostgreSQL::Test::Utils;
@@ -15,35 +16,9 @@ use Time::HiRes qw(time usleep);
 
 my $page = ($ENV{BCMIG_SOURCE} // '.') . '/docs/runbook.md';
 
-# ---------------------------------------------------------------------------
-# The page: sections of blocks; a block is its kind, text, line, and what is
-# seen then
-# ---------------------------------------------------------------------------
-my (@sections, @names);
-{
-	my ($block, $n) = (undef, 0);
-	foreach my $line (split /\n/, PostgreSQL::Test::Utils::slurp_file($page))
-	{
-		$n++;
-		if (defined $block)
-		{
-			if ($line ne '```') { $block->{text} .= "$line\n"; next }
-			if ($block->{kind} =~ /^t/)
-			{
-				my $before = $sections[-1]{blocks}[-1];
-				$before && !defined $before->{seen} or die "line $block->{line}: nothing it could be seen after";
-				$before->{seen} = $block->{text};
-				$before->{lines} = $block->{kind} eq 'tsql';
-			}
-			else { push @{ $sections[-1]{blocks} }, $block }
-			$block = undef;
-		}
-		elsif ($line =~ /^```(.+)/) { $block = { kind => $1, text => '', line => $n } }
-		elsif ($line =~ /^#+ (.*)/) { push @sections, { title => $1, blocks => [] } }
-		elsif (@sections == 1 && $line =~ /^\| (`.+`) \|/) { push @names, split /, /, $1 }
-	}
-	die "a block has no end" if defined $block;
-}
+# the page, and in its first section the names to put something in for
+my @sections = read_page($page);
+my @names = @{ $sections[0]{names} };
 
 # ---------------------------------------------------------------------------
 # The servers: blue with a company, green as initdb has left it

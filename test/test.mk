@@ -14,3 +14,11 @@ versions:
 
 fuzz:
 	@env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL bash $(srcdir)/test/fuzz/run $(TARGETS)
+
+# The reference, from a private build: docs/reference.md, which is not in git;
+# `make install` takes it along once it is there.
+.PHONY: reference
+
+reference:
+	@env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL bash $(srcdir)/test/reference >$(srcdir)/docs/reference.tmp
+	@mv $(srcdir)/docs/reference.tmp $(srcdir)/docs/reference.md
