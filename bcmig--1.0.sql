@@ -2124,6 +2124,353 @@ REVOKE ALL ON PROCEDURE bcmig_wait_sync(text, text, interval), bcmig.raise_fence
 REVOKE ALL ON FUNCTION bcmig.lift_fence(text), bcmig.arm_journal(text), bcmig.disarm_journal(text), bcmig.journal_row(),
     bcmig.journal_pending(text) FROM PUBLIC;
 
+-- what the other columns of tables are
+COMMENT ON COLUMN bcmig.option.unit IS 'of numbers; what it is given in and shown in';
+COMMENT ON COLUMN bcmig.option.min_value IS 'of kinds that are numbers, in that unit';
+COMMENT ON COLUMN bcmig.option.max_value IS 'of kinds that are numbers, in that unit';
+COMMENT ON COLUMN bcmig.option.choices IS 'of kind enum; of others words that may stand for a number, such as auto';
+
+COMMENT ON COLUMN bcmig.environment.environment_id IS 'its number';
+COMMENT ON COLUMN bcmig.environment.name IS 'as functions take it';
+COMMENT ON COLUMN bcmig.environment.health_url IS 'as bcmig_add_environment was given it';
+COMMENT ON COLUMN bcmig.environment.options IS 'what was set of bcmig.option';
+COMMENT ON COLUMN bcmig.environment.owner IS 'role that has registered it';
+COMMENT ON COLUMN bcmig.environment.created_at IS 'when that was';
+
+COMMENT ON COLUMN bcmig.sync.sync_id IS 'its number';
+COMMENT ON COLUMN bcmig.sync.name IS 'as functions take it';
+COMMENT ON COLUMN bcmig.sync.options IS 'what was set of bcmig.option';
+COMMENT ON COLUMN bcmig.sync.created_at IS 'when it was created';
+
+COMMENT ON COLUMN bcmig.sync_table.table_id IS 'its number';
+COMMENT ON COLUMN bcmig.sync_table.source_schema IS 'schema on blue';
+COMMENT ON COLUMN bcmig.sync_table.source_table IS 'name on blue, as blue spells it';
+COMMENT ON COLUMN bcmig.sync_table.target_schema IS 'schema on green';
+COMMENT ON COLUMN bcmig.sync_table.target_table IS 'name on green';
+COMMENT ON COLUMN bcmig.sync_table.options IS 'what was set of bcmig.option';
+COMMENT ON COLUMN bcmig.sync_table.created_at IS 'when it was added';
+
+COMMENT ON COLUMN bcmig.companion.source_schema IS 'schema on blue';
+COMMENT ON COLUMN bcmig.companion.source_table IS 'name on blue';
+COMMENT ON COLUMN bcmig.companion.version_column IS 'its column that holds the row version; NULL = none';
+
+COMMENT ON COLUMN bcmig.column_map.ordinal IS 'place in the feed, from 1';
+COMMENT ON COLUMN bcmig.column_map.source_column IS 'name on blue';
+COMMENT ON COLUMN bcmig.column_map.target_column IS 'name on green';
+COMMENT ON COLUMN bcmig.column_map.target_type IS 'type on green';
+
+COMMENT ON COLUMN bcmig.traffic.updated_at IS 'when the row was last written';
+
+COMMENT ON COLUMN bcmig.incarnation.database IS 'oid of the database';
+COMMENT ON COLUMN bcmig.incarnation.timeline IS 'of the write-ahead log';
+
+COMMENT ON COLUMN bcmig.balancer.balancer_id IS 'its number';
+COMMENT ON COLUMN bcmig.balancer.name IS 'as functions take it';
+COMMENT ON COLUMN bcmig.balancer.driver IS 'haproxy, http or function';
+COMMENT ON COLUMN bcmig.balancer.created_at IS 'when it was added';
+
+COMMENT ON COLUMN bcmig.gate.gate_id IS 'its number';
+COMMENT ON COLUMN bcmig.gate.name IS 'as functions take it';
+COMMENT ON COLUMN bcmig.gate.query IS 'that must return true';
+COMMENT ON COLUMN bcmig.gate.created_at IS 'when it was added';
+
+COMMENT ON COLUMN bcmig.plan.plan_id IS 'its number';
+COMMENT ON COLUMN bcmig.plan.name IS 'as functions take it';
+COMMENT ON COLUMN bcmig.plan.options IS 'of a plan, and of its switches';
+COMMENT ON COLUMN bcmig.plan.by IS 'who has created it';
+COMMENT ON COLUMN bcmig.plan.created_at IS 'when that was';
+
+COMMENT ON COLUMN bcmig.phase.position IS 'order of the phases, from 1';
+COMMENT ON COLUMN bcmig.phase.name IS 'unique in its plan';
+COMMENT ON COLUMN bcmig.phase.arguments IS 'of the action';
+COMMENT ON COLUMN bcmig.phase.active IS 'false leaves it out';
+COMMENT ON COLUMN bcmig.phase.timeout IS 'how long it may take';
+COMMENT ON COLUMN bcmig.phase.retries IS 'how often it is tried again';
+
+COMMENT ON COLUMN bcmig.baseline_query.query_id IS 'its number';
+COMMENT ON COLUMN bcmig.baseline_query.name IS 'as functions take it';
+COMMENT ON COLUMN bcmig.baseline_query.blue_query IS 'in blue''s SQL';
+COMMENT ON COLUMN bcmig.baseline_query.green_query IS 'in green''s SQL';
+COMMENT ON COLUMN bcmig.baseline_query.created_at IS 'when it was registered';
+
+COMMENT ON COLUMN bcmig.blue_position.owner IS 'of the syncs it reads for';
+COMMENT ON COLUMN bcmig.blue_position.horizon IS 'all transactions of blue below it have ended';
+COMMENT ON COLUMN bcmig.blue_position.seen IS 'the dialect''s own mark of what at or above it was seen';
+COMMENT ON COLUMN bcmig.blue_position.dirty IS 'tables that have changes to be read';
+COMMENT ON COLUMN bcmig.blue_position.incarnation IS 'what tells this blue from a restored or restarted one';
+COMMENT ON COLUMN bcmig.blue_position.clock IS 'blue''s clock then';
+COMMENT ON COLUMN bcmig.blue_position.updated_at IS 'when it was stored';
+
+COMMENT ON COLUMN bcmig.traffic_request.request_id IS 'the last one of a sync counts';
+COMMENT ON COLUMN bcmig.traffic_request.green_percent IS 'weight asked for';
+COMMENT ON COLUMN bcmig.traffic_request.by IS 'who has asked';
+COMMENT ON COLUMN bcmig.traffic_request.at IS 'when';
+
+COMMENT ON COLUMN bcmig.switch.switch_id IS 'its number';
+COMMENT ON COLUMN bcmig.switch.steps IS 'weights, in their order; NULL = a rollback';
+COMMENT ON COLUMN bcmig.switch.options IS 'as given';
+COMMENT ON COLUMN bcmig.switch.reason IS 'of a rollback, as given';
+COMMENT ON COLUMN bcmig.switch.by IS 'who has asked for it';
+COMMENT ON COLUMN bcmig.switch.asked_at IS 'when';
+COMMENT ON COLUMN bcmig.switch.phase_since IS 'since when it is in phase';
+COMMENT ON COLUMN bcmig.switch.writes_stopped_at IS 'when writes were stopped; NULL = they were not';
+COMMENT ON COLUMN bcmig.switch.ended_at IS 'when it was over; NULL = it is not';
+
+COMMENT ON COLUMN bcmig.confirmation.confirmation_id IS 'its number';
+COMMENT ON COLUMN bcmig.confirmation.note IS 'as given';
+COMMENT ON COLUMN bcmig.confirmation.by IS 'who has said so';
+COMMENT ON COLUMN bcmig.confirmation.at IS 'when';
+
+COMMENT ON COLUMN bcmig.blue_fence_trial.trial_id IS 'the last one of a sync counts';
+COMMENT ON COLUMN bcmig.blue_fence_trial.by IS 'who has asked';
+COMMENT ON COLUMN bcmig.blue_fence_trial.at IS 'when';
+
+COMMENT ON COLUMN bcmig.balancer_state.read_at IS 'when it was last read';
+
+COMMENT ON COLUMN bcmig.health.asked_at IS 'when it was last asked';
+COMMENT ON COLUMN bcmig.health.ok IS 'whether that was well';
+COMMENT ON COLUMN bcmig.health.detail IS 'status and what was wrong';
+
+COMMENT ON COLUMN bcmig.gate_answer.asked_at IS 'when it was last asked';
+COMMENT ON COLUMN bcmig.gate_answer.detail IS 'error of the query';
+
+COMMENT ON COLUMN bcmig.traffic_event.event_id IS 'its number';
+COMMENT ON COLUMN bcmig.traffic_event.at IS 'when';
+COMMENT ON COLUMN bcmig.traffic_event.sync_name IS 'of which sync';
+COMMENT ON COLUMN bcmig.traffic_event.from_percent IS 'weight before';
+COMMENT ON COLUMN bcmig.traffic_event.to_percent IS 'weight it was about';
+COMMENT ON COLUMN bcmig.traffic_event.epoch IS 'given out with the change';
+COMMENT ON COLUMN bcmig.traffic_event.detail IS 'why, or what else there is to know';
+
+COMMENT ON COLUMN bcmig.gate_result.check_name IS 'of the gate, as in bcmig_check_gates';
+COMMENT ON COLUMN bcmig.gate_result.value IS 'what was';
+COMMENT ON COLUMN bcmig.gate_result.bound IS 'what must be';
+COMMENT ON COLUMN bcmig.gate_result.detail IS 'why';
+COMMENT ON COLUMN bcmig.gate_result.fix IS 'statement to run';
+
+COMMENT ON COLUMN bcmig.execution.execution_id IS 'its number';
+COMMENT ON COLUMN bcmig.execution.plan_name IS 'of the plan it was begun from';
+COMMENT ON COLUMN bcmig.execution.owner IS 'role its phases run as';
+COMMENT ON COLUMN bcmig.execution.syncs IS 'names of its syncs';
+COMMENT ON COLUMN bcmig.execution.options IS 'of the plan, as they were';
+COMMENT ON COLUMN bcmig.execution.by IS 'who has begun it';
+COMMENT ON COLUMN bcmig.execution.started_at IS 'when';
+COMMENT ON COLUMN bcmig.execution.ended_at IS 'when it was over; NULL = it is not';
+COMMENT ON COLUMN bcmig.execution.pid IS 'of its runner';
+COMMENT ON COLUMN bcmig.execution.error IS 'of the first phase that failed';
+
+COMMENT ON COLUMN bcmig.execution_request.request_id IS 'in this order';
+COMMENT ON COLUMN bcmig.execution_request.phase IS 'name of the phase it is about; NULL = the execution';
+COMMENT ON COLUMN bcmig.execution_request.reason IS 'as given';
+COMMENT ON COLUMN bcmig.execution_request.by IS 'who';
+COMMENT ON COLUMN bcmig.execution_request.at IS 'when';
+
+COMMENT ON COLUMN bcmig.phase_run.position IS 'order of the phases, from 1';
+COMMENT ON COLUMN bcmig.phase_run.wave IS 'number of the wave of its sync';
+COMMENT ON COLUMN bcmig.phase_run.name IS 'of the phase';
+COMMENT ON COLUMN bcmig.phase_run.type IS 'of the phase';
+COMMENT ON COLUMN bcmig.phase_run.action IS 'what it does';
+COMMENT ON COLUMN bcmig.phase_run.arguments IS 'of that';
+COMMENT ON COLUMN bcmig.phase_run.depends_on IS 'phases that must be done before';
+COMMENT ON COLUMN bcmig.phase_run.timeout IS 'how long it may take';
+COMMENT ON COLUMN bcmig.phase_run.retries IS 'how often it is tried again';
+COMMENT ON COLUMN bcmig.phase_run.backoff IS 'before the first retry';
+COMMENT ON COLUMN bcmig.phase_run.precondition IS 'query that must return true';
+COMMENT ON COLUMN bcmig.phase_run.compensation IS 'what takes it back';
+COMMENT ON COLUMN bcmig.phase_run.approval IS 'role that must let it begin';
+COMMENT ON COLUMN bcmig.phase_run.attempt IS 'of how many retries this is';
+COMMENT ON COLUMN bcmig.phase_run.not_before IS 'a retry begins then';
+COMMENT ON COLUMN bcmig.phase_run.started_at IS 'when it began';
+COMMENT ON COLUMN bcmig.phase_run.ended_at IS 'when it was over';
+COMMENT ON COLUMN bcmig.phase_run.sqlstate IS 'of its error';
+COMMENT ON COLUMN bcmig.phase_run.error IS 'why it failed';
+COMMENT ON COLUMN bcmig.phase_run.approved_by IS 'who let it begin';
+
+COMMENT ON COLUMN bcmig.baseline.baseline_id IS 'its number';
+COMMENT ON COLUMN bcmig.baseline.environment IS 'its name';
+COMMENT ON COLUMN bcmig.baseline.taken_at IS 'when';
+COMMENT ON COLUMN bcmig.baseline.by IS 'who has asked';
+
+COMMENT ON COLUMN bcmig.baseline_table.target IS 'green table';
+COMMENT ON COLUMN bcmig.baseline_table.source IS 'table on blue';
+COMMENT ON COLUMN bcmig.baseline_table.columns IS 'how many it had';
+
+COMMENT ON COLUMN bcmig.baseline_time.name IS 'of the query';
+COMMENT ON COLUMN bcmig.baseline_time.fastest_ms IS 'of the five runs';
+COMMENT ON COLUMN bcmig.baseline_time.slowest_ms IS 'of the five runs';
+COMMENT ON COLUMN bcmig.baseline_time.error IS 'why it failed';
+
+COMMENT ON COLUMN bcmig.sync_state.since IS 'since when it is in that state';
+COMMENT ON COLUMN bcmig.sync_state.last_error IS 'of the sync as a whole';
+COMMENT ON COLUMN bcmig.sync_state.last_error_at IS 'when that was';
+
+COMMENT ON COLUMN bcmig.table_state.since IS 'since when it is in that state';
+COMMENT ON COLUMN bcmig.table_state.begin_version IS 'the dialect''s own mark of the table''s tracking: another one means that it began anew';
+COMMENT ON COLUMN bcmig.table_state.all_chunks IS 'all copy chunks have been cut';
+COMMENT ON COLUMN bcmig.table_state.rows_total IS 'rows blue had when the copy began, an estimate';
+COMMENT ON COLUMN bcmig.table_state.rows_copied IS 'by the copy';
+COMMENT ON COLUMN bcmig.table_state.bytes_copied IS 'by the copy';
+COMMENT ON COLUMN bcmig.table_state.rows_applied IS 'by windows';
+COMMENT ON COLUMN bcmig.table_state.rows_deleted IS 'by windows and sweeps';
+COMMENT ON COLUMN bcmig.table_state.copy_started IS 'when the copy, or reading again, began';
+COMMENT ON COLUMN bcmig.table_state.swept_at IS 'when keys were last compared';
+COMMENT ON COLUMN bcmig.table_state.delete_confirmed IS 'the next mass delete is taken as meant (bcmig_resume_table)';
+COMMENT ON COLUMN bcmig.table_state.last_error IS 'of a job';
+COMMENT ON COLUMN bcmig.table_state.last_error_at IS 'when that was';
+
+COMMENT ON COLUMN bcmig.copy_chunk.chunk IS 'its number in the table';
+COMMENT ON COLUMN bcmig.copy_chunk.lower_key IS 'keys above this one; NULL = from the first';
+COMMENT ON COLUMN bcmig.copy_chunk.upper_key IS 'up to this one; NULL = to the last';
+COMMENT ON COLUMN bcmig.copy_chunk.done IS 'its rows are on green';
+COMMENT ON COLUMN bcmig.copy_chunk.rows IS 'how many';
+COMMENT ON COLUMN bcmig.copy_chunk.bytes IS 'how many';
+COMMENT ON COLUMN bcmig.copy_chunk.seconds IS 'how long it took';
+COMMENT ON COLUMN bcmig.copy_chunk.max_row_bytes IS 'the widest row';
+COMMENT ON COLUMN bcmig.copy_chunk.finished_at IS 'when';
+
+COMMENT ON COLUMN bcmig.sync_batch.batch_id IS 'its number';
+COMMENT ON COLUMN bcmig.sync_batch.sync_id IS 'of bcmig.sync';
+COMMENT ON COLUMN bcmig.sync_batch.table_id IS 'of bcmig.sync_table';
+COMMENT ON COLUMN bcmig.sync_batch.started_at IS 'when it began';
+COMMENT ON COLUMN bcmig.sync_batch.finished_at IS 'when it was committed';
+COMMENT ON COLUMN bcmig.sync_batch.rows_read IS 'from blue';
+COMMENT ON COLUMN bcmig.sync_batch.rows_written IS 'inserted and updated on green';
+COMMENT ON COLUMN bcmig.sync_batch.rows_deleted IS 'deleted on green';
+COMMENT ON COLUMN bcmig.sync_batch.rows_quarantined IS 'refused by green';
+COMMENT ON COLUMN bcmig.sync_batch.from_position IS 'where the table stood before';
+COMMENT ON COLUMN bcmig.sync_batch.to_position IS 'where it stood after';
+COMMENT ON COLUMN bcmig.sync_batch.error IS 'why it failed';
+
+COMMENT ON COLUMN bcmig.metric.sync_id IS 'of bcmig.sync';
+COMMENT ON COLUMN bcmig.metric.lag_max_ms IS 'the longest';
+COMMENT ON COLUMN bcmig.metric.rows_deleted IS 'rows deleted by what committed';
+COMMENT ON COLUMN bcmig.metric.tables IS 'how many the sync had';
+COMMENT ON COLUMN bcmig.metric.tables_streaming IS 'how many of them streamed';
+
+COMMENT ON COLUMN bcmig.quarantine.quarantine_id IS 'its number, for bcmig_discard_quarantine';
+COMMENT ON COLUMN bcmig.quarantine.sync_id IS 'of bcmig.sync';
+COMMENT ON COLUMN bcmig.quarantine.table_id IS 'of bcmig.sync_table';
+COMMENT ON COLUMN bcmig.quarantine.key IS 'of the row: values as text, in key order';
+COMMENT ON COLUMN bcmig.quarantine.image IS 'the row as blue has it, long values by their length; NULL = a delete';
+COMMENT ON COLUMN bcmig.quarantine.sqlstate IS 'of what green said';
+COMMENT ON COLUMN bcmig.quarantine.message IS 'what green said';
+COMMENT ON COLUMN bcmig.quarantine.attempts IS 'how often it was tried';
+COMMENT ON COLUMN bcmig.quarantine.first_seen IS 'when first';
+COMMENT ON COLUMN bcmig.quarantine.last_seen IS 'when last';
+
+COMMENT ON COLUMN bcmig.journal.journal_id IS 'its number';
+COMMENT ON COLUMN bcmig.journal.sync_id IS 'of bcmig.sync';
+COMMENT ON COLUMN bcmig.journal.table_id IS 'of bcmig.sync_table';
+COMMENT ON COLUMN bcmig.journal.old_image IS 'the row before; NULL = an insert';
+COMMENT ON COLUMN bcmig.journal.new_image IS 'the row after; NULL = a delete';
+COMMENT ON COLUMN bcmig.journal.xid IS 'transaction that wrote';
+COMMENT ON COLUMN bcmig.journal.actor IS 'user of the session';
+COMMENT ON COLUMN bcmig.journal.at IS 'when';
+COMMENT ON COLUMN bcmig.journal.settled_at IS 'since when it need not be brought to blue any more; NULL = it must be';
+
+COMMENT ON COLUMN bcmig.reverse_sent.sent_at IS 'when';
+
+COMMENT ON COLUMN bcmig.reverse_state.replayed_at IS 'when last';
+COMMENT ON COLUMN bcmig.reverse_state.failing_since IS 'since when it does not work; NULL = it does';
+
+COMMENT ON COLUMN bcmig.conflict.conflict_id IS 'its number, for bcmig_resolve_conflict';
+COMMENT ON COLUMN bcmig.conflict.sync_id IS 'of bcmig.sync';
+COMMENT ON COLUMN bcmig.conflict.table_id IS 'of bcmig.sync_table';
+COMMENT ON COLUMN bcmig.conflict.policy IS 'option conflict, as it was';
+COMMENT ON COLUMN bcmig.conflict.blue_version IS 'of blue''s row';
+COMMENT ON COLUMN bcmig.conflict.journal_ids IS 'entries of bcmig.journal it met';
+COMMENT ON COLUMN bcmig.conflict.found_at IS 'when';
+COMMENT ON COLUMN bcmig.conflict.decided_at IS 'when; NULL = it waits';
+
+COMMENT ON COLUMN bcmig.request.request_id IS 'its number';
+COMMENT ON COLUMN bcmig.request.ids IS 'of rows it is about, by kind: quarantine, conflict, difference';
+COMMENT ON COLUMN bcmig.request.requested_by IS 'who';
+COMMENT ON COLUMN bcmig.request.requested_at IS 'when';
+
+COMMENT ON COLUMN bcmig.schema_change.change_id IS 'its number';
+COMMENT ON COLUMN bcmig.schema_change.after IS 'type or place in the key';
+COMMENT ON COLUMN bcmig.schema_change.detail IS 'what it is, in words';
+COMMENT ON COLUMN bcmig.schema_change.seen_at IS 'when it was noticed';
+
+COMMENT ON COLUMN bcmig.audit_log.audit_id IS 'its number';
+COMMENT ON COLUMN bcmig.audit_log.at IS 'when';
+COMMENT ON COLUMN bcmig.audit_log.sync_name IS 'of which sync';
+COMMENT ON COLUMN bcmig.audit_log.target IS 'green table';
+
+COMMENT ON COLUMN bcmig.audit_pending.audit_id IS 'of bcmig.audit_log';
+
+COMMENT ON COLUMN bcmig.audit_chain.seq IS 'its place';
+COMMENT ON COLUMN bcmig.audit_chain.audit_id IS 'of bcmig.audit_log';
+
+COMMENT ON COLUMN bcmig.audit_head.one IS 'there is one row';
+COMMENT ON COLUMN bcmig.audit_head.rows IS 'how many places the chain has';
+COMMENT ON COLUMN bcmig.audit_head.hash IS 'of the last place';
+COMMENT ON COLUMN bcmig.audit_head.at IS 'when that was written';
+
+COMMENT ON COLUMN bcmig.alert_log.alert_id IS 'its number';
+COMMENT ON COLUMN bcmig.alert_log.name IS 'which alert';
+COMMENT ON COLUMN bcmig.alert_log.sync_name IS 'of which sync; NULL = the server';
+COMMENT ON COLUMN bcmig.alert_log.target IS 'green table';
+COMMENT ON COLUMN bcmig.alert_log.raised_at IS 'when it was raised';
+COMMENT ON COLUMN bcmig.alert_log.cleared_at IS 'when it was over; NULL = it is not';
+COMMENT ON COLUMN bcmig.alert_log.bound IS 'what it should have been';
+COMMENT ON COLUMN bcmig.alert_log.detail IS 'what was wrong';
+
+COMMENT ON COLUMN bcmig.chunking.size IS 'of a chunk, or how many buckets';
+
+COMMENT ON COLUMN bcmig.dirty_chunk.generation IS 'of bcmig.chunking';
+COMMENT ON COLUMN bcmig.dirty_chunk.chunk IS 'its number';
+
+COMMENT ON COLUMN bcmig.validation_run.run_id IS 'its number';
+COMMENT ON COLUMN bcmig.validation_run.requested_by IS 'who has asked';
+COMMENT ON COLUMN bcmig.validation_run.started_at IS 'when';
+COMMENT ON COLUMN bcmig.validation_run.finished_at IS 'when it was over; NULL = it is not';
+
+COMMENT ON COLUMN bcmig.validation_result.done IS 'it has been compared';
+COMMENT ON COLUMN bcmig.validation_result.chunks IS 'compared so far';
+COMMENT ON COLUMN bcmig.validation_result.rows_blue IS 'compared on blue';
+COMMENT ON COLUMN bcmig.validation_result.rows_green IS 'compared on green';
+COMMENT ON COLUMN bcmig.validation_result.detail IS 'why the verdict is what it is';
+COMMENT ON COLUMN bcmig.validation_result.failures IS 'attempts that failed';
+COMMENT ON COLUMN bcmig.validation_result.started_at IS 'when it began; NULL = not yet';
+COMMENT ON COLUMN bcmig.validation_result.finished_at IS 'when it was over';
+
+COMMENT ON COLUMN bcmig.validation_part.part IS 'its number';
+COMMENT ON COLUMN bcmig.validation_part.first_chunk IS 'where it begins';
+COMMENT ON COLUMN bcmig.validation_part.next_chunk IS 'what is to be compared next';
+COMMENT ON COLUMN bcmig.validation_part.last_chunk IS 'where it ends';
+COMMENT ON COLUMN bcmig.validation_part.done IS 'all of it is compared';
+
+COMMENT ON COLUMN bcmig.validation_difference.difference_id IS 'its number';
+COMMENT ON COLUMN bcmig.validation_difference.chunk IS 'in which it was found';
+COMMENT ON COLUMN bcmig.validation_difference.blue IS 'blue''s row as green would hold it; NULL = there is none';
+COMMENT ON COLUMN bcmig.validation_difference.green IS 'green''s row; NULL = there is none';
+COMMENT ON COLUMN bcmig.validation_difference.found_at IS 'when';
+COMMENT ON COLUMN bcmig.validation_difference.repaired_at IS 'when bcmig_repair wrote it; NULL = it did not';
+COMMENT ON COLUMN bcmig.validation_difference.repair_error IS 'why it could not';
+
+COMMENT ON COLUMN bcmig.hash_probe.type_class IS 'types that are hashed alike';
+COMMENT ON COLUMN bcmig.hash_probe.agrees IS 'both sides made the same hash of the test value';
+COMMENT ON COLUMN bcmig.hash_probe.probed_at IS 'when';
+
+COMMENT ON COLUMN bcmig.rule.rule_id IS 'its number';
+COMMENT ON COLUMN bcmig.rule.name IS 'as functions take it';
+COMMENT ON COLUMN bcmig.rule.query IS 'that returns the rows that break it';
+COMMENT ON COLUMN bcmig.rule.created_at IS 'when it was added';
+
+COMMENT ON COLUMN bcmig.rule_result.examples IS 'the first rows that failed';
+COMMENT ON COLUMN bcmig.rule_result.detail IS 'why the verdict is what it is';
+COMMENT ON COLUMN bcmig.rule_result.seconds IS 'how long it took';
+COMMENT ON COLUMN bcmig.rule_result.finished_at IS 'when';
+
+COMMENT ON COLUMN bcmig.number_sequence.target IS 'sequence of green';
+COMMENT ON COLUMN bcmig.number_sequence.source IS 'sequence or identity column of blue';
+COMMENT ON COLUMN bcmig.number_sequence.increment IS 'of the sequence';
+COMMENT ON COLUMN bcmig.number_sequence.set_at IS 'when it was set';
+
+COMMENT ON COLUMN bcmig.validation_sequence.target IS 'sequence of green; NULL = none';
+COMMENT ON COLUMN bcmig.validation_sequence.detail IS 'why the verdict is what it is';
+
 -- what the columns of views are
 COMMENT ON COLUMN bcmig.effective_option.sync_id IS 'of the sync';
 COMMENT ON COLUMN bcmig.effective_option.table_id IS 'of the table';

@@ -36,10 +36,10 @@ SELECT c.oid, c.relname::text AS name, c.relkind = 'v' AS is_view, d.description
   LEFT JOIN pg_description d ON d.classoid = 'pg_class'::regclass AND d.objoid = c.oid AND d.objsubid = 0
  WHERE c.relkind IN ('r', 'v');
 
--- values a CHECK lets a column have are told with it
+-- values a CHECK lets a column have are told with it, and the table it refers to
 CREATE TEMP VIEW col AS
 SELECT a.attrelid, a.attnum, format('| `%s` | %s | %s |', a.attname, format_type(a.atttypid, a.atttypmod),
-       pg_temp.cell(concat_ws('; ', d.description, 'one of ' || k.vals))) AS line
+       pg_temp.cell(concat_ws('; ', coalesce(d.description, 'of `' || f.relation || '`'), 'one of ' || k.vals))) AS line
   FROM pg_attribute a
   LEFT JOIN pg_description d ON d.classoid = 'pg_class'::regclass AND d.objoid = a.attrelid AND d.objsubid = a.attnum
   LEFT JOIN LATERAL (
@@ -47,6 +47,11 @@ SELECT a.attrelid, a.attnum, format('| `%s` | %s | %s |', a.attname, format_type
           FROM pg_constraint c
          WHERE c.conrelid = a.attrelid AND c.contype = 'c' AND c.conkey = ARRAY[a.attnum] AND pg_get_constraintdef(c.oid) ~ '= ANY \(ARRAY\['
          ORDER BY c.conname LIMIT 1) k ON true
+  LEFT JOIN LATERAL (
+        SELECT n.nspname || '.' || r.relname AS relation
+          FROM pg_constraint c JOIN pg_class r ON r.oid = c.confrelid JOIN pg_namespace n ON n.oid = r.relnamespace
+         WHERE c.conrelid = a.attrelid AND c.contype = 'f' AND a.attnum = ANY (c.conkey)
+         ORDER BY c.conname LIMIT 1) f ON true
  WHERE a.attnum > 0 AND NOT a.attisdropped;
 
 CREATE FUNCTION pg_temp.functions(classes text[], VARIADIC inner_schema boolean[]) RETURNS SETOF text LANGUAGE sql AS $$

@@ -100,7 +100,7 @@ foreach my $see ($text =~ /^\*See:\* (.*?)\*Why/msg, $text =~ /^(\| `[^\n]* \|) 
 	{
 		$message =~ s/\s+/ /g;
 		next unless $message =~ /\w+ \w+ \w+/ && $message !~ /^[A-Z]{4,} /;
-		my ($longest) = sort { length $b <=> length $a } split /"[^"]*"|\.\.\.|\b\d+\b|\bn\b|\bm\b|\bpid\b|public\.customer|\bcustomer\b/, $message;
+		my ($longest) = sort { length $b <=> length $a } split /"[^"]*"|\.\.\.|\b\d+\b|\bn\b|\bm\b|\bpid\b|\bof postgres_fdw\b|public\.customer|\bcustomer\b/, $message;
 		$longest =~ s/^[\s:;,%.]+|[\s:;,.%]+$//g;
 		$quoted++;
 		push @unknown, "$message: $longest" unless index($messages, $longest) >= 0 || grep { index($message, $_) >= 0 } @of_others;
