@@ -1,8 +1,8 @@
 MODULE_big = bcmig
 EXTENSION = bcmig
 DATA = $(wildcard bcmig--*.sql)
-# made by make reference, where somebody wants it
-DOCS := $(wildcard docs/reference.md)
+# made by make reference, where somebody wants it; not one that is older than what it is made from
+DOCS := $(shell for f in $(DATA) src/errors.h src/bcmig.c docs/errors.md docs/events.md docs/reference.sql; do [ docs/reference.md -nt $$f ] || exit 0; done; echo docs/reference.md)
 PGFILEDESC = "bcmig - moves a live Business Central database into PostgreSQL"
 
 OBJS = $(patsubst %.c,%.o,$(wildcard src/*.c src/*/*.c))
