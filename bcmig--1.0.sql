@@ -652,6 +652,7 @@ CREATE TABLE bcmig.table_state (
     copy_finished timestamptz,
     swept_at      timestamptz,
     swept_position bigint,
+    delete_asked  boolean NOT NULL DEFAULT false,
     delete_confirmed boolean NOT NULL DEFAULT false,
     last_error    text,
     last_error_at timestamptz
@@ -1350,7 +1351,7 @@ COMMENT ON FUNCTION bcmig_suspend_table(text, text) IS 'request: leave a table a
 
 CREATE FUNCTION bcmig_resume_table(sync text, target text)
     RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C;
-COMMENT ON FUNCTION bcmig_resume_table(text, text) IS 'request: go on with a suspended table; a mass delete that suspended it is taken as meant.';
+COMMENT ON FUNCTION bcmig_resume_table(text, text) IS 'request: go on with a suspended table; a mass delete is taken as meant if that is what suspended it.';
 
 CREATE FUNCTION bcmig_retry_quarantine(sync text, ids bigint[] DEFAULT NULL)
     RETURNS bigint AS 'MODULE_PATHNAME' LANGUAGE C;
@@ -2314,6 +2315,7 @@ COMMENT ON COLUMN bcmig.table_state.rows_applied IS 'by windows';
 COMMENT ON COLUMN bcmig.table_state.rows_deleted IS 'by windows and sweeps';
 COMMENT ON COLUMN bcmig.table_state.copy_started IS 'when the copy, or reading again, began';
 COMMENT ON COLUMN bcmig.table_state.swept_at IS 'when keys were last compared';
+COMMENT ON COLUMN bcmig.table_state.delete_asked IS 'it is suspended by a mass delete, and bcmig_resume_table takes that as meant';
 COMMENT ON COLUMN bcmig.table_state.delete_confirmed IS 'the next mass delete is taken as meant (bcmig_resume_table)';
 COMMENT ON COLUMN bcmig.table_state.last_error IS 'of a job';
 COMMENT ON COLUMN bcmig.table_state.last_error_at IS 'when that was';

@@ -76,10 +76,27 @@ bcmig_state_suspend(const BcmigTableInfo *table, const char *reason,
 
 	bcmig_catalog_begin(&scope);
 	if (bcmig_sql("UPDATE bcmig.table_state SET state = 'suspended', reason = $2, resume_state = $3, "
-				  " since = clock_timestamp(), last_error = $2, last_error_at = clock_timestamp(), delete_confirmed = false "
+				  " since = clock_timestamp(), last_error = $2, last_error_at = clock_timestamp(), delete_asked = false, delete_confirmed = false "
 				  "WHERE table_id = $1 AND state <> 'suspended'",
 				  "itt", table->table_id, reason, resume_state) > 0)
 		bcmig_audit("state", table->sync_name, table->target_name, "suspended", reason);
+	bcmig_catalog_end(&scope);
+}
+
+/*
+ * The same because of a mass delete: only then does bcmig_resume_table() take it
+ * as meant.
+ */
+void
+bcmig_state_ask_delete(const BcmigTableInfo *table, const char *reason,
+					   const char *resume_state)
+{
+	BcmigCatalogScope scope;
+
+	bcmig_state_suspend(table, reason, resume_state);
+	bcmig_catalog_begin(&scope);
+	bcmig_sql("UPDATE bcmig.table_state SET delete_asked = true WHERE table_id = $1 AND reason = $2",
+			  "it", table->table_id, reason);
 	bcmig_catalog_end(&scope);
 }
 

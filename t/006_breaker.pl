@@ -39,6 +39,17 @@ $green->safe_psql('postgres', q{SELECT bcmig_resume_table('s', 'mass')});
 wait_sync($green, 's');
 all_equal($blue, $green, 'confirmed', 'mass');
 
+# --- resumed for another reason: nobody was asked about deletes ---
+$green->safe_psql('postgres', q{SELECT bcmig_suspend_table('s', 'mass')});
+ok(wait_state($green, 'public.mass', 'suspended'), 'suspended by hand');
+$blue->safe_psql('postgres', 'DELETE FROM mass WHERE id <= 700');
+$green->safe_psql('postgres', q{SELECT bcmig_resume_table('s', 'mass')});
+ok($green->poll_query_until('postgres', q{SELECT reason ~ 'rows would be deleted' FROM bcmig.table_status WHERE target = 'public.mass'}), 'resumed: a mass delete suspends it again');
+is(rows('mass'), '500', 'no row is gone');
+$green->safe_psql('postgres', q{SELECT bcmig_resume_table('s', 'mass')});
+wait_sync($green, 's');
+all_equal($blue, $green, 'asked and confirmed', 'mass');
+
 # --- truncate ---
 $blue->safe_psql('postgres', q{TRUNCATE trunc; INSERT INTO trunc SELECT i, 'fresh', 0 FROM generate_series(1, 10) i});
 ok(wait_state($green, 'public.trunc', 'suspended'), 'TRUNCATE: resync, then the sweep asks');

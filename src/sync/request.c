@@ -155,7 +155,8 @@ bcmig_suspend_table(PG_FUNCTION_ARGS)
 
 /*
  * bcmig_resume_table(sync, target): go on where it was, and take a mass delete
- * that suspended it as meant.
+ * as meant if that is what suspended it: who resumes a table after a full disk
+ * has not been asked about one.
  */
 Datum
 bcmig_resume_table(PG_FUNCTION_ARGS)
@@ -167,13 +168,13 @@ bcmig_resume_table(PG_FUNCTION_ARGS)
 
 	bcmig_catalog_begin(&scope);
 	if (bcmig_sql("UPDATE bcmig.table_state SET state = coalesce(resume_state, 'resync'), resume_state = NULL, "
-				  " reason = NULL, since = clock_timestamp(), delete_confirmed = true "
-				  "WHERE table_id = $1 AND state = 'suspended'", "i", table_id) == 0)
+				  " reason = NULL, since = clock_timestamp(), delete_confirmed = delete_asked, delete_asked = false "
+				  "WHERE table_id = $1 AND state = 'suspended' RETURNING delete_confirmed", "i", table_id) == 0)
 		ereport(NOTICE,
 				(errmsg("table %s is not suspended", target)));
 	else
 	{
-		bcmig_audit("command", sync->name, target, "bcmig_resume_table", "mass deletes confirmed");
+		bcmig_audit("command", sync->name, target, "bcmig_resume_table", bcmig_get_bool(0, 1) ? "mass deletes confirmed" : NULL);
 		bcmig_config_changed();
 	}
 	bcmig_catalog_end(&scope);

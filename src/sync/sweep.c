@@ -159,7 +159,7 @@ store_swept(BcmigWork *work, const BcmigReading *reading)
 static bool
 suspend(BcmigWork *work, const char *reason, BcmigTableState state)
 {
-	bcmig_state_suspend(work->table, reason, bcmig_state_name(state));
+	bcmig_state_ask_delete(work->table, reason, bcmig_state_name(state));
 	bcmig_end_transaction();
 	bcmig_publish_state(work->table->table_id, BCMIG_SUSPENDED);
 	return false;

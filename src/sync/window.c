@@ -441,7 +441,7 @@ check_window(Window *w)
 	if (reason != NULL)
 		reason = bcmig_breaker(w->work, bcmig_count_deletes(w->work, w->spool), false);
 	if (reason != NULL)
-		bcmig_state_suspend(table, reason, bcmig_state_name(w->stored.state));
+		bcmig_state_ask_delete(table, reason, bcmig_state_name(w->stored.state));
 	bcmig_end_transaction();
 	if (reason != NULL)
 	{
