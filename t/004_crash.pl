@@ -165,7 +165,7 @@ sub copying
 }
 
 connect_blue($green, $blue, 's', '{"sweep_interval": "1s", "max_delete_percent": 100}');
-$green->safe_psql('postgres', "SELECT bcmig_add_table('s', '$_', NULL, '{\"chunk_rows\": 100}')") foreach @tables;
+$green->safe_psql('postgres', "SELECT bcmig_add_table('s', '$_', NULL, '{\"chunk_rows\": 40}')") foreach @tables;
 start_load();
 start_sync($green, 's');
 
