@@ -10,13 +10,15 @@ use ChaosWorld;
 use Time::HiRes qw(time usleep);
 
 # %o: world, seed, seconds (0 = no matter), steps (0 = no matter), only (which
-# faults), recovery (seconds it may take), say (a sub for each line).  Returns
-# what is wrong; nothing is well.
+# faults), plain (none that need anything), brief (factor for how long faults
+# last), recovery (seconds it may take), say (a sub for each line).  Returns what
+# is wrong; nothing is well.
 sub run
 {
 	my (%o) = @_;
 	my ($world, $say) = @o{qw(world say)};
 	my @from = ChaosFaults::available($world, $o{only});
+	@from = grep { !$_->{needs} } @from if $o{plain};
 	my @deck;
 	my %seen;					# fault -> {times, seconds => [], acts => {}}
 	my $from = time;
@@ -27,7 +29,7 @@ sub run
 	srand($o{seed});
 	while (!@wrong && ($o{seconds} == 0 || time - $from < $o{seconds}) && ($o{steps} == 0 || $step < $o{steps}))
 	{
-		my @group = ChaosFaults::next_group(\@deck, @from);
+		my @group = ChaosFaults::next_group(\@deck, $o{brief} // 1, @from);
 		my $names = join ' + ', map { sprintf '%s (%.1f s)', $_->{fault}{name}, $_->{seconds} } @group;
 		my ($seconds, $acts);
 		my $before = ChaosBooks::remember($world);

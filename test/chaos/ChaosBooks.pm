@@ -42,8 +42,8 @@ sub recover
 		}
 		($last, my $good) = $state =~ /^(.*)\|([tf]?)$/s;
 		return (time - $from, \@acts) if $good eq 't';
-		# a person does not come at once
-		if (time - $from > 3 && time - $acted_at > 2)
+		# a person does not come at once: what bcmig mends by itself is mended by then
+		if (time - $from > 10 && time - $acted_at > 5)
 		{
 			my @done = act($world);
 

@@ -316,14 +316,18 @@ sub by_dba
 		end => sub {
 			my ($w, $d) = @_;
 
+			my $said;
+
 			return unless defined $end;
 			for my $try (1 .. 100)
 			{
 				my ($ok, $out) = $w->try_sql('green', $end =~ s/%t/$d->{table}/gr, user => 'migrator', seconds => 30);
 
-				return if $ok || $out =~ /already|is not suspended|no table/;
+				return if $ok || $out =~ /BM009|BM002/;
+				$said = $out;
 				usleep(200_000);
 			}
+			die "$end: $said";
 		});
 }
 
@@ -335,7 +339,7 @@ by_dba('validates', q{SELECT bcmig_validate('cronus', mode => 'full')});
 by_dba('sweeps, reads at once, retries', q{SELECT bcmig_sweep_deletes('cronus'); SELECT bcmig_sync_now('cronus'); SELECT bcmig_retry_quarantine('cronus')});
 by_dba('changes options', q{SELECT bcmig_alter_sync('cronus', '{"batch_rows": 7, "workers": 2, "max_latency": "1s"}')},
 	q{SELECT bcmig_alter_sync('cronus', '{"batch_rows": null, "workers": null, "max_latency": null}')});
-by_dba('takes a table out and adds it again', q{SELECT bcmig_remove_table('cronus', %t)}, q{SELECT bcmig_add_table('cronus', %t)});
+by_dba('takes a table out and adds it again', q{SELECT bcmig_remove_table('cronus', %t)}, q{SELECT bcmig_add_table('cronus', %t, format('public.%I', %t))});
 
 # ---------------------------------------------------------------------------
 # Which of them
@@ -357,7 +361,7 @@ sub available
 # here, so that the sequence depends on the seed alone.
 sub next_group
 {
-	my ($deck, @from) = @_;
+	my ($deck, $brief, @from) = @_;
 	my $roll = rand();
 	my $n = $roll < 0.5 ? 1 : $roll < 0.85 ? 2 : 3;
 	my (@group, %taken);
@@ -380,7 +384,8 @@ sub next_group
 		my ($from, $to) = @{ $fault->{lasts} };
 
 		$taken{ $fault->{on} } = 1;
-		push @group, { fault => $fault, drawn => $fault->{draw}->(), seconds => $from + rand($to - $from), after => @group ? rand(3) : 0 };
+		push @group, { fault => $fault, drawn => $fault->{draw}->(), seconds => $brief * ($from + rand($to - $from)),
+			after => @group ? $brief * rand(3) : 0 };
 	}
 	return @group;
 }

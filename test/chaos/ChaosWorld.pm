@@ -156,7 +156,7 @@ sub try_sql
 	my ($self, $side, $sql, %o) = @_;
 	my ($out, $err) = ('', '');
 	my $user = $o{user} // '';
-	my $ok = IPC::Run::run([ 'timeout', '-k', '5', $o{seconds} // 60, 'psql', '-X', '-A', '-t', '-q', '-v', 'ON_ERROR_STOP=1', '-d',
+	my $ok = IPC::Run::run([ 'timeout', '-k', '5', $o{seconds} // 60, 'psql', '-X', '-A', '-t', '-q', '-v', 'ON_ERROR_STOP=1', '-v', 'VERBOSITY=verbose', '-d',
 			$self->{$side}->connstr('postgres') . " connect_timeout=5" . ($user ? " user=$user" : '') ],
 		'<', \$sql, '>', \$out, '2>', \$err);
 

@@ -29,6 +29,11 @@ say_it('no small file system: the disk does not become full (needs root, and mou
 $world->start_workload;
 $world->start_syncs;
 my @wrong = Chaos::run(world => $world, seed => $seed, seconds => $seconds, steps => $steps, only => $ENV{FAULTS}, recovery => 180, say => \&say_it);
+if (@wrong && $ENV{CHAOS_HOLD})
+{
+	say_it("blue: psql '" . $world->{blue}->connstr('postgres') . "'", "green: psql '" . $world->{green}->connstr('postgres') . "'");
+	sleep $ENV{CHAOS_HOLD};
+}
 $world->finish;
 ok(!@wrong, 'nothing is lost');
 done_testing();
