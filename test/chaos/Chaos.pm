@@ -69,23 +69,35 @@ sub run
 sub do_faults
 {
 	my ($world, @group) = @_;
-	my @plan;
+	my $from = time;
+	my (@plan, @late, $failed);
 
 	foreach my $f (@group)
 	{
 		push @plan, [ $f->{after}, 'begin', $f ], [ $f->{after} + $f->{seconds}, 'end', $f ];
 	}
-	my $from = time;
-	my @begun;
-	my $failed;
 	foreach my $p (sort { $a->[0] <=> $b->[0] } @plan)
 	{
 		my ($at, $what, $f) = @$p;
 		my $left = $from + $at - time;
 
 		usleep($left * 1e6) if $left > 0;
-		eval { $f->{fault}{$what}->($world, $f->{drawn}); };
-		$failed //= "$what of $f->{fault}{name}: $@" if $@;
+		next if eval { $f->{fault}{$what}->($world, $f->{drawn}); 1 };
+		if ($what eq 'end')
+		{
+			push @late, $f;
+			next;
+		}
+		$failed //= "begin of $f->{fault}{name}: $@";
+	}
+	foreach my $f (@late)
+	{
+		for (my $left = 300; $left > 0; $left--)
+		{
+			last if eval { $f->{fault}{end}->($world, $f->{drawn}); 1 };
+			$failed //= "end of $f->{fault}{name}: $@" if $left == 1;
+			usleep(200_000);
+		}
 	}
 	die $failed if defined $failed;
 }
