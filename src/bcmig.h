@@ -281,7 +281,7 @@ typedef struct BcmigTable
 	TimestampTz swept_at;		/* last complete sweep or compare */
 	int64		sweep_ms;		/* how long it took */
 	int			failures;		/* in a row; 0 after a success */
-	TimestampTz not_before;		/* backoff */
+	TimestampTz not_before;		/* backoff; as others of that name, by bcmig_steady_time() */
 	int			unique_retries; /* windows in a row stopped by a secondary key */
 	int64		rows_copied;
 	int64		rows_applied;
@@ -336,5 +336,18 @@ extern const char *bcmig_job_name(BcmigJobKind kind);
 
 /* true in the processes of bcmig */
 extern bool bcmig_own_process;
+
+/*
+ * Microseconds that go on whatever is done to the clock: for what is to happen
+ * after a while, in memory only.  0 has passed.
+ */
+static inline TimestampTz
+bcmig_steady_time(void)
+{
+	instr_time	now;
+
+	INSTR_TIME_SET_CURRENT(now);
+	return INSTR_TIME_GET_MICROSEC(now);
+}
 
 #endif							/* BCMIG_H */

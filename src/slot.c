@@ -400,6 +400,14 @@ bcmig_backoff(int failures, long first, long most)
 	return delay / 2 + (long) (pg_prng_double(&pg_global_prng_state) * (delay / 2));
 }
 
+int64
+bcmig_ms_since(TimestampTz then)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	return then > now ? PG_INT64_MAX : (now - then) / 1000;
+}
+
 /* pollers of this database poll at once */
 void
 bcmig_wake_pollers(void)

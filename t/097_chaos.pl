@@ -17,7 +17,7 @@ my $seed = $ENV{CHAOS_SEED} // 97;
 diag("CHAOS_SEED=$seed");
 
 # what the network does, bytes for bytes, before it is trusted
-my $world = ChaosWorld->new(n => 40, customers => 60, rate => 30, disk => '');
+my $world = ChaosWorld->new(n => 40, customers => 60, rate => 20, disk => '');
 $world->network('cut');
 my ($ok, $said) = $world->try_sql('green', "SELECT status FROM bcmig_check_environment('blue') WHERE status <> 'ok' LIMIT 1", user => 'migrator');
 isnt($said, '', 'a cut network is noticed');

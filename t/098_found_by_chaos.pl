@@ -3,7 +3,9 @@ use strict;
 use warnings;
 use lib 't/lib';
 use BcmigTest;
+use Cwd qw(abs_path);
 use Test::More;
+use Time::HiRes qw(usleep);
 
 my $blue = new_blue();
 my $green = new_green();
@@ -43,5 +45,90 @@ ok($green->poll_query_until('postgres', "SELECT coalesce(synced_through > '$at',
 release_point($green, $hold);
 wait_sync($green, 's');
 all_equal($blue, $green, 'swept beside a validation', 'tracked');
+
+# ---------------------------------------------------------------------------
+# Commits of blue that a crash took back were seen by a chunk of a copy, and by
+# nothing else: no window had brought them, so nothing bore witness, and green
+# kept rows that blue does not have.
+# ---------------------------------------------------------------------------
+sub resyncs
+{
+	return sql_green(q{SELECT count(*) FROM bcmig.audit_log WHERE event = 'resync' AND detail LIKE '%lost commits%'});
+}
+
+save_blue($blue);
+wait_sync($green, 's');
+sql_green(q{ALTER SYSTEM SET bcmig.debug_points = 'copy_chunk_before_read,sweep_collected'});
+$green->reload;
+my $before_read = hold_point($green, 'copy_chunk_before_read');
+my $after_copy = hold_point($green, 'sweep_collected');
+sql_green(q{SELECT bcmig_resync_table('s', 'tracked')});
+ok(point_reached($green, 'copy_chunk_before_read'), 'the position of a copy is taken');
+$blue->safe_psql('postgres', q{INSERT INTO tracked VALUES (1000, 'lost'); UPDATE tracked SET t = 'lost' WHERE id = 8});
+$before_read->quit;
+ok(point_reached($green, 'sweep_collected'), 'its chunk has read what follows');
+is(sql_green(q{SELECT count(*) FROM tracked WHERE t = 'lost'}), '2', 'and has committed it');
+lose_tail($blue, 1);
+release_point($green, $after_copy);
+wait_sync($green, 's');
+all_equal($blue, $green, 'lost commits seen by a copy alone', 'tracked');
+is(resyncs(), '1', 'noticed');
+
+# lost before anybody saw them
+save_blue($blue);
+wait_sync($green, 's');
+sql_green(q{ALTER SYSTEM SET bcmig.debug_points = 'window_before_read'});
+$green->reload;
+my $window = hold_point($green, 'window_before_read');
+$blue->safe_psql('postgres', q{DELETE FROM tracked WHERE id = 9});
+ok(point_reached($green, 'window_before_read'), 'no window comes to it');
+lose_tail($blue, 1);
+release_point($green, $window);
+wait_sync($green, 's');
+all_equal($blue, $green, 'lost commits nobody has seen', 'tracked');
+is(resyncs(), '1', 'cost nothing');
+
+# ---------------------------------------------------------------------------
+# The clock of green was set back by two hours: what waited out a backoff, a
+# poll, a reload, a sweep, waited two hours more.
+# ---------------------------------------------------------------------------
+SKIP:
+{
+	my ($faketime) = glob '/usr/lib/*/faketime/libfaketime.so.1';
+	skip 'no libfaketime (apt-get install faketime)', 3 unless defined $faketime;
+
+	my $offset = PostgreSQL::Test::Utils::tempdir() . '/offset';
+	my $set = sub {
+		open my $file, '>', "$offset.new" or die;
+		print $file "$_[0]\n";
+		close $file;
+		rename "$offset.new", $offset or die;
+	};
+	$set->('+0');
+	$green->stop;
+	{
+		my %env = (LD_PRELOAD => $faketime, FAKETIME_TIMESTAMP_FILE => abs_path($offset), FAKETIME_CACHE_DURATION => 1,
+			FAKETIME_DONT_FAKE_MONOTONIC => 1, NO_FAKE_STAT => 1, FAKETIME_DISABLE_SHM => 1);
+		local @ENV{ keys %env } = values %env;
+		$green->start;
+	}
+	wait_sync($green, 's');
+	my $from = -s $green->logfile;
+	my $tries = sub { my @tries = PostgreSQL::Test::Utils::slurp_file($green->logfile, $from) =~ /could not connect to server "blue"/g; return scalar @tries };
+	my $then = sql_green('SELECT clock_timestamp()');
+
+	# far apart: the next one is seconds away when the clock changes
+	$blue->stop;
+	for (my $left = 600; $left > 0 && $tries->() < 5; $left--)
+	{
+		usleep(100_000);
+	}
+	cmp_ok($tries->(), '>=', 5, 'blue is away, green tries less and less often');
+	$set->('-7200');
+	ok($green->poll_query_until('postgres', "SELECT clock_timestamp() < '$then'"), 'the clock of green is set back');
+	$blue->start;
+	$blue->safe_psql('postgres', q{UPDATE tracked SET t = 'clock' WHERE id = 10});
+	ok($green->poll_query_until('postgres', q{SELECT t = 'clock' FROM tracked WHERE id = 10}), 'and nothing waits for it to catch up');
+}
 
 done_testing();

@@ -26,6 +26,8 @@
 #include "utils/builtins.h"
 
 /* short names of what dialect.h shares */
+#define RECENT_TRACES	1000	/* of the log of what moved: more than can wait for a walwriter */
+
 #define ident		bcmig_postgres_ident
 #define source_name bcmig_postgres_source_name
 
@@ -397,6 +399,22 @@ append_bound(StringInfo s, const BcmigTableInfo *table, const char *op, Datum bo
 	appendStringInfoChar(s, ')');
 }
 
+/*
+ * The transactions that moved the table last, of those a crash of blue may take
+ * back: for rows that do not come with a window.  Where the log has no recent
+ * one of this table, nothing of it can get lost.
+ */
+static void
+append_last_traces(StringInfo s, const BcmigTableInfo *table)
+{
+	if (strcmp(table->capture, "snapshot") == 0)
+		return;
+	appendStringInfo(s,
+					 " UNION ALL (SELECT 'X', m.xid%s FROM (SELECT l.xid, l.relid FROM bcmig_blue.moved l ORDER BY l.xid DESC LIMIT %d) m"
+					 " WHERE m.relid = %s::pg_catalog.regclass ORDER BY m.xid DESC LIMIT %d)",
+					 bcmig_nulls(table->ncolumns), RECENT_TRACES, quote_literal_cstr(source_name(table)), BCMIG_TRACES);
+}
+
 static char *
 pg_chunk(const BcmigTableInfo *table, Datum lower, Datum upper)
 {
@@ -408,6 +426,7 @@ pg_chunk(const BcmigTableInfo *table, Datum lower, Datum upper)
 	append_bound(&s, table, ">", lower);
 	append_bound(&s, table, "<=", upper);
 	append_signs(&s, table);
+	append_last_traces(&s, table);
 	return s.data;
 }
 
@@ -437,6 +456,7 @@ pg_rows_by_key(const BcmigTableInfo *table, int n, char **keys)
 					 key_only(table), values.data, key_columns(table, ""), source_name(table),
 					 key_columns(table, ""), key_differs(table));
 	append_signs(&s, table);
+	append_last_traces(&s, table);
 	return s.data;
 }
 

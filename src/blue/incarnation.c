@@ -6,11 +6,13 @@
  * A dialect's incarnation text is <fork>/<start>: what identifies the database
  * and its history, a slash, what identifies this start of the server.
  *
- *	- another fork, or a horizon below the stored one: blue was restored or
- *	  failed over.  Everything of it is read again (resync, never truncate).
+ *	- another fork, a horizon below the stored one, or a top below the position of
+ *	  a table: blue was restored, failed over or lost transactions.  Everything of
+ *	  it is read again (resync, never truncate).
  *	- another start only: blue may have lost its last commits in a crash
  *	  (asynchronous commit).  The tail witness of each table, the transactions,
- *	  keys and versions applied last, is read back; when one is missing or older,
+ *	  keys and versions applied last, and the transactions seen when chunks of a
+ *	  copy and single rows were read, is read back; when one is missing or older,
  *	  all tables are read again, since what was lost is the end of the log, not
  *	  of a table.
  *
@@ -124,8 +126,7 @@ traces_hold(const BcmigTableInfo *table)
 
 /*
  * Are the last changes applied to this table still on blue, and the rows at
- * least as new?  A table that has applied nothing since its copy has no
- * witness and agrees.
+ * least as new?  A table nothing of which had moved has no witness and agrees.
  */
 static bool
 witness_holds(int table_id)
@@ -218,6 +219,7 @@ bcmig_check_incarnation(int environment_id, Oid owner, const BcmigPoll *poll)
 	BcmigCatalogScope scope;
 	char	   *stored = NULL;
 	int64		horizon = 0;
+	int64		position = 0;
 	char	   *reason = NULL;
 	List	   *ids;
 	ListCell   *lc;
@@ -230,6 +232,12 @@ bcmig_check_incarnation(int environment_id, Oid owner, const BcmigPoll *poll)
 		stored = MemoryContextStrdup(caller, bcmig_get_text(0, 1));
 		horizon = bcmig_get_int64(0, 2, 0);
 	}
+
+	/* the stored horizon may be a minute old; what tables have been read to is not */
+	bcmig_sql("SELECT max(s.position) FROM bcmig.table_state s JOIN bcmig.sync_table t USING (table_id) JOIN bcmig.sync y USING (sync_id) "
+			  "WHERE y.environment_id = $1 AND y.owner::oid = $2 AND s.state IN ('copying', 'catching_up', 'streaming')",
+			  "io", environment_id, owner);
+	position = bcmig_get_int64(0, 1, 0);
 	bcmig_catalog_end(&scope);
 
 	if (stored == NULL)
@@ -239,6 +247,8 @@ bcmig_check_incarnation(int environment_id, Oid owner, const BcmigPoll *poll)
 		reason = psprintf("blue is another database or history: %s, was %s", poll->incarnation_text, stored);
 	else if (poll->horizon < horizon)
 		reason = psprintf("blue went back: horizon " INT64_FORMAT ", was " INT64_FORMAT, poll->horizon, horizon);
+	else if (poll->top < position)
+		reason = psprintf("blue went back: it has given out " INT64_FORMAT ", green has read to " INT64_FORMAT, poll->top, position);
 	else if (strcmp(stored, poll->incarnation_text) != 0)
 	{
 		/* a question per table, each in a transaction of its own */

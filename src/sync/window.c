@@ -210,7 +210,7 @@ next_window_may_mend(BcmigWork *work, const ErrorData *edata)
 	if (may)
 	{
 		live->unique_retries++;
-		live->not_before = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), 100 * live->unique_retries);
+		live->not_before = TimestampTzPlusMilliseconds(bcmig_steady_time(), 100 * live->unique_retries);
 	}
 	LWLockRelease(bcmig_shared->lock);
 	return may;
@@ -649,6 +649,8 @@ reread_last_step(BcmigWork *work, BcmigSpool *spool, BcmigApplied *applied, void
 		bcmig_log_batch(work, end->kind, end->started, "Completed",
 						spool->upserts + spool->deletes, applied, NULL, NULL, NULL);
 	bcmig_quarantine_settle(work->table, spool, end->started);
+	if (applied->written + applied->deleted > 0)
+		bcmig_state_witness(work->table->table_id, spool->receiver.signs.ntraces, spool->receiver.signs.traces);
 }
 
 /*

@@ -7,7 +7,9 @@ use warnings;
 
 use Exporter 'import';
 use IPC::Run;
+use File::Path qw(rmtree);
 use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::RecursiveCopy;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time usleep);
@@ -15,7 +17,7 @@ use Time::HiRes qw(time usleep);
 our @EXPORT = qw(
   new_blue new_green connect_blue green_behind start_sync wait_sync wait_streaming
   compare_table all_equal state_of wait_state hold_point point_reached release_point poll_through_restart pids kill_pid
-  track allow_switch try_blue_fence table_value run_validation);
+  track allow_switch try_blue_fence table_value run_validation save_blue lose_tail);
 
 # Where blue/postgres_tracking.sql is; set by test/run, else the source tree.
 my $tracking = ($ENV{BCMIG_SOURCE} // '.') . '/blue/postgres_tracking.sql';
@@ -240,6 +242,45 @@ sub poll_through_restart
 		usleep(100_000);
 	}
 	return 0;
+}
+
+# The state of a blue that lose_tail() puts back.
+sub save_blue
+{
+	my ($blue) = @_;
+	my $save = $blue->basedir . '/saved';
+
+	$blue->stop;
+	rmtree($save);
+	PostgreSQL::Test::RecursiveCopy::copypath($blue->data_dir, $save);
+	$blue->start;
+}
+
+# Put it back, as after a crash with synchronous_commit = off; burn transaction
+# ids up to where green has been, so that only what is in the tables can tell.
+sub lose_tail
+{
+	my ($blue, $burn) = @_;
+	my $save = $blue->basedir . '/saved';
+	my $top = $blue->safe_psql('postgres', 'SELECT pg_snapshot_xmax(pg_current_snapshot())');
+	my $port = $blue->port;
+
+	$blue->stop('immediate');
+	rmtree($blue->data_dir);
+	PostgreSQL::Test::RecursiveCopy::copypath($save, $blue->data_dir);
+	chmod 0700, $blue->data_dir;
+	return $blue->start unless $burn;
+
+	# on another port, where green does not see it
+	my $aside = PostgreSQL::Test::Cluster::get_free_port();
+	$blue->append_conf('postgresql.conf', "port = $aside");
+	$blue->{_port} = $aside;
+	$blue->start;
+	$blue->safe_psql('postgres', "DO \$\$ BEGIN WHILE pg_current_xact_id()::text::bigint < $top + 10 LOOP COMMIT; END LOOP; END \$\$");
+	$blue->stop;
+	$blue->append_conf('postgresql.conf', "port = $port");
+	$blue->{_port} = $port;
+	$blue->start;
 }
 
 # pids of processes of bcmig, by backend_type

