@@ -7,6 +7,7 @@ use warnings;
 
 use Exporter 'import';
 use IPC::Run;
+use Cwd qw(abs_path);
 use File::Path qw(rmtree);
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::RecursiveCopy;
@@ -17,10 +18,12 @@ use Time::HiRes qw(time usleep);
 our @EXPORT = qw(
   new_blue new_green connect_blue green_behind start_sync wait_sync wait_streaming
   compare_table all_equal state_of wait_state hold_point point_reached release_point poll_through_restart pids kill_pid
-  track allow_switch try_blue_fence table_value run_validation save_blue lose_tail);
+  track allow_switch try_blue_fence table_value run_validation save_blue lose_tail
+  new_clock set_clock start_with_clock);
 
-# Where blue/postgres_tracking.sql is; set by test/run, else the source tree.
-my $tracking = ($ENV{BCMIG_SOURCE} // '.') . '/blue/postgres_tracking.sql';
+# The source tree, set by test/run.
+my $source = $ENV{BCMIG_SOURCE} // '.';
+my $tracking = "$source/blue/postgres_tracking.sql";
 
 # A blue with the tracking script.  More lines of configuration may follow.
 sub new_blue
@@ -281,6 +284,40 @@ sub lose_tail
 	$blue->append_conf('postgresql.conf', "port = $port");
 	$blue->{_port} = $port;
 	$blue->start;
+}
+
+# A clock that can be set (clock.c), for servers started with it.
+my $clock_library;
+
+sub new_clock
+{
+	my $clock = abs_path(PostgreSQL::Test::Utils::tempdir()) . '/clock';
+
+	if (!defined $clock_library)
+	{
+		$clock_library = "$clock.so";
+		PostgreSQL::Test::Utils::system_or_bail('cc', '-shared', '-fPIC', '-O1', '-o', $clock_library, "$source/t/lib/clock.c", '-ldl');
+	}
+	set_clock($clock, 0);
+	return $clock;
+}
+
+# How many seconds it is off.
+sub set_clock
+{
+	my ($clock, $seconds) = @_;
+
+	open my $file, -e $clock ? '+<:raw' : '>:raw', $clock or die "$clock: $!";
+	syswrite($file, pack('q', $seconds * 1_000_000)) == 8 or die "$clock: $!";
+	close $file;
+}
+
+sub start_with_clock
+{
+	my ($node, $clock, %params) = @_;
+	local @ENV{qw(LD_PRELOAD BCMIG_CLOCK)} = ($clock_library, $clock);
+
+	return $node->start(%params);
 }
 
 # pids of processes of bcmig, by backend_type

@@ -260,7 +260,7 @@ fault('green: background workers are taken', 'memory', [ 3, 8 ],
 
 foreach my $side (qw(blue green))
 {
-	fault("$side: clock jumps", "clock of $side", [ 2, 6 ], needs => 'faketime',
+	fault("$side: clock jumps", "clock of $side", [ 2, 6 ],
 		draw => sub { return { offset => (rand() < 0.5 ? -1 : 1) * int(10 ** (1 + rand(3.5))), stays => rand() < 0.5 } },
 		begin => sub { my ($w, $d) = @_; $w->set_clock($side, $d->{offset}) },
 		# it is set right, or stays wrong until the next
@@ -338,7 +338,6 @@ sub available
 	return grep {
 		(!defined $only || $only eq '' || $_->{name} =~ /$only/i)
 		  && (($_->{needs} // '') ne 'disk' || $w->{disk})
-		  && (($_->{needs} // '') ne 'faketime' || $w->{has_faketime})
 	} @faults;
 }
 

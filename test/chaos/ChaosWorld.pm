@@ -8,7 +8,7 @@ package ChaosWorld;
 use strict;
 use warnings;
 
-use BcmigTest;
+use BcmigTest qw(new_blue new_green new_clock start_with_clock);
 use IPC::Run ();
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::RecursiveCopy;
@@ -20,7 +20,6 @@ use POSIX ();
 use Time::HiRes qw(time usleep);
 
 my $source = $ENV{BCMIG_SOURCE} // '.';
-my ($faketime) = glob '/usr/lib/*/faketime/libfaketime.so.1';
 
 our $company = 'CRONUS';
 
@@ -33,14 +32,7 @@ sub new
 	my $self = bless {%o}, $class;
 
 	$self->{syncs} = [qw(cronus by_sweep)];
-	$self->{has_faketime} = defined $faketime;
-	foreach my $side (qw(blue green))
-	{
-		my $clock = temporary("clock_$side") . '/offset';
-
-		$self->{clock}{$side} = $clock;
-		$self->set_clock($side, 0);
-	}
+	$self->{clock}{$_} = new_clock() foreach qw(blue green);
 	$self->make_blue;
 	$self->make_green;
 	return $self;
@@ -57,14 +49,11 @@ sub temporary
 # Clusters
 # ---------------------------------------------------------------------------
 
-# Seconds a side's clock is off; processes look once a second.
+# Seconds a side's clock is off.
 sub set_clock
 {
 	my ($self, $side, $offset) = @_;
-	my $file = $self->{clock}{$side};
-
-	write_file("$file.new", sprintf("%+d\n", $offset));
-	rename "$file.new", $file or die "rename: $!";
+	BcmigTest::set_clock($self->{clock}{$side}, $offset);
 }
 
 # Start a server under its own clock.  The workload may hold up a start for as
@@ -73,16 +62,11 @@ sub start
 {
 	my ($self, $side) = @_;
 	my $node = $self->{$side};
-	my %env;
 
-	%env = (LD_PRELOAD => $faketime, FAKETIME_TIMESTAMP_FILE => $self->{clock}{$side}, FAKETIME_CACHE_DURATION => 1,
-		FAKETIME_DONT_FAKE_MONOTONIC => 1, NO_FAKE_STAT => 1, FAKETIME_DISABLE_SHM => 1)
-	  if $self->{has_faketime};
-	local @ENV{ keys %env } = values %env;
 	# a killed postmaster leaves children and its lock file for a moment
 	for my $try (1 .. 60)
 	{
-		return if $node->start(fail_ok => 1);
+		return if start_with_clock($node, $self->{clock}{$side}, fail_ok => 1);
 		usleep(500_000);
 	}
 	die "$side does not start";

@@ -23,7 +23,6 @@ say_it("CHAOS_SEED=$seed CHAOS_SECONDS=$seconds FAULTS='" . ($ENV{FAULTS} // '')
 my $world;
 $SIG{$_} = sub { $world->finish if defined $world; exit 1 } foreach qw(INT TERM HUP);
 $world = ChaosWorld->new(n => $ENV{CHAOS_INVOICES} // 200, customers => 200, rate => $ENV{CHAOS_RATE} // 20, disk => $ENV{CHAOS_DISK} // '');
-say_it('no libfaketime: clocks do not jump (apt-get install faketime)') unless $world->{has_faketime};
 say_it('no small file system: the disk does not become full (needs root, and mount)') unless $world->{disk};
 
 $world->start_workload;
