@@ -13,6 +13,7 @@
 #define BCMIG_H
 
 #include "datatype/timestamp.h"
+#include "port/atomics.h"
 #include "portability/instr_time.h"
 #include "storage/fileset.h"
 #include "storage/lwlock.h"
@@ -315,6 +316,7 @@ typedef struct BcmigShared
 	PGPROC	   *launcher;
 	uint32		next_generation;
 	uint64		publications;
+	pg_atomic_uint64 latest;	/* what bcmig_forward_time() gave out last */
 	BcmigDatabase databases[BCMIG_MAX_DATABASES];
 	BcmigBlue	blues[BCMIG_MAX_BLUES];
 	BcmigSlot	slots[BCMIG_MAX_SLOTS];

@@ -116,4 +116,30 @@ $blue->safe_psql('postgres', q{UPDATE tracked SET t = 'clock' WHERE id = 10});
 ok($green->poll_query_until('postgres', q{SELECT t = 'clock' FROM tracked WHERE id = 10}), 'the clock of green is set back, and nothing waits for it to catch up');
 cmp_ok(sql_green('SELECT extract(epoch FROM clock_timestamp())'), '<', time() - 7000, 'it was');
 
+# ---------------------------------------------------------------------------
+# The clock was set back while a window was being applied: the entry of a row
+# refused in it looked older than the window, was taken for settled and went, and
+# with it the last that told of the row.
+# ---------------------------------------------------------------------------
+set_clock($clock, 0);
+green_behind($green, q{ALTER TABLE tracked ADD CHECK (t <> 'refused') NOT VALID});
+$blue->safe_psql('postgres', q{UPDATE tracked SET t = 'refused' WHERE id = 11});
+ok($green->poll_query_until('postgres', 'SELECT count(*) = 1 FROM bcmig.quarantine'), 'a row is refused');
+wait_sync($green, 's');
+sql_green(q{ALTER SYSTEM SET bcmig.debug_points = 'window_read'});
+$green->reload;
+my $read = hold_point($green, 'window_read');
+$blue->safe_psql('postgres', q{UPDATE tracked SET t = 'refused' WHERE id = 12});
+ok(point_reached($green, 'window_read'), 'a window is read');
+set_clock($clock, -3600);
+release_point($green, $read);
+$blue->safe_psql('postgres', q{UPDATE tracked SET t = 'after it' WHERE id = 13});
+ok($green->poll_query_until('postgres', q{SELECT t = 'after it' FROM tracked WHERE id = 13}), 'and applied in an earlier time');
+is(sql_green('SELECT string_agg(key::text, $$ $$ ORDER BY key) FROM bcmig.quarantine'), '["11"] ["12"]', 'both rows are in quarantine');
+green_behind($green, q{ALTER TABLE tracked DROP CONSTRAINT tracked_t_check});
+sql_green(q{SELECT bcmig_retry_quarantine('s')});
+ok($green->poll_query_until('postgres', 'SELECT count(*) = 0 FROM bcmig.quarantine'), 'and can be tried again in it');
+wait_sync($green, 's');
+all_equal($blue, $green, 'clock set back', 'tracked');
+
 done_testing();

@@ -463,7 +463,7 @@ static void
 spool_chunk(BcmigWork *work, const Chunk *chunk, const BcmigReading *reading, bool load)
 {
 	BcmigTableInfo *table = work->table;
-	TimestampTz started = GetCurrentTimestamp();
+	TimestampTz started = bcmig_forward_time();
 	BcmigApplied applied = {0};
 	BcmigSpool *spool;
 	char	   *reason;

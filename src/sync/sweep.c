@@ -429,7 +429,7 @@ compare(BcmigWork *work, const BcmigStored *stored, const BcmigReading *reading)
 
 	end.stored = stored;
 	end.reading = reading;
-	end.started = GetCurrentTimestamp();
+	end.started = bcmig_forward_time();
 	bcmig_start_transaction();
 	spool = bcmig_spool_create();
 	bcmig_read(work, work->dialect->chunk(table, (Datum) 0, (Datum) 0), 0, &spool->receiver);

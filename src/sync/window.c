@@ -380,7 +380,7 @@ read_window(Window *w, bool alone)
 		(w->stored.state != BCMIG_STREAMING && w->stored.state != BCMIG_CATCHING_UP))
 		return;
 	bcmig_slot_phase("window", table->target_name, 0);
-	w->end.started = GetCurrentTimestamp();
+	w->end.started = bcmig_forward_time();
 	w->end.stored = &w->stored;
 	w->end.reading = &w->reading;
 	w->spool = bcmig_spool_create();
@@ -672,7 +672,7 @@ bcmig_reread_keys(BcmigWork *work, const char *kind, int n, char **keys,
 	BcmigApplied done = {0};
 
 	end.kind = kind;
-	end.started = GetCurrentTimestamp();
+	end.started = bcmig_forward_time();
 	bcmig_applier_lock(work, ExclusiveLock);
 	bcmig_reading(work->table->table_id, &reading);
 	bcmig_debug_point("retry_before_read");
@@ -708,7 +708,7 @@ retry_quarantine(BcmigWork *work, bool unique_only)
 	MemoryContext caller = CurrentMemoryContext;
 	int64		after = 0;
 	BcmigApplied applied = {0};
-	TimestampTz begun = GetCurrentTimestamp();
+	TimestampTz begun = bcmig_forward_time();
 
 	bcmig_slot_phase("retry", table->target_name, 0);
 	for (;;)
