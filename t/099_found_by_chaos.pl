@@ -142,4 +142,18 @@ ok($green->poll_query_until('postgres', 'SELECT count(*) = 0 FROM bcmig.quaranti
 wait_sync($green, 's');
 all_equal($blue, $green, 'clock set back', 'tracked');
 
+# ---------------------------------------------------------------------------
+# Where blue's machine vanished while it was at a statement, with nothing of ours
+# unanswered, a worker waited for as long as TCP keeps a silent connection: two
+# hours.  tcp_user_timeout, which preflight asked for, does not see that.
+# ---------------------------------------------------------------------------
+sql_green(q{CREATE SERVER far FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '127.0.0.1', port '} . $blue->port . q{', dbname 'postgres',
+		connect_timeout '5', tcp_user_timeout '15000');
+	CREATE USER MAPPING FOR CURRENT_USER SERVER far OPTIONS (user '} . (getpwuid($<))[0] . q{');
+	SELECT bcmig_add_environment('far', 'blue', 'far')});
+my $check = q{SELECT status, fix FROM bcmig_check_environment('far') WHERE fix LIKE '%keepalives%'};
+is(sql_green($check), q{warn|ALTER SERVER far OPTIONS (ADD keepalives_idle '30', ADD keepalives_interval '10');}, 'what is missing for a silent connection is named');
+sql_green(q{ALTER SERVER far OPTIONS (ADD keepalives_idle '30', ADD keepalives_interval '10')});
+is(sql_green($check), '', 'and with it all is well');
+
 done_testing();

@@ -28,7 +28,7 @@ sub recover
 	my ($world, $most) = @_;
 	my $from = time;
 	my $acted_at = 0;
-	my (@acts, $last, $quiet);
+	my (@acts, $last, $quiet, $well);
 
 	while (time - $from < $most)
 	{
@@ -38,11 +38,21 @@ sub recover
 
 		if (!defined $state)
 		{
+			$well = undef;
 			usleep(200_000);
 			next;
 		}
 		($last, my $good) = $state =~ /^(.*)\|([tf]?)$/s;
-		return (time - $from, \@acts) if $good eq 't';
+		# a server may not have noticed yet what was done to it: twice
+		if ($good eq 't')
+		{
+			return ($well - $from, \@acts) if defined $well && time - $well > 1;
+			$well //= time;
+		}
+		else
+		{
+			$well = undef;
+		}
 		# a person does not come at once: what bcmig mends by itself is mended by then
 		if (time - $from > 10 && time - $acted_at > 5)
 		{

@@ -339,7 +339,7 @@ sub make_green
 		GRANT CREATE, USAGE ON SCHEMA public TO migrator;
 		GRANT EXECUTE ON ALL ROUTINES IN SCHEMA public TO migrator;
 		CREATE SERVER blue FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '127.0.0.1', port '$self->{proxy_port}', dbname 'postgres',
-			connect_timeout '5', tcp_user_timeout '15000');
+			connect_timeout '5', tcp_user_timeout '15000', keepalives_idle '15', keepalives_interval '5');
 		GRANT USAGE ON FOREIGN SERVER blue TO migrator;
 		CREATE USER MAPPING FOR migrator SERVER blue OPTIONS (user 'bcmig_reader', password 'read me')});
 	if ($self->{disk})
