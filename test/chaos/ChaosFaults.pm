@@ -319,6 +319,7 @@ sub by_dba
 by_dba('stops and starts a sync', q{SELECT bcmig_stop_sync('cronus')}, q{SELECT bcmig_start_sync('cronus')});
 by_dba('has a table read again', q{SELECT bcmig_resync_table('cronus', %t)});
 by_dba('has both syncs read again, a table each', q{SELECT bcmig_resync_table('cronus', %t); SELECT bcmig_resync_table('by_sweep', 'Record Link')});
+by_dba('has a whole sync read again', q{SELECT bcmig_resync_table('cronus', target) FROM bcmig.table_status WHERE sync = 'cronus' AND state = 'streaming'});
 by_dba('suspends and resumes a table', q{SELECT bcmig_suspend_table('cronus', %t)}, q{SELECT bcmig_resume_table('cronus', %t)});
 by_dba('validates', q{SELECT bcmig_validate('cronus', mode => 'full')});
 by_dba('sweeps, reads at once, retries', q{SELECT bcmig_sweep_deletes('cronus'); SELECT bcmig_sync_now('cronus'); SELECT bcmig_retry_quarantine('cronus')});

@@ -360,7 +360,8 @@ sub make_sync
 	my @tables = split /\n/, $self->blue("SELECT quote_literal(full_name) FROM demo.tables WHERE $condition ORDER BY full_name COLLATE \"C\"");
 
 	$self->green("SELECT bcmig_create_sync('$sync', 'blue', '$options')");
-	$self->green("SELECT bcmig_add_table('$sync', $_)") foreach @tables;
+	# small chunks: copies take a while
+	$self->green("SELECT bcmig_add_table('$sync', $_, options => '{\"chunk_rows\": 300}')") foreach @tables;
 	my $failed = $self->green("SELECT check_name, detail, fix FROM bcmig_preflight('$sync') WHERE status = 'fail'");
 	die "preflight of $sync: $failed" if $failed ne '';
 	$self->{tables_of}{$sync} = \@tables;
