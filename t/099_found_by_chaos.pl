@@ -88,6 +88,31 @@ all_equal($blue, $green, 'lost commits nobody has seen', 'tracked');
 is(resyncs(), '1', 'cost nothing');
 
 # ---------------------------------------------------------------------------
+# The application, after the crash, did again what was lost: the same key under
+# the same transaction id, but not the same row.  Every witness agreed.
+# ---------------------------------------------------------------------------
+sub next_xid
+{
+	return $blue->safe_psql('postgres', 'SELECT pg_snapshot_xmax(pg_current_snapshot())');
+}
+
+save_blue($blue);
+wait_sync($green, 's');
+my $xid = $blue->safe_psql('postgres', q{BEGIN; INSERT INTO tracked VALUES (2000, 'lost'); SELECT pg_current_xact_id(); COMMIT});
+wait_sync($green, 's');
+is(sql_green('SELECT t FROM tracked WHERE id = 2000'), 'lost', 'green has what will be lost');
+lose_tail($blue, 0, sub {
+	while (next_xid() < $xid)
+	{
+		$blue->safe_psql('postgres', 'SELECT pg_current_xact_id()');
+	}
+	is($blue->safe_psql('postgres', q{BEGIN; INSERT INTO tracked VALUES (2000, 'again'); SELECT pg_current_xact_id(); COMMIT}), $xid, 'done again by the same transaction');
+});
+wait_sync($green, 's');
+all_equal($blue, $green, 'lost and done again', 'tracked');
+is(resyncs(), '2', 'noticed');
+
+# ---------------------------------------------------------------------------
 # The clock of green was set back by two hours: what waited out a backoff, a
 # poll, a reload, a sweep, waited two hours more.
 # ---------------------------------------------------------------------------

@@ -11,7 +11,7 @@
  *	  it is read again (resync, never truncate).
  *	- another start only: blue may have lost its last commits in a crash
  *	  (asynchronous commit).  The tail witness of each table, the transactions,
- *	  keys and versions applied last, and the transactions seen when chunks of a
+ *	  keys, versions and contents applied last, and the transactions seen when chunks of a
  *	  copy and single rows were read, is read back; when one is missing or older,
  *	  all tables are read again, since what was lost is the end of the log, not
  *	  of a table.
@@ -28,6 +28,7 @@
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"
+#include "common/hashfn.h"
 #include "dialect.h"
 #include "foreign/foreign.h"
 #include "miscadmin.h"
@@ -37,6 +38,7 @@
 #include "state.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/datum.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -49,9 +51,39 @@ typedef struct WitnessReceiver
 	const BcmigTableInfo *table;
 	int			nwitness;
 	int64	   *versions;		/* wanted, -1 = only existence */
+	int64	   *contents;		/* at that version, -1 = not known */
 	char	  **keys;			/* nwitness * nkeys texts */
 	int			good;
 } WitnessReceiver;
+
+/* the number of columns above the rest: a feed that got other columns has other numbers */
+#define CONTENTS_BITS	48
+
+int64
+bcmig_row_contents(TupleTableSlot *slot)
+{
+	TupleDesc	desc = slot->tts_tupleDescriptor;
+	uint64		h = 0;
+
+	slot_getallattrs(slot);
+	for (int i = 2; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+
+		h = hash_combine64(h, slot->tts_isnull[i] ? 0 :
+						   1 + (uint64) datum_image_hash(slot->tts_values[i], att->attbyval, att->attlen));
+	}
+	return ((int64) desc->natts << CONTENTS_BITS) | (h >> (64 - CONTENTS_BITS));
+}
+
+/* "contents": of the row at the version that was wanted */
+static bool
+same_contents(int64 contents, TupleTableSlot *slot)
+{
+	int64		now = bcmig_row_contents(slot);
+
+	return contents < 0 || contents >> CONTENTS_BITS != now >> CONTENTS_BITS || contents == now;
+}
 
 static void
 witness_startup(DestReceiver *self, int operation, TupleDesc typeinfo)
@@ -88,7 +120,9 @@ witness_receive(TupleTableSlot *slot, DestReceiver *self)
 				strcmp(OidOutputFunctionCall(out, slot->tts_values[att]), r->keys[i * t->nkeys + k]) == 0;
 		}
 		if (same && (r->versions[i] < 0 ||
-					 (!slot->tts_isnull[1] && DatumGetInt64(slot->tts_values[1]) >= r->versions[i])))
+					 (!slot->tts_isnull[1] &&
+					  (DatumGetInt64(slot->tts_values[1]) > r->versions[i] ||
+					   (DatumGetInt64(slot->tts_values[1]) == r->versions[i] && same_contents(r->contents[i], slot))))))
 			r->good++;
 	}
 	return true;
@@ -148,18 +182,20 @@ witness_holds(int table_id)
 		return true;
 
 	bcmig_catalog_begin(&scope);
-	bcmig_sql("SELECT (w->>'v')::int8, ARRAY(SELECT jsonb_array_elements_text(w->'k')) "
+	bcmig_sql("SELECT (w->>'v')::int8, ARRAY(SELECT jsonb_array_elements_text(w->'k')), (w->>'h')::int8 "
 			  "FROM bcmig.table_state s, jsonb_array_elements(s.witness) w WHERE s.table_id = $1 AND w ? 'k'",
 			  "i", table_id);
 	oldcontext = MemoryContextSwitchTo(caller);
 	r.nwitness = SPI_processed;
 	r.versions = palloc(sizeof(int64) * Max(r.nwitness, 1));
+	r.contents = palloc(sizeof(int64) * Max(r.nwitness, 1));
 	r.keys = palloc(sizeof(char *) * Max(r.nwitness * table->nkeys, 1));
 	for (int i = 0; i < r.nwitness; i++)
 	{
 		char	  **key = bcmig_get_texts(i, 2, table->nkeys, caller);
 
 		r.versions[i] = bcmig_get_int64(i, 1, -1);
+		r.contents[i] = bcmig_get_int64(i, 3, -1);
 		if (key != NULL)
 			memcpy(&r.keys[i * table->nkeys], key, sizeof(char *) * table->nkeys);
 		else

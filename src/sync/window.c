@@ -22,6 +22,7 @@
 
 #include "access/xact.h"
 #include "miscadmin.h"
+#include "poller.h"
 #include "quarantine.h"
 #include "shard.h"
 #include "slot.h"
@@ -44,7 +45,7 @@ whole_rows(const BcmigWork *work)
 
 /*
  * What blue must still have after a restart for this window not to have been
- * lost there: [{"x": [trace, ...]}, {"k": key, "v": version}, ...], the keys
+ * lost there: [{"x": [trace, ...]}, {"k": key, "v": version, "h": contents}, ...], the keys
  * being those of the last rows by version.  NULL when there is none.
  */
 static char *
@@ -78,6 +79,9 @@ witnesses(const BcmigTableInfo *table, BcmigSpool *spool)
 			appendStringInfo(&s, "%c{\"k\":%s", s.len > 0 ? ',' : '[', bcmig_row_key(table, slot));
 			if (!slot->tts_isnull[FEED_VERSION])
 				appendStringInfo(&s, ",\"v\":" INT64_FORMAT, spool->max_version);
+			/* a row of several tables may change without its version */
+			if (!slot->tts_isnull[FEED_VERSION] && table->ncompanions == 0)
+				appendStringInfo(&s, ",\"h\":" INT64_FORMAT, bcmig_row_contents(slot));
 			appendStringInfoChar(&s, '}');
 			n++;
 		}

@@ -261,9 +261,10 @@ sub save_blue
 
 # Put it back, as after a crash with synchronous_commit = off; burn transaction
 # ids up to where green has been, so that only what is in the tables can tell.
+# "unseen" is called before green sees it.
 sub lose_tail
 {
-	my ($blue, $burn) = @_;
+	my ($blue, $burn, $unseen) = @_;
 	my $save = $blue->basedir . '/saved';
 	my $top = $blue->safe_psql('postgres', 'SELECT pg_snapshot_xmax(pg_current_snapshot())');
 	my $port = $blue->port;
@@ -272,14 +273,16 @@ sub lose_tail
 	rmtree($blue->data_dir);
 	PostgreSQL::Test::RecursiveCopy::copypath($save, $blue->data_dir);
 	chmod 0700, $blue->data_dir;
-	return $blue->start unless $burn;
+	return $blue->start unless $burn || $unseen;
 
 	# on another port, where green does not see it
 	my $aside = PostgreSQL::Test::Cluster::get_free_port();
 	$blue->append_conf('postgresql.conf', "port = $aside");
 	$blue->{_port} = $aside;
 	$blue->start;
-	$blue->safe_psql('postgres', "DO \$\$ BEGIN WHILE pg_current_xact_id()::text::bigint < $top + 10 LOOP COMMIT; END LOOP; END \$\$");
+	$blue->safe_psql('postgres', "DO \$\$ BEGIN WHILE pg_current_xact_id()::text::bigint < $top + 10 LOOP COMMIT; END LOOP; END \$\$")
+	  if $burn;
+	$unseen->() if $unseen;
 	$blue->stop;
 	$blue->append_conf('postgresql.conf', "port = $port");
 	$blue->{_port} = $port;
