@@ -113,6 +113,24 @@ all_equal($blue, $green, 'lost and done again', 'tracked');
 is(resyncs(), '2', 'noticed');
 
 # ---------------------------------------------------------------------------
+# A row applied last was deleted on blue, and blue crashed before green had seen
+# that: taken for a lost commit, and everything was read again.
+# ---------------------------------------------------------------------------
+$blue->safe_psql('postgres', q{INSERT INTO tracked VALUES (3000, 'not for long')});
+wait_sync($green, 's');
+sql_green(q{ALTER SYSTEM SET bcmig.debug_points = 'window_before_read'});
+$green->reload;
+my $late = hold_point($green, 'window_before_read');
+$blue->safe_psql('postgres', q{DELETE FROM tracked WHERE id = 3000});
+ok(point_reached($green, 'window_before_read'), 'a delete is not read yet');
+$blue->stop('immediate');
+$blue->start;
+release_point($green, $late);
+wait_sync($green, 's');
+all_equal($blue, $green, 'deleted before a crash', 'tracked');
+is(resyncs(), '2', 'nothing was lost, nothing is read again');
+
+# ---------------------------------------------------------------------------
 # The clock of green was set back by two hours: what waited out a backoff, a
 # poll, a reload, a sweep, waited two hours more.
 # ---------------------------------------------------------------------------

@@ -383,6 +383,27 @@ pg_lost_traces(const BcmigTableInfo *table, const char *traces)
 					traces, quote_literal_cstr(source_name(table)));
 }
 
+static char *
+pg_later_changes(const BcmigTableInfo *table, int n, char **keys, const int64 *positions)
+{
+	StringInfoData s;
+
+	if (strcmp(table->capture, "change_tracking") != 0)
+		return NULL;
+	initStringInfo(&s);
+	appendStringInfoString(&s, "SELECT count(*)::text, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM (VALUES ");
+	for (int row = 0; row < n; row++)
+	{
+		appendStringInfo(&s, "%s(" INT64_FORMAT "::bigint", row ? ", " : "", positions[row]);
+		for (int i = 0; i < table->nkeys; i++)
+			appendStringInfo(&s, ", %s", literal(&table->columns[table->keys[i]], keys[row * table->nkeys + i]));
+		appendStringInfoChar(&s, ')');
+	}
+	appendStringInfo(&s, ") k(bcmig_position, %s) WHERE EXISTS (SELECT FROM %s c WHERE c.xid > k.bcmig_position AND (%s) = (%s))",
+					 key_columns(table, ""), change_table(table), key_columns(table, "c."), key_columns(table, "k."));
+	return s.data;
+}
+
 /* (k1, k2) op (v1, v2); nothing when the bound is open */
 static void
 append_bound(StringInfo s, const BcmigTableInfo *table, const char *op, Datum bound)
@@ -585,6 +606,7 @@ const BcmigDialect bcmig_dialect_postgres = {
 	.window = pg_window,
 	.counts_changes = counts_changes,
 	.lost_traces = pg_lost_traces,
+	.later_changes = pg_later_changes,
 	.chunk = pg_chunk,
 	.rows_by_key = pg_rows_by_key,
 	.key_list = pg_key_list,

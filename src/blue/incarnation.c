@@ -53,6 +53,8 @@ typedef struct WitnessReceiver
 	int64	   *versions;		/* wanted, -1 = only existence */
 	int64	   *contents;		/* at that version, -1 = not known */
 	char	  **keys;			/* nwitness * nkeys texts */
+	int64	   *positions;		/* a later change is none that green has seen */
+	bool	   *found;			/* whatever it is like */
 	int			good;
 } WitnessReceiver;
 
@@ -119,6 +121,7 @@ witness_receive(TupleTableSlot *slot, DestReceiver *self)
 			same = !slot->tts_isnull[att] &&
 				strcmp(OidOutputFunctionCall(out, slot->tts_values[att]), r->keys[i * t->nkeys + k]) == 0;
 		}
+		r->found[i] |= same;
 		if (same && (r->versions[i] < 0 ||
 					 (!slot->tts_isnull[1] &&
 					  (DatumGetInt64(slot->tts_values[1]) > r->versions[i] ||
@@ -159,6 +162,34 @@ traces_hold(const BcmigTableInfo *table)
 }
 
 /*
+ * How many of the rows that are gone from blue were changed there after what
+ * green has seen?  Those have been deleted, not lost.
+ */
+static int
+deleted_since(Oid env_feed, const BcmigDialect *dialect, const WitnessReceiver *r)
+{
+	const BcmigTableInfo *table = r->table;
+	char	  **keys = palloc(sizeof(char *) * r->nwitness * table->nkeys);
+	int64	   *positions = palloc(sizeof(int64) * r->nwitness);
+	int			n = 0;
+	char	   *sql;
+	List	   *rows;
+
+	for (int i = 0; i < r->nwitness; i++)
+	{
+		if (r->found[i] || r->positions[i] < 0)
+			continue;
+		memcpy(&keys[n * table->nkeys], &r->keys[i * table->nkeys], sizeof(char *) * table->nkeys);
+		positions[n++] = r->positions[i];
+	}
+	sql = n == 0 || dialect->later_changes == NULL ? NULL : dialect->later_changes(table, n, keys, positions);
+	if (sql == NULL)
+		return 0;
+	rows = bcmig_remote_texts(env_feed, sql);
+	return rows == NIL || ((char **) linitial(rows))[0] == NULL ? 0 : pg_strtoint64(((char **) linitial(rows))[0]);
+}
+
+/*
  * Are the last changes applied to this table still on blue, and the rows at
  * least as new?  A table nothing of which had moved has no witness and agrees.
  */
@@ -182,13 +213,16 @@ witness_holds(int table_id)
 		return true;
 
 	bcmig_catalog_begin(&scope);
-	bcmig_sql("SELECT (w->>'v')::int8, ARRAY(SELECT jsonb_array_elements_text(w->'k')), (w->>'h')::int8 "
+	bcmig_sql("SELECT (w->>'v')::int8, ARRAY(SELECT jsonb_array_elements_text(w->'k')), (w->>'h')::int8, "
+			  " coalesce((w->>'v')::int8, (SELECT max(x::int8) FROM jsonb_array_elements(s.witness) t, jsonb_array_elements_text(t->'x') x)) "
 			  "FROM bcmig.table_state s, jsonb_array_elements(s.witness) w WHERE s.table_id = $1 AND w ? 'k'",
 			  "i", table_id);
 	oldcontext = MemoryContextSwitchTo(caller);
 	r.nwitness = SPI_processed;
 	r.versions = palloc(sizeof(int64) * Max(r.nwitness, 1));
 	r.contents = palloc(sizeof(int64) * Max(r.nwitness, 1));
+	r.positions = palloc(sizeof(int64) * Max(r.nwitness, 1));
+	r.found = palloc0(sizeof(bool) * Max(r.nwitness, 1));
 	r.keys = palloc(sizeof(char *) * Max(r.nwitness * table->nkeys, 1));
 	for (int i = 0; i < r.nwitness; i++)
 	{
@@ -196,6 +230,7 @@ witness_holds(int table_id)
 
 		r.versions[i] = bcmig_get_int64(i, 1, -1);
 		r.contents[i] = bcmig_get_int64(i, 3, -1);
+		r.positions[i] = bcmig_get_int64(i, 4, -1);
 		if (key != NULL)
 			memcpy(&r.keys[i * table->nkeys], key, sizeof(char *) * table->nkeys);
 		else
@@ -214,7 +249,9 @@ witness_holds(int table_id)
 	r.pub.rDestroy = witness_nothing;
 	r.table = table;
 	bcmig_remote_run(feed, dialect->rows_by_key(table, r.nwitness, r.keys), 100, &r.pub);
-	return r.good == r.nwitness;
+	return r.good == r.nwitness ||
+		r.good + deleted_since(get_relname_relid(bcmig_environment_feed(table->environment_id), get_namespace_oid("bcmig", false)),
+							   dialect, &r) == r.nwitness;
 }
 
 static List *
