@@ -164,6 +164,7 @@ startup_shmem(void)
 	{
 		memset(bcmig_shared, 0, sizeof(BcmigShared));
 		bcmig_shared->lock = &(GetNamedLWLockTranche("bcmig"))->lock;
+		pg_atomic_init_u64(&bcmig_shared->latest, 0);
 	}
 	memset(&info, 0, sizeof(info));
 	info.keysize = sizeof(BcmigTableKey);

@@ -13,6 +13,7 @@
 #define BCMIG_H
 
 #include "datatype/timestamp.h"
+#include "port/atomics.h"
 #include "portability/instr_time.h"
 #include "storage/fileset.h"
 #include "storage/lwlock.h"
@@ -281,7 +282,7 @@ typedef struct BcmigTable
 	TimestampTz swept_at;		/* last complete sweep or compare */
 	int64		sweep_ms;		/* how long it took */
 	int			failures;		/* in a row; 0 after a success */
-	TimestampTz not_before;		/* backoff */
+	TimestampTz not_before;		/* backoff; as others of that name, by bcmig_steady_time() */
 	int			unique_retries; /* windows in a row stopped by a secondary key */
 	int64		rows_copied;
 	int64		rows_applied;
@@ -315,6 +316,7 @@ typedef struct BcmigShared
 	PGPROC	   *launcher;
 	uint32		next_generation;
 	uint64		publications;
+	pg_atomic_uint64 latest;	/* what bcmig_forward_time() gave out last */
 	BcmigDatabase databases[BCMIG_MAX_DATABASES];
 	BcmigBlue	blues[BCMIG_MAX_BLUES];
 	BcmigSlot	slots[BCMIG_MAX_SLOTS];
@@ -336,5 +338,18 @@ extern const char *bcmig_job_name(BcmigJobKind kind);
 
 /* true in the processes of bcmig */
 extern bool bcmig_own_process;
+
+/*
+ * Microseconds that go on whatever is done to the clock: for what is to happen
+ * after a while, in memory only.  0 has passed.
+ */
+static inline TimestampTz
+bcmig_steady_time(void)
+{
+	instr_time	now;
+
+	INSTR_TIME_SET_CURRENT(now);
+	return INSTR_TIME_GET_MICROSEC(now);
+}
 
 #endif							/* BCMIG_H */

@@ -400,6 +400,26 @@ bcmig_backoff(int failures, long first, long most)
 	return delay / 2 + (long) (pg_prng_double(&pg_global_prng_state) * (delay / 2));
 }
 
+TimestampTz
+bcmig_forward_time(void)
+{
+	uint64		last = pg_atomic_read_u64(&bcmig_shared->latest);
+	uint64		next;
+
+	do
+		next = Max(GetCurrentTimestamp(), (TimestampTz) last + 1);
+	while (!pg_atomic_compare_exchange_u64(&bcmig_shared->latest, &last, next));
+	return next;
+}
+
+int64
+bcmig_ms_since(TimestampTz then)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	return then > now ? PG_INT64_MAX : (now - then) / 1000;
+}
+
 /* pollers of this database poll at once */
 void
 bcmig_wake_pollers(void)

@@ -60,4 +60,10 @@ extern void bcmig_wake_pollers(void);
 /* milliseconds to wait after "failures" failures in a row: doubling, jittered, capped */
 extern long bcmig_backoff(int failures, long first, long most);
 
+/* the clock, but never what it was before, to no process: for what must have come after something else */
+extern TimestampTz bcmig_forward_time(void);
+
+/* ms since a time of the clock; one that is still to come was long ago: the clock has been set back */
+extern int64 bcmig_ms_since(TimestampTz then);
+
 #endif							/* BCMIG_SLOT_H */

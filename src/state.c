@@ -20,10 +20,13 @@
 #include "state.h"
 
 #include "access/xact.h"
+#include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "slot.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
+
+#define MOST_WITNESSES	10	/* lines of bcmig.table_state.witness */
 
 bool
 bcmig_state_load(int table_id, BcmigStored *stored)
@@ -127,6 +130,31 @@ bcmig_state_resync(int environment_id, Oid owner, int table_id, const char *reas
 			  "ioit", environment_id, owner, table_id, reason);
 	bcmig_audit_each("state", "resync");
 	bcmig_catalog_end(&scope);
+}
+
+/*
+ * Traces are kept beside those of the windows and of the last such readings;
+ * the next window that brings some takes their place.
+ */
+void
+bcmig_state_witness(int table_id, int n, const int64 *traces)
+{
+	BcmigCatalogScope scope;
+	StringInfoData s;
+
+	if (n == 0)
+		return;
+	initStringInfo(&s);
+	for (int i = 0; i < n; i++)
+		appendStringInfo(&s, "%s" INT64_FORMAT, i ? "," : "{\"x\":[", traces[i]);
+	appendStringInfoString(&s, "]}");
+	bcmig_catalog_begin(&scope);
+	bcmig_sql("UPDATE bcmig.table_state s SET witness = jsonb_build_array($2) || "
+			  " coalesce((SELECT jsonb_agg(w.e ORDER BY w.n) FROM jsonb_array_elements(s.witness) WITH ORDINALITY w (e, n) WHERE w.n < $3 AND w.e <> $2), '[]') "
+			  "WHERE table_id = $1 AND s.witness -> 0 IS DISTINCT FROM $2",
+			  "iji", table_id, s.data, MOST_WITNESSES);
+	bcmig_catalog_end(&scope);
+	pfree(s.data);
 }
 
 void

@@ -46,6 +46,9 @@ extern void bcmig_state_ask_delete(const BcmigTableInfo *table, const char *reas
 extern void bcmig_state_resync(int environment_id, Oid owner, int table_id,
 							   const char *reason);
 
+/* rows were read beside the windows: what a restart of blue must not have lost for them to stand */
+extern void bcmig_state_witness(int table_id, int n, const int64 *traces);
+
 /* needs no transaction; memory in the current context */
 extern void bcmig_reading(int table_id, BcmigReading *reading);
 

@@ -49,7 +49,7 @@ has_ended(VirtualTransactionId vxid, TimestampTz deadline)
 
 	if (VirtualXactLock(vxid, false))
 		return true;
-	left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
+	left = TimestampDifferenceMilliseconds(bcmig_steady_time(), deadline);
 	if (left <= 0)
 		return false;
 	LockTimeout = Min(left, INT_MAX);

@@ -3,9 +3,7 @@ use strict;
 use warnings;
 use lib 't/lib';
 use BcmigTest;
-use PostgreSQL::Test::RecursiveCopy;
 use PostgreSQL::Test::Utils;
-use File::Path qw(rmtree);
 use Test::More;
 
 my $blue = new_blue();
@@ -138,42 +136,6 @@ is(events('resync') + events('suspended'), '0', 'cut connections cost nothing bu
 # Lost commits: blue's data directory goes back to an older state, as after a
 # crash with synchronous_commit = off
 # ---------------------------------------------------------------------------
-my $save = $blue->basedir . '/saved';
-
-sub save_blue
-{
-	$blue->stop;
-	rmtree($save);
-	PostgreSQL::Test::RecursiveCopy::copypath($blue->data_dir, $save);
-	$blue->start;
-}
-
-# Put it back; burn transaction ids up to where green has been, so that only
-# what is in the tables can tell.
-sub lose_tail
-{
-	my ($burn) = @_;
-	my $top = $blue->safe_psql('postgres', 'SELECT pg_snapshot_xmax(pg_current_snapshot())');
-	my $port = $blue->port;
-
-	$blue->stop('immediate');
-	rmtree($blue->data_dir);
-	PostgreSQL::Test::RecursiveCopy::copypath($save, $blue->data_dir);
-	chmod 0700, $blue->data_dir;
-	return $blue->start unless $burn;
-
-	# on another port, where green does not see it
-	my $aside = PostgreSQL::Test::Cluster::get_free_port();
-	$blue->append_conf('postgresql.conf', "port = $aside");
-	$blue->{_port} = $aside;
-	$blue->start;
-	$blue->safe_psql('postgres', "DO \$\$ BEGIN WHILE pg_current_xact_id()::text::bigint < $top + 10 LOOP COMMIT; END LOOP; END \$\$");
-	$blue->stop;
-	$blue->append_conf('postgresql.conf', "port = $port");
-	$blue->{_port} = $port;
-	$blue->start;
-}
-
 my %lost = (
 	'an insert' => [ q{INSERT INTO stamped VALUES (20000, 'lost', 0)}, 1 ],
 	'an update' => [ q{UPDATE stamped SET t = 'lost' WHERE id = 500}, 1 ],
@@ -188,19 +150,19 @@ foreach my $what (sort keys %lost)
 {
 	my ($sql, $burn) = @{ $lost{$what} };
 
-	save_blue();
+	save_blue($blue);
 	wait_sync($green, 's');
 	$blue->safe_psql('postgres', $sql);
 	wait_sync($green, 's');
 	mark();
-	lose_tail($burn);
+	lose_tail($blue, $burn);
 	wait_sync($green, 's');
 	cmp_ok(events('resync'), '>', 0, "lost $what: noticed");
 	all_equal($blue, $green, "lost $what", @tables);
 }
 
 # nothing lost: no resync
-save_blue();
+save_blue($blue);
 wait_sync($green, 's');
 $blue->safe_psql('postgres', q{UPDATE stamped SET t = 'kept' WHERE id = 501; DELETE FROM plain WHERE id = 601; UPDATE versioned SET t = 'kept' WHERE id = 501});
 wait_sync($green, 's');

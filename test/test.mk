@@ -22,3 +22,10 @@ fuzz:
 reference:
 	@env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL bash $(srcdir)/test/reference >$(srcdir)/docs/reference.tmp
 	@mv $(srcdir)/docs/reference.tmp $(srcdir)/docs/reference.md
+
+# Faults under load, for half an hour.  See test/chaos/run.
+#	make chaos CHAOS_SECONDS=120 CHAOS_SEED=4711
+.PHONY: chaos
+
+chaos:
+	@env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL bash $(srcdir)/test/chaos/run

@@ -439,7 +439,7 @@ make_segment(Oid serverid, Oid role, List *statements, shm_mq **mq)
 static List *
 receive(ForeignServer *server, shm_mq_handle *mqh, int timeout_ms, List **times, ErrorData **error)
 {
-	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), timeout_ms);
+	TimestampTz deadline = TimestampTzPlusMilliseconds(bcmig_steady_time(), timeout_ms);
 	List	   *rows = NIL;
 
 	for (;;)
@@ -451,7 +451,7 @@ receive(ForeignServer *server, shm_mq_handle *mqh, int timeout_ms, List **times,
 
 		if (res == SHM_MQ_WOULD_BLOCK)
 		{
-			long		remaining = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
+			long		remaining = TimestampDifferenceMilliseconds(bcmig_steady_time(), deadline);
 
 			if (remaining <= 0)
 			{

@@ -245,7 +245,10 @@ bcmig_postgres_constant(const char *expr)
 char *
 bcmig_postgres_missing_timeouts(ForeignServer *server, char **fix, bool *fatal)
 {
-	static const char *const timeouts[] = {"connect_timeout", "10", "tcp_user_timeout", "30000"};
+	/* the last two: blue's machine vanished while it was at our statement, so that nothing we sent is unanswered */
+	static const char *const timeouts[] = {
+		"connect_timeout", "10", "tcp_user_timeout", "30000", "keepalives_idle", "30", "keepalives_interval", "10"
+	};
 	StringInfoData missing;
 	ListCell   *lc;
 

@@ -329,6 +329,12 @@ typedef struct BcmigDialect
 	char	   *(*lost_traces) (const BcmigTableInfo *table, const char *traces);
 
 	/*
+	 * Text feed: one row, how many of these keys were changed after the position
+	 * given for each.  NULL, or a NULL text: blue cannot tell.
+	 */
+	char	   *(*later_changes) (const BcmigTableInfo *table, int n, char **keys, const int64 *positions);
+
+	/*
 	 * Text feed: "rows", schema, name of those of these tables (List of
 	 * BcmigName) that have any, and "incarnation", hash.  NULL: do not ask.
 	 */

@@ -26,6 +26,8 @@
 #include "utils/builtins.h"
 
 /* short names of what dialect.h shares */
+#define RECENT_TRACES	1000	/* of the log of what moved: more than can wait for a walwriter */
+
 #define ident		bcmig_postgres_ident
 #define source_name bcmig_postgres_source_name
 
@@ -381,6 +383,27 @@ pg_lost_traces(const BcmigTableInfo *table, const char *traces)
 					traces, quote_literal_cstr(source_name(table)));
 }
 
+static char *
+pg_later_changes(const BcmigTableInfo *table, int n, char **keys, const int64 *positions)
+{
+	StringInfoData s;
+
+	if (strcmp(table->capture, "change_tracking") != 0)
+		return NULL;
+	initStringInfo(&s);
+	appendStringInfoString(&s, "SELECT count(*)::text, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM (VALUES ");
+	for (int row = 0; row < n; row++)
+	{
+		appendStringInfo(&s, "%s(" INT64_FORMAT "::bigint", row ? ", " : "", positions[row]);
+		for (int i = 0; i < table->nkeys; i++)
+			appendStringInfo(&s, ", %s", literal(&table->columns[table->keys[i]], keys[row * table->nkeys + i]));
+		appendStringInfoChar(&s, ')');
+	}
+	appendStringInfo(&s, ") k(bcmig_position, %s) WHERE EXISTS (SELECT FROM %s c WHERE c.xid > k.bcmig_position AND (%s) = (%s))",
+					 key_columns(table, ""), change_table(table), key_columns(table, "c."), key_columns(table, "k."));
+	return s.data;
+}
+
 /* (k1, k2) op (v1, v2); nothing when the bound is open */
 static void
 append_bound(StringInfo s, const BcmigTableInfo *table, const char *op, Datum bound)
@@ -397,6 +420,22 @@ append_bound(StringInfo s, const BcmigTableInfo *table, const char *op, Datum bo
 	appendStringInfoChar(s, ')');
 }
 
+/*
+ * The transactions that moved the table last, of those a crash of blue may take
+ * back: for rows that do not come with a window.  Where the log has no recent
+ * one of this table, nothing of it can get lost.
+ */
+static void
+append_last_traces(StringInfo s, const BcmigTableInfo *table)
+{
+	if (strcmp(table->capture, "snapshot") == 0)
+		return;
+	appendStringInfo(s,
+					 " UNION ALL (SELECT 'X', m.xid%s FROM (SELECT l.xid, l.relid FROM bcmig_blue.moved l ORDER BY l.xid DESC LIMIT %d) m"
+					 " WHERE m.relid = %s::pg_catalog.regclass ORDER BY m.xid DESC LIMIT %d)",
+					 bcmig_nulls(table->ncolumns), RECENT_TRACES, quote_literal_cstr(source_name(table)), BCMIG_TRACES);
+}
+
 static char *
 pg_chunk(const BcmigTableInfo *table, Datum lower, Datum upper)
 {
@@ -408,6 +447,7 @@ pg_chunk(const BcmigTableInfo *table, Datum lower, Datum upper)
 	append_bound(&s, table, ">", lower);
 	append_bound(&s, table, "<=", upper);
 	append_signs(&s, table);
+	append_last_traces(&s, table);
 	return s.data;
 }
 
@@ -437,6 +477,7 @@ pg_rows_by_key(const BcmigTableInfo *table, int n, char **keys)
 					 key_only(table), values.data, key_columns(table, ""), source_name(table),
 					 key_columns(table, ""), key_differs(table));
 	append_signs(&s, table);
+	append_last_traces(&s, table);
 	return s.data;
 }
 
@@ -565,6 +606,7 @@ const BcmigDialect bcmig_dialect_postgres = {
 	.window = pg_window,
 	.counts_changes = counts_changes,
 	.lost_traces = pg_lost_traces,
+	.later_changes = pg_later_changes,
 	.chunk = pg_chunk,
 	.rows_by_key = pg_rows_by_key,
 	.key_list = pg_key_list,

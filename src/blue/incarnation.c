@@ -6,11 +6,13 @@
  * A dialect's incarnation text is <fork>/<start>: what identifies the database
  * and its history, a slash, what identifies this start of the server.
  *
- *	- another fork, or a horizon below the stored one: blue was restored or
- *	  failed over.  Everything of it is read again (resync, never truncate).
+ *	- another fork, a horizon below the stored one, or a top below the position of
+ *	  a table: blue was restored, failed over or lost transactions.  Everything of
+ *	  it is read again (resync, never truncate).
  *	- another start only: blue may have lost its last commits in a crash
  *	  (asynchronous commit).  The tail witness of each table, the transactions,
- *	  keys and versions applied last, is read back; when one is missing or older,
+ *	  keys, versions and contents applied last, and the transactions seen when chunks of a
+ *	  copy and single rows were read, is read back; when one is missing or older,
  *	  all tables are read again, since what was lost is the end of the log, not
  *	  of a table.
  *
@@ -26,6 +28,7 @@
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"
+#include "common/hashfn.h"
 #include "dialect.h"
 #include "foreign/foreign.h"
 #include "miscadmin.h"
@@ -35,6 +38,7 @@
 #include "state.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/datum.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -47,9 +51,41 @@ typedef struct WitnessReceiver
 	const BcmigTableInfo *table;
 	int			nwitness;
 	int64	   *versions;		/* wanted, -1 = only existence */
+	int64	   *contents;		/* at that version, -1 = not known */
 	char	  **keys;			/* nwitness * nkeys texts */
+	int64	   *positions;		/* a later change is none that green has seen */
+	bool	   *found;			/* whatever it is like */
 	int			good;
 } WitnessReceiver;
+
+/* the number of columns above the rest: a feed that got other columns has other numbers */
+#define CONTENTS_BITS	48
+
+int64
+bcmig_row_contents(TupleTableSlot *slot)
+{
+	TupleDesc	desc = slot->tts_tupleDescriptor;
+	uint64		h = 0;
+
+	slot_getallattrs(slot);
+	for (int i = 2; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+
+		h = hash_combine64(h, slot->tts_isnull[i] ? 0 :
+						   1 + (uint64) datum_image_hash(slot->tts_values[i], att->attbyval, att->attlen));
+	}
+	return ((int64) desc->natts << CONTENTS_BITS) | (h >> (64 - CONTENTS_BITS));
+}
+
+/* "contents": of the row at the version that was wanted */
+static bool
+same_contents(int64 contents, TupleTableSlot *slot)
+{
+	int64		now = bcmig_row_contents(slot);
+
+	return contents < 0 || contents >> CONTENTS_BITS != now >> CONTENTS_BITS || contents == now;
+}
 
 static void
 witness_startup(DestReceiver *self, int operation, TupleDesc typeinfo)
@@ -85,8 +121,11 @@ witness_receive(TupleTableSlot *slot, DestReceiver *self)
 			same = !slot->tts_isnull[att] &&
 				strcmp(OidOutputFunctionCall(out, slot->tts_values[att]), r->keys[i * t->nkeys + k]) == 0;
 		}
+		r->found[i] |= same;
 		if (same && (r->versions[i] < 0 ||
-					 (!slot->tts_isnull[1] && DatumGetInt64(slot->tts_values[1]) >= r->versions[i])))
+					 (!slot->tts_isnull[1] &&
+					  (DatumGetInt64(slot->tts_values[1]) > r->versions[i] ||
+					   (DatumGetInt64(slot->tts_values[1]) == r->versions[i] && same_contents(r->contents[i], slot))))))
 			r->good++;
 	}
 	return true;
@@ -123,9 +162,36 @@ traces_hold(const BcmigTableInfo *table)
 }
 
 /*
+ * How many of the rows that are gone from blue were changed there after what
+ * green has seen?  Those have been deleted, not lost.
+ */
+static int
+deleted_since(Oid env_feed, const BcmigDialect *dialect, const WitnessReceiver *r)
+{
+	const BcmigTableInfo *table = r->table;
+	char	  **keys = palloc(sizeof(char *) * r->nwitness * table->nkeys);
+	int64	   *positions = palloc(sizeof(int64) * r->nwitness);
+	int			n = 0;
+	char	   *sql;
+	List	   *rows;
+
+	for (int i = 0; i < r->nwitness; i++)
+	{
+		if (r->found[i] || r->positions[i] < 0)
+			continue;
+		memcpy(&keys[n * table->nkeys], &r->keys[i * table->nkeys], sizeof(char *) * table->nkeys);
+		positions[n++] = r->positions[i];
+	}
+	sql = n == 0 || dialect->later_changes == NULL ? NULL : dialect->later_changes(table, n, keys, positions);
+	if (sql == NULL)
+		return 0;
+	rows = bcmig_remote_texts(env_feed, sql);
+	return rows == NIL || ((char **) linitial(rows))[0] == NULL ? 0 : pg_strtoint64(((char **) linitial(rows))[0]);
+}
+
+/*
  * Are the last changes applied to this table still on blue, and the rows at
- * least as new?  A table that has applied nothing since its copy has no
- * witness and agrees.
+ * least as new?  A table nothing of which had moved has no witness and agrees.
  */
 static bool
 witness_holds(int table_id)
@@ -147,18 +213,24 @@ witness_holds(int table_id)
 		return true;
 
 	bcmig_catalog_begin(&scope);
-	bcmig_sql("SELECT (w->>'v')::int8, ARRAY(SELECT jsonb_array_elements_text(w->'k')) "
+	bcmig_sql("SELECT (w->>'v')::int8, ARRAY(SELECT jsonb_array_elements_text(w->'k')), (w->>'h')::int8, "
+			  " coalesce((w->>'v')::int8, (SELECT max(x::int8) FROM jsonb_array_elements(s.witness) t, jsonb_array_elements_text(t->'x') x)) "
 			  "FROM bcmig.table_state s, jsonb_array_elements(s.witness) w WHERE s.table_id = $1 AND w ? 'k'",
 			  "i", table_id);
 	oldcontext = MemoryContextSwitchTo(caller);
 	r.nwitness = SPI_processed;
 	r.versions = palloc(sizeof(int64) * Max(r.nwitness, 1));
+	r.contents = palloc(sizeof(int64) * Max(r.nwitness, 1));
+	r.positions = palloc(sizeof(int64) * Max(r.nwitness, 1));
+	r.found = palloc0(sizeof(bool) * Max(r.nwitness, 1));
 	r.keys = palloc(sizeof(char *) * Max(r.nwitness * table->nkeys, 1));
 	for (int i = 0; i < r.nwitness; i++)
 	{
 		char	  **key = bcmig_get_texts(i, 2, table->nkeys, caller);
 
 		r.versions[i] = bcmig_get_int64(i, 1, -1);
+		r.contents[i] = bcmig_get_int64(i, 3, -1);
+		r.positions[i] = bcmig_get_int64(i, 4, -1);
 		if (key != NULL)
 			memcpy(&r.keys[i * table->nkeys], key, sizeof(char *) * table->nkeys);
 		else
@@ -177,7 +249,9 @@ witness_holds(int table_id)
 	r.pub.rDestroy = witness_nothing;
 	r.table = table;
 	bcmig_remote_run(feed, dialect->rows_by_key(table, r.nwitness, r.keys), 100, &r.pub);
-	return r.good == r.nwitness;
+	return r.good == r.nwitness ||
+		r.good + deleted_since(get_relname_relid(bcmig_environment_feed(table->environment_id), get_namespace_oid("bcmig", false)),
+							   dialect, &r) == r.nwitness;
 }
 
 static List *
@@ -218,6 +292,7 @@ bcmig_check_incarnation(int environment_id, Oid owner, const BcmigPoll *poll)
 	BcmigCatalogScope scope;
 	char	   *stored = NULL;
 	int64		horizon = 0;
+	int64		position = 0;
 	char	   *reason = NULL;
 	List	   *ids;
 	ListCell   *lc;
@@ -230,6 +305,12 @@ bcmig_check_incarnation(int environment_id, Oid owner, const BcmigPoll *poll)
 		stored = MemoryContextStrdup(caller, bcmig_get_text(0, 1));
 		horizon = bcmig_get_int64(0, 2, 0);
 	}
+
+	/* the stored horizon may be a minute old; what tables have been read to is not */
+	bcmig_sql("SELECT max(s.position) FROM bcmig.table_state s JOIN bcmig.sync_table t USING (table_id) JOIN bcmig.sync y USING (sync_id) "
+			  "WHERE y.environment_id = $1 AND y.owner::oid = $2 AND s.state IN ('copying', 'catching_up', 'streaming')",
+			  "io", environment_id, owner);
+	position = bcmig_get_int64(0, 1, 0);
 	bcmig_catalog_end(&scope);
 
 	if (stored == NULL)
@@ -239,6 +320,8 @@ bcmig_check_incarnation(int environment_id, Oid owner, const BcmigPoll *poll)
 		reason = psprintf("blue is another database or history: %s, was %s", poll->incarnation_text, stored);
 	else if (poll->horizon < horizon)
 		reason = psprintf("blue went back: horizon " INT64_FORMAT ", was " INT64_FORMAT, poll->horizon, horizon);
+	else if (poll->top < position)
+		reason = psprintf("blue went back: it has given out " INT64_FORMAT ", green has read to " INT64_FORMAT, poll->top, position);
 	else if (strcmp(stored, poll->incarnation_text) != 0)
 	{
 		/* a question per table, each in a transaction of its own */

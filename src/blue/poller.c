@@ -522,7 +522,7 @@ next_interval(long quiet_for, long took)
 static long
 elapsed_ms(TimestampTz since)
 {
-	return since == 0 ? LONG_MAX : TimestampDifferenceMilliseconds(since, GetCurrentTimestamp());
+	return since == 0 ? LONG_MAX : TimestampDifferenceMilliseconds(since, bcmig_steady_time());
 }
 
 static void
@@ -530,9 +530,9 @@ poll_loop(MemoryContext context)
 {
 	char	   *previous = NULL;
 	int64		previous_horizon = 0;
-	TimestampTz last_moved = GetCurrentTimestamp();
+	TimestampTz last_moved = bcmig_steady_time();
 	TimestampTz last_stored = 0;
-	TimestampTz last_expired = GetCurrentTimestamp();
+	TimestampTz last_expired = bcmig_steady_time();
 	long		expire_after = EXPIRE_INTERVAL;
 	TimestampTz last_hinted = 0;
 	TimestampTz last_schema = 0;
@@ -566,7 +566,7 @@ poll_loop(MemoryContext context)
 		if (elapsed_ms(last_hinted) >= HINTED_INTERVAL)
 		{
 			take_hints(poll, true);
-			last_hinted = GetCurrentTimestamp();
+			last_hinted = bcmig_steady_time();
 		}
 		else
 			take_hints(poll, false);
@@ -584,7 +584,7 @@ poll_loop(MemoryContext context)
 		}
 		if (publish(poll, asked_at, all_moved))
 		{
-			last_moved = GetCurrentTimestamp();
+			last_moved = bcmig_steady_time();
 			bcmig_wake_manager(MyDatabaseId);
 		}
 		if (previous != NULL)
@@ -596,29 +596,29 @@ poll_loop(MemoryContext context)
 		if (elapsed_ms(last_stored) >= STORE_INTERVAL)
 		{
 			bcmig_store_blue(blue_index);
-			last_stored = GetCurrentTimestamp();
+			last_stored = bcmig_steady_time();
 			bcmig_wake_manager(MyDatabaseId);
 		}
 		if (poll->horizon >= poll->top || poll->horizon != held_horizon)
 		{
 			held_horizon = poll->horizon;
-			held_since = GetCurrentTimestamp();
+			held_since = bcmig_steady_time();
 		}
 		else if (elapsed_ms(held_since) >= BLOCKED_AFTER && elapsed_ms(last_blocker) >= BLOCKED_AFTER)
 		{
 			ask_blocker(context);
-			last_blocker = GetCurrentTimestamp();
+			last_blocker = bcmig_steady_time();
 		}
 		if (blue->schema_doubted || elapsed_ms(last_schema) >= SCHEMA_INTERVAL)
 		{
 			ask_schema(context);
-			last_schema = GetCurrentTimestamp();
+			last_schema = bcmig_steady_time();
 			bcmig_wake_manager(MyDatabaseId);
 		}
 		if (elapsed_ms(last_expired) >= expire_after)
 		{
 			expire_after = ask_expire(context);
-			last_expired = GetCurrentTimestamp();
+			last_expired = bcmig_steady_time();
 		}
 		pgstat_report_stat(false);
 

@@ -8,6 +8,7 @@
 #ifndef BCMIG_POLLER_H
 #define BCMIG_POLLER_H
 
+#include "executor/tuptable.h"
 #include "bcmig.h"
 
 typedef struct BcmigPoll
@@ -40,6 +41,12 @@ typedef struct BcmigCount
  * transactions; called outside one.
  */
 extern bool bcmig_check_incarnation(int environment_id, Oid owner, const BcmigPoll *poll);
+
+/*
+ * What a row of a feed holds, as a number: the same version with other contents
+ * was written by somebody who was given a lost transaction's id again.
+ */
+extern int64 bcmig_row_contents(TupleTableSlot *slot);
 
 /* store horizon, mark, dirty tables and incarnation of blue "index" */
 extern void bcmig_store_blue(int index);

@@ -185,7 +185,7 @@ has_passed(int sync_id, const Bitmapset *tables, TimestampTz moment)
 static Passed
 wait_for_through(int sync_id, const Bitmapset *tables, TimestampTz moment, int most)
 {
-	TimestampTz since = GetCurrentTimestamp();
+	TimestampTz since = bcmig_steady_time();
 
 	for (;;)
 	{
@@ -193,7 +193,7 @@ wait_for_through(int sync_id, const Bitmapset *tables, TimestampTz moment, int m
 		int			patience = passed == UNKNOWN ? Min(most, UNKNOWN_WAIT) : most;
 
 		if (passed == PASSED || passed == STOPPED ||
-			GetCurrentTimestamp() >= TimestampTzPlusMilliseconds(since, patience))
+			bcmig_steady_time() >= TimestampTzPlusMilliseconds(since, patience))
 			return passed;
 		bcmig_pause(THROUGH_STEP);
 	}

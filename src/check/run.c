@@ -242,7 +242,7 @@ job_failed(const BcmigJob *job, const ErrorData *edata, bool passing)
 	if (live != NULL)
 	{
 		live->check_failures++;
-		live->check_not_before = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), bcmig_backoff(live->check_failures, 500, 30000));
+		live->check_not_before = TimestampTzPlusMilliseconds(bcmig_steady_time(), bcmig_backoff(live->check_failures, 500, 30000));
 	}
 	LWLockRelease(bcmig_shared->lock);
 

@@ -157,9 +157,9 @@ is_clean(int table_id, uint64 *poll)
 static bool
 wait_for_polls(BcmigProof *proof, uint64 since, int polls)
 {
-	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LOOK_WAIT);
+	TimestampTz until = TimestampTzPlusMilliseconds(bcmig_steady_time(), LOOK_WAIT);
 
-	while (GetCurrentTimestamp() < until)
+	while (bcmig_steady_time() < until)
 	{
 		uint64		poll = since;
 

@@ -349,7 +349,7 @@ throttled(const BcmigProof *proof)
 	if (why == NULL && live != NULL && live->blue >= 0 && bcmig_answer_us(&bcmig_shared->blues[live->blue]) > answer * 1000)
 		why = "paused: blue answers slowly";
 	if (live != NULL && why != NULL)
-		live->check_not_before = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), PAUSE);
+		live->check_not_before = TimestampTzPlusMilliseconds(bcmig_steady_time(), PAUSE);
 	LWLockRelease(bcmig_shared->lock);
 	return why;
 }
@@ -561,7 +561,7 @@ void
 bcmig_run_check(BcmigWork *work)
 {
 	BcmigTableInfo *table = work->table;
-	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), TURN);
+	TimestampTz until = TimestampTzPlusMilliseconds(bcmig_steady_time(), TURN);
 	MemoryContext group_context;
 	BcmigProof *proof;
 	BcmigStored stored;
@@ -609,7 +609,7 @@ bcmig_run_check(BcmigWork *work)
 	bcmig_end_transaction();
 
 	group_context = AllocSetContextCreate(CurrentMemoryContext, "bcmig validate", ALLOCSET_DEFAULT_SIZES);
-	while (more && GetCurrentTimestamp() < until)
+	while (more && bcmig_steady_time() < until)
 	{
 		const char *why;
 		MemoryContext oldcontext = MemoryContextSwitchTo(group_context);

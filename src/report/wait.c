@@ -124,7 +124,7 @@ static void
 tell(const Look *seen, const char *name, const char *until, TimestampTz started,
 	 int64 rows_at_start, bool known, int64 lag)
 {
-	int64		ms = Max(1, TimestampDifferenceMilliseconds(started, GetCurrentTimestamp()));
+	int64		ms = Max(1, TimestampDifferenceMilliseconds(started, bcmig_steady_time()));
 	double		rate = (seen->rows_done - rows_at_start) * 1000.0 / ms;
 
 	if (strcmp(seen->state, "copying") == 0 && seen->rows_total > 0)
@@ -157,7 +157,7 @@ bcmig_wait_sync(PG_FUNCTION_ARGS)
 	char	   *name;
 	char	   *until;
 	Interval   *timeout;
-	TimestampTz started = GetCurrentTimestamp();
+	TimestampTz started = bcmig_steady_time();
 	TimestampTz deadline;
 	TimestampTz last_notice = started;
 	TimestampTz target = 0;		/* blue's clock to reach */
@@ -263,7 +263,7 @@ bcmig_wait_sync(PG_FUNCTION_ARGS)
 						 errhint("SELECT * FROM bcmig.switch_status WHERE sync = %s;", quote_literal_cstr(name))));
 		}
 
-		now = GetCurrentTimestamp();
+		now = bcmig_steady_time();
 		/* the stored state may lag behind a table just resumed */
 		if (seen.suspended != NULL &&
 			(strcmp(seen.state, "failed") == 0 || strcmp(until, "caught_up") == 0))

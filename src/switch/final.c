@@ -53,7 +53,7 @@ typedef struct Final
 	BcmigTrafficJob *job;
 	const BcmigSwitch *sw;
 	TimestampTz stopped_at;		/* writes; 0 = not yet */
-	TimestampTz deadline;
+	TimestampTz deadline;		/* by bcmig_steady_time() */
 	char	   *why;			/* NULL = all is well */
 	MemoryContext look;			/* reset with every look */
 } Final;
@@ -94,7 +94,7 @@ wait_until(Final *f, const char *waiting_for, long interval, bool (*done) (Final
 		bcmig_end_transaction();
 		if (stopped != NULL)
 			f->why = pstrdup(stopped);
-		else if (GetCurrentTimestamp() >= f->deadline)
+		else if (bcmig_steady_time() >= f->deadline)
 			f->why = psprintf("not done in time: %s%s%s", waiting_for, detail ? ", " : "", detail ? detail : "");
 		if (f->why != NULL)
 			return false;
@@ -145,6 +145,7 @@ writes_stop(Final *f)
 	int64		budget = bcmig_switch_ms(f->sw, "write_pause");
 
 	f->stopped_at = GetCurrentTimestamp();
+	f->deadline = TimestampTzPlusMilliseconds(bcmig_steady_time(), budget);
 	bcmig_start_transaction();
 	bcmig_catalog_begin(&scope);
 	bcmig_sql("UPDATE bcmig.traffic SET writes = 'pause', updated_at = clock_timestamp() WHERE sync_id = $1 AND writes <> 'pause'",
@@ -154,7 +155,6 @@ writes_stop(Final *f)
 	bcmig_sql("UPDATE bcmig.switch SET writes_stopped_at = $2, write_pause = NULL WHERE switch_id = $1", "Iz", f->sw->switch_id, f->stopped_at);
 	bcmig_catalog_end(&scope);
 	bcmig_end_transaction();
-	f->deadline = TimestampTzPlusMilliseconds(f->stopped_at, budget);
 }
 
 /* ---- 2 ---- */
@@ -178,7 +178,7 @@ fence_blue(Final *f)
 
 	/* a person takes his time, and until he has done it writes go on */
 	if (by_hand)
-		f->deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), bcmig_switch_ms(f->sw, "fence_timeout"));
+		f->deadline = TimestampTzPlusMilliseconds(bcmig_steady_time(), bcmig_switch_ms(f->sw, "fence_timeout"));
 	else
 		writes_stop(f);
 	failed = bcmig_ask_blue_fence(sync, true, bcmig_traffic_timeout(sync));
@@ -357,7 +357,7 @@ bcmig_final_step(BcmigTrafficJob *job, const BcmigSwitch *sw)
 		bcmig_ask_outside(job->sync);
 		if (bcmig_blue_fence_state(job->sync, &detail) != BCMIG_BLUE_FENCED)
 			f.why = psprintf("blue is not fenced any more: %s", detail);
-		else if (GetCurrentTimestamp() >= f.deadline)
+		else if (bcmig_steady_time() >= f.deadline)
 			f.why = "not done in time: balancers";
 		else
 			f.why = bcmig_end_change(job, hand_over, &f);
@@ -371,7 +371,7 @@ bcmig_final_step(BcmigTrafficJob *job, const BcmigSwitch *sw)
 char *
 bcmig_open_blue(BcmigTrafficJob *job)
 {
-	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), OPEN_WAIT);
+	TimestampTz deadline = TimestampTzPlusMilliseconds(bcmig_steady_time(), OPEN_WAIT);
 	char	   *detail = NULL;
 	char	   *failed;
 
@@ -381,7 +381,7 @@ bcmig_open_blue(BcmigTrafficJob *job)
 	failed = bcmig_ask_blue_fence(job->sync, false, bcmig_traffic_timeout(job->sync));
 	while (failed == NULL && bcmig_blue_fence_state(job->sync, &detail) != BCMIG_BLUE_OPEN)
 	{
-		if (GetCurrentTimestamp() >= deadline)
+		if (bcmig_steady_time() >= deadline)
 			return detail ? detail : "blue does not say so";
 		bcmig_pause(LOOK_INTERVAL);
 	}

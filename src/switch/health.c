@@ -175,10 +175,10 @@ probe(const Side *side, int timeout, char **detail)
 static void
 pause_for(int ms)
 {
-	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms);
+	TimestampTz until = TimestampTzPlusMilliseconds(bcmig_steady_time(), ms);
 	TimestampTz now;
 
-	while ((now = GetCurrentTimestamp()) < until)
+	while ((now = bcmig_steady_time()) < until)
 	{
 		bcmig_pause(Max(1, TimestampDifferenceMilliseconds(now, until)));
 	}

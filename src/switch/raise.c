@@ -161,7 +161,7 @@ bcmig_raise_fence(PG_FUNCTION_ARGS)
 				 errmsg("bcmig.raise_fence cannot run inside a transaction block"),
 				 errhint("COMMIT first: it waits for those who were writing, once the fence has been committed.")));
 	bcmig_require_loaded();
-	deadline = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval, TimestampTzGetDatum(GetCurrentTimestamp()),
+	deadline = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval, TimestampTzGetDatum(bcmig_steady_time()),
 													   PG_GETARG_DATUM(1)));
 	SPI_connect_ext(SPI_OPT_NONATOMIC);
 	work = AllocSetContextCreate(PortalContext ? PortalContext : TopMemoryContext, "bcmig raise fence", ALLOCSET_DEFAULT_SIZES);
@@ -178,7 +178,7 @@ bcmig_raise_fence(PG_FUNCTION_ARGS)
 	{
 		bcmig_end_writers(writers);
 		writers = bcmig_wait_for_writers(bcmig_fenced_relations(sync),
-										 TimestampTzPlusMilliseconds(GetCurrentTimestamp(), TERMINATE_WAIT));
+										 TimestampTzPlusMilliseconds(bcmig_steady_time(), TERMINATE_WAIT));
 	}
 	if (writers != NIL)
 	{

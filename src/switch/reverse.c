@@ -410,7 +410,7 @@ replay_table(Pass *pass)
 			MemoryContextSwitchTo(page_context);
 			MemoryContextReset(batch_context);
 			keys = list_delete_first_n(keys, done);
-			pass->late = GetCurrentTimestamp() >= pass->deadline;
+			pass->late = bcmig_steady_time() >= pass->deadline;
 		}
 	} while (more && !pass->late);
 	bcmig_applier_unlock(work, ExclusiveLock);

@@ -66,7 +66,7 @@ bcmig_run_reverse(int sync_id)
 	problem = pending ? bcmig_replay_problem(sync) : NULL;
 	if (pending && (problem == NULL || bcmig_replay_by_script(sync)))
 	{
-		bcmig_replay(sync, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), MOST_TIME), &result);
+		bcmig_replay(sync, TimestampTzPlusMilliseconds(bcmig_steady_time(), MOST_TIME), &result);
 		problem = result.problem;
 		if (result.written > 0)
 			bcmig_forget_replayed(sync);

@@ -119,12 +119,12 @@ fence_green(BcmigTrafficJob *job, const BcmigSwitch *sw)
 	bcmig_end_transaction();
 
 	bcmig_start_transaction();
-	writers = bcmig_wait_for_writers(bcmig_fenced_relations(job->sync), TimestampTzPlusMilliseconds(GetCurrentTimestamp(), timeout));
+	writers = bcmig_wait_for_writers(bcmig_fenced_relations(job->sync), TimestampTzPlusMilliseconds(bcmig_steady_time(), timeout));
 	if (writers != NIL && ending)
 	{
 		bcmig_end_writers(writers);
 		writers = bcmig_wait_for_writers(bcmig_fenced_relations(job->sync),
-										 TimestampTzPlusMilliseconds(GetCurrentTimestamp(), TERMINATE_WAIT));
+										 TimestampTzPlusMilliseconds(bcmig_steady_time(), TERMINATE_WAIT));
 	}
 	if (writers != NIL)
 		text = MemoryContextStrdup(caller, psprintf("still writing on green since before: %s", bcmig_writers_text(writers)));
@@ -146,7 +146,7 @@ replay(BcmigTrafficJob *job, const BcmigSwitch *sw, int64 patience)
 		return BCMIG_NOT_KNOWN_TO_BE_GREEN(&job->traffic);
 	by_hand = bcmig_replay_problem(job->sync);
 	if (by_hand == NULL || bcmig_replay_by_script(job->sync))
-		bcmig_replay(job->sync, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), patience), &r);
+		bcmig_replay(job->sync, TimestampTzPlusMilliseconds(bcmig_steady_time(), patience), &r);
 	bcmig_start_transaction();
 	left = bcmig_unreplayed(job->sync->sync_id);
 	bcmig_end_transaction();

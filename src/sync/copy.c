@@ -91,7 +91,7 @@ static void
 wait_for_writers(const BcmigTableInfo *table)
 {
 	List	   *relations = find_all_inheritors(bcmig_target_relid(table), NoLock, NULL);
-	List	   *writers = bcmig_wait_for_writers(relations, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), WRITERS_WAIT));
+	List	   *writers = bcmig_wait_for_writers(relations, TimestampTzPlusMilliseconds(bcmig_steady_time(), WRITERS_WAIT));
 
 	if (writers != NIL)
 		ereport(ERROR,
@@ -364,6 +364,7 @@ finish_chunk(BcmigWork *work, const Chunk *chunk, TimestampTz started, int64 row
 					  "it", table->table_id, begin);
 	}
 	bcmig_catalog_end(&scope);
+	bcmig_state_witness(table->table_id, signs->ntraces, signs->traces);
 	bcmig_log_batch(work, "copy", started, "Completed", rows, applied, NULL, NULL, NULL);
 }
 
@@ -462,7 +463,7 @@ static void
 spool_chunk(BcmigWork *work, const Chunk *chunk, const BcmigReading *reading, bool load)
 {
 	BcmigTableInfo *table = work->table;
-	TimestampTz started = GetCurrentTimestamp();
+	TimestampTz started = bcmig_forward_time();
 	BcmigApplied applied = {0};
 	BcmigSpool *spool;
 	char	   *reason;
@@ -660,11 +661,11 @@ bcmig_run_copy(BcmigWork *work)
 	MemoryContext chunk_context = AllocSetContextCreate(CurrentMemoryContext, "bcmig chunk",
 														ALLOCSET_DEFAULT_SIZES);
 	ChunkResult result = CHUNK_DONE;
-	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), COPY_TURN);
+	TimestampTz until = TimestampTzPlusMilliseconds(bcmig_steady_time(), COPY_TURN);
 
 	if (!begin_copy(work))
 		return;
-	while (result == CHUNK_DONE && !bcmig_stopping(work) && !bcmig_held_back(work) && GetCurrentTimestamp() < until)
+	while (result == CHUNK_DONE && !bcmig_stopping(work) && !bcmig_held_back(work) && bcmig_steady_time() < until)
 	{
 		MemoryContext oldcontext = MemoryContextSwitchTo(chunk_context);
 

@@ -135,7 +135,7 @@ static void
 launch_manager(Oid dboid)
 {
 	BcmigDatabase *db = database_entry(dboid);
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = bcmig_steady_time();
 	int			i;
 	int			index;
 
@@ -260,7 +260,7 @@ bcmig_launcher_main(Datum arg)
 		}
 
 		/* a manager that waits out its backoff may be due before long */
-		now = GetCurrentTimestamp();
+		now = bcmig_steady_time();
 		wait = bcmig_naptime;
 		for (int i = 0; i < BCMIG_MAX_DATABASES; i++)
 		{

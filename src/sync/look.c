@@ -559,7 +559,7 @@ bcmig_look_failed(int sync_id, const ErrorData *edata)
 		LWLockAcquire(bcmig_shared->lock, LW_EXCLUSIVE);
 		blue = live_blue(sync);
 		if (blue != NULL)
-			blue->look_not_before = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+			blue->look_not_before = TimestampTzPlusMilliseconds(bcmig_steady_time(),
 																bcmig_backoff(++blue->look_failures, 1000, 60000));
 		LWLockRelease(bcmig_shared->lock);
 		bcmig_catalog_begin(&scope);

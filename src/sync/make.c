@@ -345,7 +345,7 @@ backs_off(int table_id)
 
 	LWLockAcquire(bcmig_shared->lock, LW_SHARED);
 	live = bcmig_live_table(table_id);
-	waits = live == NULL || live->stopping || live->not_before > GetCurrentTimestamp();
+	waits = live == NULL || live->stopping || live->not_before > bcmig_steady_time();
 	LWLockRelease(bcmig_shared->lock);
 	return waits;
 }

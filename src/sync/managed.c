@@ -24,6 +24,7 @@
 #include "utils/timestamp.h"
 
 #define STOP_GRACE		10000	/* ms at the same thing before a worker of a sync that stops is cancelled */
+#define REVERSE_MOST_WAIT	30000	/* ms: the longest backoff (reverse_feed.c) */
 
 Config	   *bcmig_managed = NULL;
 
@@ -63,7 +64,7 @@ load_syncs(Config *c)
 			  " EXISTS (SELECT FROM bcmig.balancer b WHERE b.sync_id = s.sync_id), "
 			  " coalesce((s.options->>'reverse')::bool, true) AND EXISTS (SELECT FROM bcmig.traffic t WHERE t.sync_id = s.sync_id "
 			  "  AND (t.green_percent = 100 OR t.writes = 'key') AND t.journal_armed AND t.intent IS NULL AND t.held IS NULL), "
-			  " (SELECT v.not_before FROM bcmig.reverse_state v WHERE v.sync_id = s.sync_id), "
+			  " coalesce((SELECT 1000 * extract(epoch FROM v.not_before - clock_timestamp()) FROM bcmig.reverse_state v WHERE v.sync_id = s.sync_id), 0)::int8, "
 			  " coalesce(nullif(s.options->>'max_answer', 'auto')::int, -1), "
 			  " (SELECT (i.system, i.database) <> ($2, $3) FROM bcmig.incarnation i WHERE i.sync_id = s.sync_id) "
 			  "FROM bcmig.sync s JOIN bcmig.sync_state st USING (sync_id), LATERAL (SELECT s.sync_id, s.options) y "
@@ -74,7 +75,6 @@ load_syncs(Config *c)
 	{
 		Sync	   *s = &c->syncs[i];
 		Sync	   *before;
-		Datum		not_before;
 		bool		isnull;
 
 		s->sync_id = bcmig_get_int64(i, 1, 0);
@@ -99,14 +99,16 @@ load_syncs(Config *c)
 		s->traffic_next = before && (s->traffic_due == NULL ||
 									 (before->traffic_due != NULL && strcmp(s->traffic_due, before->traffic_due) == 0)) ? before->traffic_next : 0;
 		s->reverse = bcmig_get_bool(i, 17);
-		not_before = bcmig_get_datum(i, 18, &isnull);
 		s->max_answer = bcmig_get_int64(i, 19, -1);
-		s->reverse_next = Max(before ? before->reverse_next : 0, isnull ? 0 : DatumGetTimestampTz(not_before));
 		(void) bcmig_get_datum(i, 20, &isnull);
 		s->elsewhere = !isnull && bcmig_get_bool(i, 20);
 		s->running &= !isnull && !s->elsewhere;
 		s->half = isnull && strcmp(s->state, "created") != 0;
 		s->reverse &= s->running;
+
+		/* a stored time of the clock; longer than any backoff only when the clock was set back */
+		s->reverse_next = Max(before ? before->reverse_next : 0,
+							  TimestampTzPlusMilliseconds(bcmig_steady_time(), Max(0, Min(bcmig_get_int64(i, 18, 0), REVERSE_MOST_WAIT))));
 	}
 }
 

@@ -132,7 +132,7 @@ launch(BcmigRole role, Oid owner, int64 subject)
 	MemoryContextSwitchTo(oldcontext);
 	if (index < 0)
 	{
-		short_until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), SHORT_RETRY);
+		short_until = TimestampTzPlusMilliseconds(bcmig_steady_time(), SHORT_RETRY);
 		return false;
 	}
 	short_until = 0;
@@ -172,7 +172,7 @@ bcmig_launch_worker(Oid owner, TimestampTz now)
 static void
 report_missing(int missing)
 {
-	if (missing == 0 && short_until > GetCurrentTimestamp())
+	if (missing == 0 && short_until > bcmig_steady_time())
 		return;					/* nobody has tried again yet */
 	bcmig_workers_short = missing;
 	if (missing == 0 && short_until != 0)
@@ -199,7 +199,7 @@ report_missing(int missing)
 static int
 manage_pollers(void)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = bcmig_steady_time();
 	int			missing = 0;
 
 	for (int i = 0; i < BCMIG_MAX_BLUES; i++)
@@ -257,7 +257,7 @@ manage_pollers(void)
 static int
 manage_runners(void)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = bcmig_steady_time();
 	int			missing = 0;
 
 	for (int i = 0; i < bcmig_managed->nruns; i++)
@@ -525,7 +525,7 @@ do_aside(Aside *a)
 	MemoryContext caller = CurrentMemoryContext;
 	volatile long wait = a->naps > 0 ? Min(a->interval, a->naps * bcmig_naptime) : a->interval;
 
-	if (a->next > GetCurrentTimestamp())
+	if (a->next > bcmig_steady_time())
 		return a->next;
 	PG_TRY();
 	{
@@ -542,7 +542,7 @@ do_aside(Aside *a)
 		wait = ASIDE_RETRY;
 	}
 	PG_END_TRY();
-	a->next = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), wait);
+	a->next = TimestampTzPlusMilliseconds(bcmig_steady_time(), wait);
 	return a->next;
 }
 
@@ -602,7 +602,7 @@ bcmig_manager_main(Datum arg)
 		MemoryContextSwitchTo(loop_context);
 		MemoryContextReset(loop_context);
 		AcceptInvalidationMessages();
-		now = GetCurrentTimestamp();
+		now = bcmig_steady_time();
 
 		if (reload || TimestampDifferenceMilliseconds(last_load, now) >= RELOAD_INTERVAL)
 		{
@@ -623,7 +623,7 @@ bcmig_manager_main(Datum arg)
 		{
 			TimestampTz due = do_aside(&asides[i]);
 
-			wait = Min(wait, Max(10, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), due)));
+			wait = Min(wait, Max(10, TimestampDifferenceMilliseconds(bcmig_steady_time(), due)));
 		}
 		pgstat_report_stat(false);
 
@@ -654,7 +654,11 @@ bcmig_manager_main(Datum arg)
 		if (runner_backoff.failures > 0)
 			wait = until(wait, runner_backoff.not_before, now);
 		if (bcmig_report_room != NULL)
-			wait = until(wait, bcmig_report_room->store(now), now);
+			{
+			TimestampTz wall = GetCurrentTimestamp();
+
+			wait = until(wait, bcmig_report_room->store(wall), wall);
+		}
 		sleep_and_sample(wait);
 	}
 }

@@ -145,11 +145,12 @@ bcmig_quarantine_row(const BcmigTableInfo *table, TupleDesc desc, MinimalTuple r
 	slot_getallattrs(slot);
 	bcmig_catalog_begin(&scope);
 	bcmig_sql("INSERT INTO bcmig.quarantine AS q (sync_id, table_id, key, image, operation, sqlstate, message, first_seen, last_seen) "
-			  "VALUES ($1, $2, $3, $4, $5, $6, $7, clock_timestamp(), clock_timestamp()) "
+			  "VALUES ($1, $2, $3, $4, $5, $6, $7, clock_timestamp(), $8) "
 			  "ON CONFLICT (table_id, key) DO UPDATE SET image = excluded.image, operation = excluded.operation, "
-			  " sqlstate = excluded.sqlstate, message = excluded.message, attempts = q.attempts + 1, last_seen = clock_timestamp()",
-			  "iijjttt", table->sync_id, table->table_id, bcmig_row_key(table, slot),
-			  bcmig_image_json(desc, FEED_VERSION, slot->tts_values, slot->tts_isnull), operation, unpack_sql_state(edata->sqlerrcode), bcmig_error_text(edata, false));
+			  " sqlstate = excluded.sqlstate, message = excluded.message, attempts = q.attempts + 1, last_seen = excluded.last_seen",
+			  "iijjtttz", table->sync_id, table->table_id, bcmig_row_key(table, slot),
+			  bcmig_image_json(desc, FEED_VERSION, slot->tts_values, slot->tts_isnull), operation, unpack_sql_state(edata->sqlerrcode), bcmig_error_text(edata, false),
+			  bcmig_forward_time());
 	bcmig_catalog_end(&scope);
 	ExecDropSingleTupleTableSlot(slot);
 }

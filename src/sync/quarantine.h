@@ -20,7 +20,7 @@ extern void bcmig_quarantine_row(const BcmigTableInfo *table, TupleDesc desc,
 
 /*
  * A newer state of these rows was applied: their entries go, but for those
- * recorded since "since".  In a transaction.
+ * recorded since "since", by bcmig_forward_time().  In a transaction.
  */
 extern void bcmig_quarantine_settle(const BcmigTableInfo *table, BcmigSpool *spool,
 									TimestampTz since);

@@ -76,7 +76,7 @@ give_sync_job(Sync *sync, Table *blamed, Table **tables, int n, BcmigJobKind kin
 	BcmigSlot  *other = NULL;
 	int			workers = 0;
 	bool		starting = false;
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = bcmig_steady_time();
 
 	/* who has got none in this round gets none, however many tables it has */
 	if (!traffic && (sync->refused || (sync->workers > 0 && sync->busy >= sync->workers)))
@@ -127,7 +127,7 @@ give_sync_job(Sync *sync, Table *blamed, Table **tables, int n, BcmigJobKind kin
 			sync->longs++;
 	}
 	else if (other != NULL && other->proc != NULL && workers >= most &&
-			 TimestampDifferenceMilliseconds(other->since, now) >= IDLE_WORKER)
+			 bcmig_ms_since(other->since) >= IDLE_WORKER)
 	{
 		/* make room for another owner */
 		other->stop = true;
@@ -188,7 +188,7 @@ static bool
 sweep_due(const Table *t, TimestampTz now)
 {
 	const BcmigTable *live = t->live;
-	TimestampTz next;
+	int64		wait;
 
 	if (held_back(t) || taken(live) || live->sweeping || live->stopping || live->not_before > now)
 		return false;
@@ -196,11 +196,10 @@ sweep_due(const Table *t, TimestampTz now)
 		return true;
 	if (live->state != BCMIG_STREAMING || (!t->snapshot && !t->sweeps))
 		return false;
-	next = TimestampTzPlusMilliseconds(live->swept_at, t->sweep_interval);
+	wait = t->sweep_interval;
 	if (t->snapshot && live->window_poll < live->moved_poll)
-		next = Min(next, TimestampTzPlusMilliseconds(live->swept_at,
-													 Max(COMPARE_LEAST, COMPARE_SHARE * live->sweep_ms)));
-	return next <= now;
+		wait = Min(wait, Max(COMPARE_LEAST, COMPARE_SHARE * live->sweep_ms));
+	return bcmig_ms_since(live->swept_at) >= wait;
 }
 
 static bool
@@ -397,7 +396,7 @@ int
 bcmig_schedule(void)
 {
 	static bool windows_had_it = false;
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = bcmig_steady_time();
 	Table	  **due = palloc(sizeof(Table *) * Max(bcmig_managed->ntables, 1));
 	int			ndue = 0;
 	int			missing = 0;

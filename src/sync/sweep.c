@@ -126,7 +126,9 @@ publish_sweep(BcmigWork *work, int64 position, uint64 poll, TimestampTz started,
 	live = bcmig_live_table(work->table->table_id);
 	if (live != NULL)
 	{
-		live->swept_position = position;
+		/* a resync sweeps tables, too, whose deletes come with windows: no bound to what those prove */
+		if (live->swept_position != PG_INT64_MAX)
+			live->swept_position = position;
 		live->swept_at = GetCurrentTimestamp();
 		live->sweep_ms = TimestampDifferenceMilliseconds(started, live->swept_at);
 		live->failures = 0;
@@ -427,7 +429,7 @@ compare(BcmigWork *work, const BcmigStored *stored, const BcmigReading *reading)
 
 	end.stored = stored;
 	end.reading = reading;
-	end.started = GetCurrentTimestamp();
+	end.started = bcmig_forward_time();
 	bcmig_start_transaction();
 	spool = bcmig_spool_create();
 	bcmig_read(work, work->dialect->chunk(table, (Datum) 0, (Datum) 0), 0, &spool->receiver);

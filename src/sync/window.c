@@ -22,6 +22,7 @@
 
 #include "access/xact.h"
 #include "miscadmin.h"
+#include "poller.h"
 #include "quarantine.h"
 #include "shard.h"
 #include "slot.h"
@@ -44,7 +45,7 @@ whole_rows(const BcmigWork *work)
 
 /*
  * What blue must still have after a restart for this window not to have been
- * lost there: [{"x": [trace, ...]}, {"k": key, "v": version}, ...], the keys
+ * lost there: [{"x": [trace, ...]}, {"k": key, "v": version, "h": contents}, ...], the keys
  * being those of the last rows by version.  NULL when there is none.
  */
 static char *
@@ -78,6 +79,9 @@ witnesses(const BcmigTableInfo *table, BcmigSpool *spool)
 			appendStringInfo(&s, "%c{\"k\":%s", s.len > 0 ? ',' : '[', bcmig_row_key(table, slot));
 			if (!slot->tts_isnull[FEED_VERSION])
 				appendStringInfo(&s, ",\"v\":" INT64_FORMAT, spool->max_version);
+			/* a row of several tables may change without its version */
+			if (!slot->tts_isnull[FEED_VERSION] && table->ncompanions == 0)
+				appendStringInfo(&s, ",\"h\":" INT64_FORMAT, bcmig_row_contents(slot));
 			appendStringInfoChar(&s, '}');
 			n++;
 		}
@@ -210,7 +214,7 @@ next_window_may_mend(BcmigWork *work, const ErrorData *edata)
 	if (may)
 	{
 		live->unique_retries++;
-		live->not_before = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), 100 * live->unique_retries);
+		live->not_before = TimestampTzPlusMilliseconds(bcmig_steady_time(), 100 * live->unique_retries);
 	}
 	LWLockRelease(bcmig_shared->lock);
 	return may;
@@ -380,7 +384,7 @@ read_window(Window *w, bool alone)
 		(w->stored.state != BCMIG_STREAMING && w->stored.state != BCMIG_CATCHING_UP))
 		return;
 	bcmig_slot_phase("window", table->target_name, 0);
-	w->end.started = GetCurrentTimestamp();
+	w->end.started = bcmig_forward_time();
 	w->end.stored = &w->stored;
 	w->end.reading = &w->reading;
 	w->spool = bcmig_spool_create();
@@ -649,6 +653,8 @@ reread_last_step(BcmigWork *work, BcmigSpool *spool, BcmigApplied *applied, void
 		bcmig_log_batch(work, end->kind, end->started, "Completed",
 						spool->upserts + spool->deletes, applied, NULL, NULL, NULL);
 	bcmig_quarantine_settle(work->table, spool, end->started);
+	if (applied->written + applied->deleted > 0)
+		bcmig_state_witness(work->table->table_id, spool->receiver.signs.ntraces, spool->receiver.signs.traces);
 }
 
 /*
@@ -670,7 +676,7 @@ bcmig_reread_keys(BcmigWork *work, const char *kind, int n, char **keys,
 	BcmigApplied done = {0};
 
 	end.kind = kind;
-	end.started = GetCurrentTimestamp();
+	end.started = bcmig_forward_time();
 	bcmig_applier_lock(work, ExclusiveLock);
 	bcmig_reading(work->table->table_id, &reading);
 	bcmig_debug_point("retry_before_read");
@@ -706,7 +712,7 @@ retry_quarantine(BcmigWork *work, bool unique_only)
 	MemoryContext caller = CurrentMemoryContext;
 	int64		after = 0;
 	BcmigApplied applied = {0};
-	TimestampTz begun = GetCurrentTimestamp();
+	TimestampTz begun = bcmig_forward_time();
 
 	bcmig_slot_phase("retry", table->target_name, 0);
 	for (;;)

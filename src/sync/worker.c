@@ -586,7 +586,7 @@ record_failure(const BcmigJob *job, const ErrorData *edata, bool from_blue)
 	if (live != NULL)
 	{
 		failures = ++live->failures;
-		live->not_before = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+		live->not_before = TimestampTzPlusMilliseconds(bcmig_steady_time(),
 													   bcmig_backoff(failures, 200, 30000));
 		/* has blue's schema changed?  The poller looks at once */
 		if (live->blue >= 0 && (vanished || doubtful))

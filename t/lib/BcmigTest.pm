@@ -7,7 +7,10 @@ use warnings;
 
 use Exporter 'import';
 use IPC::Run;
+use Cwd qw(abs_path);
+use File::Path qw(rmtree);
 use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::RecursiveCopy;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time usleep);
@@ -15,10 +18,12 @@ use Time::HiRes qw(time usleep);
 our @EXPORT = qw(
   new_blue new_green connect_blue green_behind start_sync wait_sync wait_streaming
   compare_table all_equal state_of wait_state hold_point point_reached release_point poll_through_restart pids kill_pid
-  track allow_switch try_blue_fence table_value run_validation);
+  track allow_switch try_blue_fence table_value run_validation save_blue lose_tail
+  new_clock set_clock start_with_clock);
 
-# Where blue/postgres_tracking.sql is; set by test/run, else the source tree.
-my $tracking = ($ENV{BCMIG_SOURCE} // '.') . '/blue/postgres_tracking.sql';
+# The source tree, set by test/run.
+my $source = $ENV{BCMIG_SOURCE} // '.';
+my $tracking = "$source/blue/postgres_tracking.sql";
 
 # A blue with the tracking script.  More lines of configuration may follow.
 sub new_blue
@@ -240,6 +245,82 @@ sub poll_through_restart
 		usleep(100_000);
 	}
 	return 0;
+}
+
+# The state of a blue that lose_tail() puts back.
+sub save_blue
+{
+	my ($blue) = @_;
+	my $save = $blue->basedir . '/saved';
+
+	$blue->stop;
+	rmtree($save);
+	PostgreSQL::Test::RecursiveCopy::copypath($blue->data_dir, $save);
+	$blue->start;
+}
+
+# Put it back, as after a crash with synchronous_commit = off; burn transaction
+# ids up to where green has been, so that only what is in the tables can tell.
+# "unseen" is called before green sees it.
+sub lose_tail
+{
+	my ($blue, $burn, $unseen) = @_;
+	my $save = $blue->basedir . '/saved';
+	my $top = $blue->safe_psql('postgres', 'SELECT pg_snapshot_xmax(pg_current_snapshot())');
+	my $port = $blue->port;
+
+	$blue->stop('immediate');
+	rmtree($blue->data_dir);
+	PostgreSQL::Test::RecursiveCopy::copypath($save, $blue->data_dir);
+	chmod 0700, $blue->data_dir;
+	return $blue->start unless $burn || $unseen;
+
+	# on another port, where green does not see it
+	my $aside = PostgreSQL::Test::Cluster::get_free_port();
+	$blue->append_conf('postgresql.conf', "port = $aside");
+	$blue->{_port} = $aside;
+	$blue->start;
+	$blue->safe_psql('postgres', "DO \$\$ BEGIN WHILE pg_current_xact_id()::text::bigint < $top + 10 LOOP COMMIT; END LOOP; END \$\$")
+	  if $burn;
+	$unseen->() if $unseen;
+	$blue->stop;
+	$blue->append_conf('postgresql.conf', "port = $port");
+	$blue->{_port} = $port;
+	$blue->start;
+}
+
+# A clock that can be set (clock.c), for servers started with it.
+my $clock_library;
+
+sub new_clock
+{
+	my $clock = abs_path(PostgreSQL::Test::Utils::tempdir()) . '/clock';
+
+	if (!defined $clock_library)
+	{
+		$clock_library = "$clock.so";
+		PostgreSQL::Test::Utils::system_or_bail('cc', '-shared', '-fPIC', '-O1', '-o', $clock_library, "$source/t/lib/clock.c", '-ldl');
+	}
+	set_clock($clock, 0);
+	return $clock;
+}
+
+# How many seconds it is off.
+sub set_clock
+{
+	my ($clock, $seconds) = @_;
+
+	open my $file, -e $clock ? '+<:raw' : '>:raw', $clock or die "$clock: $!";
+	syswrite($file, pack('q', $seconds * 1_000_000)) == 8 or die "$clock: $!";
+	close $file;
+}
+
+sub start_with_clock
+{
+	my ($node, $clock, %params) = @_;
+	local @ENV{qw(LD_PRELOAD BCMIG_CLOCK)} = ($clock_library, $clock);
+
+	return $node->start(%params);
 }
 
 # pids of processes of bcmig, by backend_type
