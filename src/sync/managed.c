@@ -286,14 +286,12 @@ compare_ids(const void *a, const void *b)
 static void
 cancel_stuck(const BcmigTable *live)
 {
-	TimestampTz now = GetCurrentTimestamp();
-
 	for (int i = 0; i < BCMIG_MAX_SLOTS; i++)
 	{
 		const BcmigSlot *slot = &bcmig_shared->slots[i];
 
 		if (slot->in_use && slot->pid != 0 && slot->dboid == MyDatabaseId && slot->job.kind != BCMIG_JOB_NONE &&
-			slot->job.table_id == live->key.table_id && TimestampDifferenceExceeds(slot->since, now, STOP_GRACE))
+			slot->job.table_id == live->key.table_id && bcmig_ms_since(slot->since) > STOP_GRACE)
 			(void) kill(slot->pid, SIGINT);
 	}
 }
