@@ -16,7 +16,7 @@ diag("BCMIG_SEED=$seed");
 
 my $copy_kills = 15;
 my $stream_kills = 15;
-my $big = 300_000;
+my $big = 600_000;
 
 my $blue = new_blue();
 my $green = new_green('green', 'restart_after_crash = on', 'bcmig.max_workers = 3', 'checkpoint_timeout = 30s');
@@ -165,7 +165,7 @@ sub copying
 }
 
 connect_blue($green, $blue, 's', '{"sweep_interval": "1s", "max_delete_percent": 100}');
-$green->safe_psql('postgres', "SELECT bcmig_add_table('s', '$_', NULL, '{\"chunk_rows\": 40}')") foreach @tables;
+$green->safe_psql('postgres', "SELECT bcmig_add_table('s', '$_', NULL, '{\"chunk_rows\": 100}')") foreach @tables;
 start_load();
 start_sync($green, 's');
 
