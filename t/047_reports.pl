@@ -109,6 +109,7 @@ is(value($text, 'coverage'), '100.0 %', 'text: coverage');
 note($_) foreach text('health'), $text;
 
 # --- jobs that fail ---
+$green->safe_psql('postgres', q{SELECT bcmig_alter_table('one', 'a', '{"max_retries": 1000}')});
 green_behind($green, 'ALTER TABLE a RENAME v TO w');
 $blue->safe_psql('postgres', q{UPDATE a SET v = 'renamed' WHERE id = 700});
 ok($green->poll_query_until('postgres', q{SELECT sum(errors) > 0 FROM bcmig.metric}), 'a job that failed is an error');

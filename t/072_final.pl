@@ -98,7 +98,7 @@ is((run_validation($green, 's', 'full'))[1], 'ok', 'it is there again');
 
 # --- the balancer is away when it is its turn ---
 my $point = hold_point($green, 'final_fenced');
-try_100();
+try_100($hold =~ s/2s/60s/r);	# what is asked while it is held takes its time
 ok(point_reached($green, 'final_fenced'), 'fenced');
 like($blue->psql('postgres', 'UPDATE item SET v = 1', extra_params => [ '-v', 'VERBOSITY=verbose' ]), qr/3|1/, 'blue refuses');
 is(value(q{SELECT bcmig_route('s', 'k', write => true)}), 'pause', 'writers are told to wait');
