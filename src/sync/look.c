@@ -311,12 +311,16 @@ look_at_table(const BcmigSync *sync, BcmigTableInfo *table, List *changes, const
 {
 	MemoryContext caller = CurrentMemoryContext;
 	BcmigWork	work = {.table = table};
+	BcmigTableInfo *now;
 	BcmigTableState state;
 
 	bcmig_applier_lock(&work, ExclusiveLock);
 	bcmig_start_transaction();
 	MemoryContextSwitchTo(caller);
-	state = settle_table(sync, table, changes, dialect);
+
+	/* its options may have changed while blue was asked: who let it follow and resumed it meanwhile would find it stopped again */
+	now = bcmig_load_table(table->table_id);
+	state = now ? settle_table(sync, now, changes, dialect) : BCMIG_PENDING;
 	bcmig_debug_point("look_before_commit");
 	bcmig_end_transaction();
 	MemoryContextSwitchTo(caller);
