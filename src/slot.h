@@ -51,6 +51,9 @@ extern int	bcmig_live_blue(Oid dboid, int environment_id, Oid owner);
 /* hash of a source table's names, equal in poller and manager */
 extern uint64 bcmig_source_hash(const char *schema, const char *table);
 
+/* in the loop of a process: read the configuration again where that was asked for */
+extern void bcmig_take_config(void);
+
 /* wait so many ms, or until somebody sets our latch; then interrupts */
 extern void bcmig_pause(long ms);
 

@@ -68,6 +68,20 @@ bcmig_state_load(int table_id, BcmigStored *stored)
 	return found;
 }
 
+static void
+suspend(const BcmigTableInfo *table, const char *reason, const char *resume_state, bool asks_delete)
+{
+	BcmigCatalogScope scope;
+
+	bcmig_catalog_begin(&scope);
+	if (bcmig_sql("UPDATE bcmig.table_state SET state = 'suspended', reason = $2, resume_state = $3, "
+				  " since = clock_timestamp(), last_error = $2, last_error_at = clock_timestamp(), delete_asked = $4, delete_confirmed = false "
+				  "WHERE table_id = $1 AND state <> 'suspended'",
+				  "ittb", table->table_id, reason, resume_state, (int) asks_delete) > 0)
+		bcmig_audit("state", table->sync_name, table->target_name, "suspended", reason);
+	bcmig_catalog_end(&scope);
+}
+
 /*
  * Take a table aside until a person looks at it.  Idempotent.
  */
@@ -75,15 +89,7 @@ void
 bcmig_state_suspend(const BcmigTableInfo *table, const char *reason,
 					const char *resume_state)
 {
-	BcmigCatalogScope scope;
-
-	bcmig_catalog_begin(&scope);
-	if (bcmig_sql("UPDATE bcmig.table_state SET state = 'suspended', reason = $2, resume_state = $3, "
-				  " since = clock_timestamp(), last_error = $2, last_error_at = clock_timestamp(), delete_asked = false, delete_confirmed = false "
-				  "WHERE table_id = $1 AND state <> 'suspended'",
-				  "itt", table->table_id, reason, resume_state) > 0)
-		bcmig_audit("state", table->sync_name, table->target_name, "suspended", reason);
-	bcmig_catalog_end(&scope);
+	suspend(table, reason, resume_state, false);
 }
 
 /*
@@ -94,13 +100,7 @@ void
 bcmig_state_ask_delete(const BcmigTableInfo *table, const char *reason,
 					   const char *resume_state)
 {
-	BcmigCatalogScope scope;
-
-	bcmig_state_suspend(table, reason, resume_state);
-	bcmig_catalog_begin(&scope);
-	bcmig_sql("UPDATE bcmig.table_state SET delete_asked = true WHERE table_id = $1 AND reason = $2",
-			  "it", table->table_id, reason);
-	bcmig_catalog_end(&scope);
+	suspend(table, reason, resume_state, true);
 }
 
 /*

@@ -25,9 +25,9 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 
-/* short names of what dialect.h shares */
 #define RECENT_TRACES	1000	/* of the log of what moved: more than can wait for a walwriter */
 
+/* short names of what dialect.h shares */
 #define ident		bcmig_postgres_ident
 #define source_name bcmig_postgres_source_name
 
@@ -388,7 +388,7 @@ pg_later_changes(const BcmigTableInfo *table, int n, char **keys, const int64 *p
 {
 	StringInfoData s;
 
-	if (strcmp(table->capture, "change_tracking") != 0)
+	if (!counts_changes(table->capture))
 		return NULL;
 	initStringInfo(&s);
 	appendStringInfoString(&s, "SELECT count(*)::text, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM (VALUES ");

@@ -186,7 +186,7 @@ deleted_since(Oid env_feed, const BcmigDialect *dialect, const WitnessReceiver *
 	if (sql == NULL)
 		return 0;
 	rows = bcmig_remote_texts(env_feed, sql);
-	return rows == NIL || ((char **) linitial(rows))[0] == NULL ? 0 : pg_strtoint64(((char **) linitial(rows))[0]);
+	return rows == NIL || ((char **) linitial(rows))[0] == NULL ? 0 : bcmig_answer_int64(linitial(rows), 0);
 }
 
 /*

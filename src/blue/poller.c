@@ -549,11 +549,7 @@ poll_loop(MemoryContext context)
 		bool		all_moved;
 
 		CHECK_FOR_INTERRUPTS();
-		if (ConfigReloadPending)
-		{
-			ConfigReloadPending = false;
-			ProcessConfigFile(PGC_SIGHUP);
-		}
+		bcmig_take_config();
 		if (bcmig_slot->stop)
 			return;
 		MemoryContextSwitchTo(context);

@@ -8,8 +8,8 @@
 #ifndef BCMIG_POLLER_H
 #define BCMIG_POLLER_H
 
-#include "executor/tuptable.h"
 #include "bcmig.h"
+#include "executor/tuptable.h"
 
 typedef struct BcmigPoll
 {

@@ -304,14 +304,20 @@ bcmig_remote_texts(Oid feed, const char *sql)
 
 /* ---- what blue answers is not trusted ---- */
 
-static void pg_attribute_noreturn()
-bad_answer(char **row, int column)
+void
+bcmig_bad_answer(const char *detail)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_BM_BLUE),
 			 errmsg("blue's answer is not one bcmig understands"),
-			 errdetail("Column %d of its row \"%.60s\" is %s%.60s%s.", column + 1, row[0] ? row[0] : "NULL",
-					   row[column] ? "\"" : "", row[column] ? row[column] : "NULL", row[column] ? "\"" : "")));
+			 errdetail("%s", detail)));
+}
+
+pg_noreturn static void
+bad_column(char **row, int column)
+{
+	bcmig_bad_answer(psprintf("Column %d of its row \"%.60s\" is %s%.60s%s.", column + 1, row[0] ? row[0] : "NULL",
+							  row[column] ? "\"" : "", row[column] ? row[column] : "NULL", row[column] ? "\"" : ""));
 }
 
 /*
@@ -345,7 +351,7 @@ char *
 bcmig_answer_text(char **row, int column)
 {
 	if (row[column] == NULL)
-		bad_answer(row, column);
+		bad_column(row, column);
 	return row[column];
 }
 
@@ -359,7 +365,7 @@ bcmig_answer_int64(char **row, int column)
 	errno = 0;
 	value = strtoi64(text, &end, 10);
 	if (end == text || *end != '\0' || errno != 0)
-		bad_answer(row, column);
+		bad_column(row, column);
 	return value;
 }
 

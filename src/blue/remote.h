@@ -9,6 +9,7 @@
 #define BCMIG_REMOTE_H
 
 #include "executor/tuptable.h"
+#include "compat.h"
 #include "tcop/dest.h"
 #include "utils/tuplestore.h"
 
@@ -45,6 +46,9 @@ extern void bcmig_remote_each_text(Oid feed, const char *sql, BcmigTextRow row, 
  * for SQL NULL), in the current memory context.
  */
 extern List *bcmig_remote_texts(Oid feed, const char *sql);
+
+/* ERROR of class blue: what it sent is nothing we know */
+pg_noreturn extern void bcmig_bad_answer(const char *detail);
 
 /*
  * A column of such a row, from 0, that blue has to fill in: a text, a number.

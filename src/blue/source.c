@@ -123,10 +123,7 @@ bcmig_read_descriptions(List *rows)
 			result = lappend(result, table);
 		}
 		else if (table == NULL)
-			ereport(ERROR,
-					(errcode(ERRCODE_BM_BLUE),
-					 errmsg("blue's answer is not one bcmig understands"),
-					 errdetail("A description begins with \"%.60s\".", row[0] ? row[0] : "NULL")));
+			bcmig_bad_answer(psprintf("A description begins with \"%.60s\".", row[0] ? row[0] : "NULL"));
 		else if (bcmig_answer_is(row, "fix"))
 		{
 			table->grant_fix = row[1];

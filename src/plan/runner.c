@@ -566,11 +566,7 @@ bcmig_runner_main(Datum arg)
 		CHECK_FOR_INTERRUPTS();
 		if (bcmig_slot->stop)
 			break;
-		if (ConfigReloadPending)
-		{
-			ConfigReloadPending = false;
-			ProcessConfigFile(PGC_SIGHUP);
-		}
+		bcmig_take_config();
 		MemoryContextSwitchTo(loop_context);
 		MemoryContextReset(loop_context);
 		error = bcmig_in_transaction(load, &w, 0);

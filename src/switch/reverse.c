@@ -288,11 +288,8 @@ replay_batch(Pass *pass, List *texts)
 
 		/* about each row once; one without an answer stays as it is, unsettled */
 		if (number < 1 || number > n || answered[i])
-			ereport(ERROR,
-					(errcode(ERRCODE_BM_BLUE),
-					 errmsg("blue's answer is not one bcmig understands"),
-					 errdetail("It is about row " INT64_FORMAT " of %d%s.", number, n,
-							   number >= 1 && number <= n ? ", once more" : "")));
+			bcmig_bad_answer(psprintf("It is about row " INT64_FORMAT " of %d%s.", number, n,
+									  number >= 1 && number <= n ? ", once more" : ""));
 		answered[i] = true;
 		if (strcmp(outcome, "conflict") == 0)
 			met = lappend(met, &keys[i]);
@@ -303,10 +300,7 @@ replay_batch(Pass *pass, List *texts)
 										  answer[3] ? answer[3] : "?", answer[4] ? answer[4] : "?"));
 		}
 		else if (strcmp(outcome, "written") != 0 && strcmp(outcome, "applied") != 0 && strcmp(outcome, "equal") != 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_BM_BLUE),
-					 errmsg("blue's answer is not one bcmig understands"),
-					 errdetail("What became of row " INT64_FORMAT " is \"%.60s\".", number, outcome)));
+			bcmig_bad_answer(psprintf("What became of row " INT64_FORMAT " is \"%.60s\".", number, outcome));
 		else
 		{
 			bool		same = strcmp(outcome, "equal") == 0;

@@ -196,10 +196,7 @@ bound_of_answer(const BcmigTableInfo *table, Datum frontier, const char *text)
 	/* as many values as the key has columns, and each is there */
 	(void) bcmig_bound_values(table, upper);
 	if (frontier != (Datum) 0 && datumIsEqual(upper, frontier, false, -1))
-		ereport(ERROR,
-				(errcode(ERRCODE_BM_BLUE),
-				 errmsg("blue's answer is not one bcmig understands"),
-				 errdetail("The chunk of %s after %s ends there too.", table->target_name, text)));
+		bcmig_bad_answer(psprintf("The chunk of %s after %s ends there too.", table->target_name, text));
 	return upper;
 }
 

@@ -209,11 +209,7 @@ bcmig_launcher_main(Datum arg)
 		long		wait;
 
 		CHECK_FOR_INTERRUPTS();
-		if (ConfigReloadPending)
-		{
-			ConfigReloadPending = false;
-			ProcessConfigFile(PGC_SIGHUP);
-		}
+		bcmig_take_config();
 
 		MemoryContextSwitchTo(loop_context);
 		MemoryContextReset(loop_context);

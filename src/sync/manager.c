@@ -462,11 +462,7 @@ await_version(void)
 		CHECK_FOR_INTERRUPTS();
 		if (bcmig_slot->stop)
 			proc_exit(0);
-		if (ConfigReloadPending)
-		{
-			ConfigReloadPending = false;
-			ProcessConfigFile(PGC_SIGHUP);
-		}
+		bcmig_take_config();
 		StartTransactionCommand();
 		MemoryContextSwitchTo(caller);
 		other = bcmig_other_version();
@@ -594,11 +590,7 @@ bcmig_manager_main(Datum arg)
 		CHECK_FOR_INTERRUPTS();
 		if (bcmig_slot->stop)
 			proc_exit(0);
-		if (ConfigReloadPending)
-		{
-			ConfigReloadPending = false;
-			ProcessConfigFile(PGC_SIGHUP);
-		}
+		bcmig_take_config();
 		MemoryContextSwitchTo(loop_context);
 		MemoryContextReset(loop_context);
 		AcceptInvalidationMessages();
@@ -654,7 +646,7 @@ bcmig_manager_main(Datum arg)
 		if (runner_backoff.failures > 0)
 			wait = until(wait, runner_backoff.not_before, now);
 		if (bcmig_report_room != NULL)
-			{
+		{
 			TimestampTz wall = GetCurrentTimestamp();
 
 			wait = until(wait, bcmig_report_room->store(wall), wall);

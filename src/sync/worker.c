@@ -33,9 +33,9 @@
 #include "shard.h"
 #include "slot.h"
 #include "storage/ipc.h"
-#include "throttle.h"
 #include "storage/latch.h"
 #include "storage/lock.h"
+#include "throttle.h"
 #include "utils/backend_status.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -685,11 +685,7 @@ bcmig_worker_main(Datum arg)
 	for (;;)
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (ConfigReloadPending)
-		{
-			ConfigReloadPending = false;
-			ProcessConfigFile(PGC_SIGHUP);
-		}
+		bcmig_take_config();
 		if (bcmig_slot->job.kind == BCMIG_JOB_NONE)
 		{
 			if (bcmig_slot->stop)
