@@ -12,8 +12,8 @@ probe()
 	exec "$work/probe" "host=$work port=5601 user=postgres dbname=$1" "host=$work port=5602 user=postgres dbname=postgres" "${@:2}"
 }
 
-# measure DATABASE_OF_BLUE RATE FIRST OPTION...: p50 p90 p99 most while pgbench posts; false when it did not come to 95 % of the rate
-measure()
+# measure_under_load DATABASE_OF_BLUE RATE FIRST OPTION...: p50 p90 p99 most while pgbench posts; false when it did not come to 95 % of the rate
+measure_under_load()
 {
 	pgbench -n -h "$work" -p 5601 -U postgres -c 4 -R "$2" -T $((LATENCY_SAMPLES * 8 / 100 + 6)) "${@:4}" "$1" >"$work/pgbench.out" 2>&1 &
 	sleep 3	# the load is on
@@ -49,10 +49,10 @@ bench_latency()
 	for one in header line ledger probe; do green -c "SELECT bcmig_add_table('lat', '$one')" >/dev/null; done
 	green -c "SELECT bcmig_start_sync('lat')" -c "CALL bcmig_wait_sync('lat')" >/dev/null 2>&1
 	for rate in $LATENCY_RATES; do
-		if ! measure postgres "$rate" "$first" -f "$work/post.sql"; then
+		if ! measure_under_load postgres "$rate" "$first" -f "$work/post.sql"; then
 			detail "$rate a second were not reached, $tps were: p50 $p50, p90 $p90, p99 $p99, most $most; lightened to one row in one table, prepared:"
 			first=$((first + LATENCY_SAMPLES))
-			measure postgres "$rate" "$first" -M prepared -f "$work/post_one.sql" || detail "nor were these:"
+			measure_under_load postgres "$rate" "$first" -M prepared -f "$work/post_one.sql" || detail "nor were these:"
 		fi
 		first=$((first + LATENCY_SAMPLES))
 		bench "latency_${rate}_p50_ms" "$p50" ms
@@ -78,7 +78,7 @@ bench_tds_latency()
 	bench tds_latency_p50_ms "$p50" ms
 	bench tds_latency_p99_ms "$p99" ms
 	detail "$LATENCY_SAMPLES samples without load, with the wait on the server: p90 $p90, most $most"
-	measure bc "$TDS_LATENCY_RATE" "$LATENCY_SAMPLES" -f "$work/post_tds.sql" || detail "not reached:"
+	measure_under_load bc "$TDS_LATENCY_RATE" "$LATENCY_SAMPLES" -f "$work/post_tds.sql" || detail "not reached:"
 	bench tds_latency_loaded_p50_ms "$p50" ms
 	bench tds_latency_loaded_p99_ms "$p99" ms
 	detail "$LATENCY_SAMPLES samples at $TDS_LATENCY_RATE transactions a second asked, $tps made, of 2 rows in another table: p90 $p90, most $most"
