@@ -234,6 +234,16 @@ told()
 	detail "$2 s:${times[$1]}${times[$1 called]:+; from the call:${times[$1 called]}; until it follows blue:${times[$1 following]}}; processor s, blue+green:${cpus[$1]}"
 }
 
+# each way once
+measure_round()
+{
+	measure raw raw_scans
+	measure_bcmig one '{"workers": 1}'
+	measure_insert
+	measure_bcmig default '{}'
+	measure_logical
+}
+
 # ---------------------------------------------------------------------------
 bench_copy()
 {
@@ -242,11 +252,7 @@ bench_copy()
 	blue -v rows="$BENCH_ROWS" -f "$here/gl_entry.sql" -c "CREATE TABLE copied AS SELECT 'gl'::regclass AS rel" >/dev/null
 	copy_setup 1000
 	for ((i = 0; i < RUNS; i++)); do
-		measure raw raw_scans
-		measure_bcmig one '{"workers": 1}'
-		measure_insert
-		measure_bcmig default '{}'
-		measure_logical
+		measure_round
 		measure_bcmig two '{"workers": 2, "parallel": 2}'
 	done
 	bench copy_vs_raw_scan "$(versus one raw)" ratio
@@ -334,11 +340,7 @@ bench_lob()
 	make_lobs "$BENCH_LOB_MB"
 	copy_setup 4
 	for ((i = 0; i < RUNS; i++)); do
-		measure raw raw_scans
-		measure_bcmig one '{"workers": 1}'
-		measure_insert
-		measure_bcmig default '{}'
-		measure_logical
+		measure_round
 	done
 	bench lob_copy_vs_raw_scan "$(versus one raw)" ratio
 	bench lob_copy_default_vs_raw_scan "$(versus default raw)" ratio

@@ -29,16 +29,6 @@ my @tables = ('k', 'r', 'base', '"base$ext"');
 sub on_blue { $blue->safe_psql('postgres', $_[0]) }
 sub on_green { $green->safe_psql('postgres', $_[0]) }
 
-# Make the engine stop at a point and wait until it does.
-sub stop_at
-{
-	my ($point) = @_;
-	my $hold = hold_point($green, $point);
-	$green->safe_psql('postgres', "ALTER SYSTEM SET bcmig.debug_points = '$point'");
-	$green->reload;
-	return $hold;
-}
-
 sub stopped { return point_reached($green, $_[0]) }
 
 sub go_on { release_point($green, $_[0]) }
@@ -77,7 +67,7 @@ is(on_green(q{SELECT v FROM k WHERE id = 3}), 'prepared', 'and it arrives');
 
 # --- a window reads, then blue changes the same key before it is applied ---
 {
-	my $hold = stop_at('window_read');
+	my $hold = stop_at($green, 'window_read');
 	on_blue(q{UPDATE k SET v = 'read' WHERE id = 4});
 	ok(stopped('window_read'), 'a window stands between reading and applying');
 	on_blue(q{UPDATE k SET v = 'after' WHERE id = 4; DELETE FROM k WHERE id = 5; INSERT INTO k VALUES (1000, 'new', 0)});
@@ -88,7 +78,7 @@ is(on_green(q{SELECT v FROM k WHERE id = 3}), 'prepared', 'and it arrives');
 
 # --- horizon beside an open remote snapshot: committed after the snapshot ---
 {
-	my $hold = stop_at('window_before_read');
+	my $hold = stop_at($green, 'window_before_read');
 	on_blue(q{UPDATE k SET v = 'one' WHERE id = 6});
 	ok(stopped('window_before_read'), 'a window stands before reading');
 	my $t = $blue->background_psql('postgres', on_error_die => 1);
@@ -105,7 +95,7 @@ is(on_green(q{SELECT v FROM k WHERE id = 3}), 'prepared', 'and it arrives');
 # --- sweep against insert: a key that comes back after the key list was read ---
 {
 	on_blue(q{DELETE FROM r WHERE id = 'R10'});
-	my $hold = stop_at('sweep_collected');
+	my $hold = stop_at($green, 'sweep_collected');
 	on_green(q{SELECT bcmig_sweep_deletes('s', 'r')});
 	ok(stopped('sweep_collected'), 'a sweep has collected its candidates');
 	on_blue(q{INSERT INTO r VALUES ('R10', 'back again', gen_random_uuid(), 10, 0); DELETE FROM r WHERE id = 'R11'});
@@ -123,7 +113,7 @@ is(on_green(q{SELECT v FROM k WHERE id = 3}), 'prepared', 'and it arrives');
 	on_blue(q{UPDATE k SET v = repeat('x', 30) WHERE id IN (8, 9)});
 	ok($green->poll_query_until('postgres', 'SELECT count(*) = 2 FROM bcmig.quarantine'), 'two rows in quarantine');
 	green_behind($green, q{ALTER TABLE k DROP CONSTRAINT short});
-	my $hold = stop_at('retry_before_read');
+	my $hold = stop_at($green, 'retry_before_read');
 	on_green(q{SELECT bcmig_retry_quarantine('s')});
 	ok(stopped('retry_before_read'), 'a retry is about to read');
 	on_blue(q{DELETE FROM k WHERE id = 8; UPDATE k SET v = 'newer' WHERE id = 9});

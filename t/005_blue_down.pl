@@ -68,9 +68,7 @@ sub log_count
 # ---------------------------------------------------------------------------
 # Down while it is copied
 # ---------------------------------------------------------------------------
-sql_green('ALTER SYSTEM SET bcmig.debug_points = \'copy_chunk_loaded\'');
-$green->reload;
-my $hold = hold_point($green, 'copy_chunk_loaded');
+my $hold = stop_at($green, 'copy_chunk_loaded');
 start_sync($green, 's');
 ok($green->poll_query_until('postgres', q{SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted}), 'a chunk is being copied');
 $blue->stop('immediate');

@@ -30,16 +30,6 @@ sub on_blue { $blue->safe_psql('postgres', $_[0]) }
 
 sub on_green { $green->safe_psql('postgres', $_[0]) }
 
-sub hold
-{
-	my ($point) = @_;
-	my $hold = hold_point($green, $point);
-
-	on_green("ALTER SYSTEM SET bcmig.debug_points = '$point'");
-	$green->reload;
-	return $hold;
-}
-
 # processes that have come to a held point, as SQL
 sub waiting
 {
@@ -54,10 +44,10 @@ sub leader { on_green("SELECT w.pid FROM bcmig.live_workers() w JOIN bcmig.sync_
 sub position { on_green("SELECT s.position FROM bcmig.table_state s JOIN bcmig.sync_table t USING (table_id) WHERE target_table = 'busy'") }
 
 # three processes stop where they have read a shard of a window of busy
-sub stop_at
+sub stop_window_at
 {
 	my ($point, $change) = @_;
-	my $hold = hold($point);
+	my $hold = stop_at($green, $point);
 
 	on_blue($change);
 	ok($green->poll_query_until('postgres', 'SELECT ' . waiting($point) . ' = 3'), "three processes apply one window of one table ($point)");
@@ -67,7 +57,7 @@ sub stop_at
 # --- several processes, and everything arrives: changed, new and renamed rows ---
 {
 	my $before = position();
-	my $hold = stop_at('shard_read', q{BEGIN;
+	my $hold = stop_window_at('shard_read', q{BEGIN;
 		UPDATE busy SET v = 'first ' || id, n = n + 0.5;
 		UPDATE busy SET code = 'R' || id WHERE id % 100 = 0;
 		INSERT INTO busy SELECT i, 'new', NULL, NULL, gen_random_uuid(), 0 FROM generate_series(100001, 102000) i; COMMIT});
@@ -85,7 +75,7 @@ sub stop_at
 # --- helpers in the midst of a shard: the window waits for them; one is killed ---
 {
 	my $before = position();
-	my $hold = hold('shard_between');
+	my $hold = stop_at($green, 'shard_between');
 
 	on_blue(q{UPDATE busy SET v = 'second ' || id});
 	ok($green->poll_query_until('postgres', 'SELECT ' . waiting('shard_between') . ' = 2'), 'two helpers have written a part of a shard');
@@ -106,7 +96,7 @@ sub stop_at
 
 # --- the leader is killed: rows its helpers have in hand are old by now, and must not follow newer ones ---
 {
-	my $hold = stop_at('shard_read', q{UPDATE busy SET v = 'third ' || id WHERE id % 5 = 0});
+	my $hold = stop_window_at('shard_read', q{UPDATE busy SET v = 'third ' || id WHERE id % 5 = 0});
 	my $leader = leader();
 
 	# who comes now does not stop
@@ -134,7 +124,7 @@ sub stop_at
 
 # --- the lock alone keeps order: who takes it for himself waits for helpers ---
 {
-	my $hold = stop_at('shard_read', q{UPDATE busy SET v = 'fourth ' || id WHERE id % 5 = 0});
+	my $hold = stop_window_at('shard_read', q{UPDATE busy SET v = 'fourth ' || id WHERE id % 5 = 0});
 	my $id = on_green(q{SELECT table_id FROM bcmig.sync_table WHERE target_table = 'busy'});
 
 	is(on_green("SELECT string_agg(DISTINCT mode, ' ') || count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid = $id AND objsubid = 7268"),
@@ -152,7 +142,7 @@ sub stop_at
 	my $hold;
 
 	green_behind($green, q{ALTER TABLE busy ADD CONSTRAINT c CHECK (v NOT LIKE 'refused%')});
-	$hold = stop_at('shard_read', q{UPDATE busy SET v = CASE WHEN id IN (777, 7777, 17777, 37777) THEN 'refused ' ELSE 'fifth ' END || id WHERE id % 5 = 2});
+	$hold = stop_window_at('shard_read', q{UPDATE busy SET v = CASE WHEN id IN (777, 7777, 17777, 37777) THEN 'refused ' ELSE 'fifth ' END || id WHERE id % 5 = 2});
 	release_point($green, $hold);
 	ok($green->poll_query_until('postgres', 'SELECT count(*) = 4 FROM bcmig.quarantine'), 'four are in quarantine');
 	wait_sync($green, 's');
@@ -181,7 +171,7 @@ sub stop_at
 
 # --- a secondary unique key: by one process ---
 {
-	my $hold = hold('shard_read');
+	my $hold = stop_at($green, 'shard_read');
 
 	on_blue(q{UPDATE uniq SET v = 'first ' || id});
 	wait_sync($green, 's', 'caught_up', '60 s');
@@ -196,7 +186,7 @@ sub stop_at
 	my $hold;
 
 	on_green(q{SELECT bcmig_alter_sync('s', '{"workers": 1}')});
-	$hold = hold('shard_read');
+	$hold = stop_at($green, 'shard_read');
 	on_blue(q{UPDATE acct SET v = 1; DELETE FROM acct WHERE v = 1 AND code LIKE '%7'});
 	ok($green->poll_query_until('postgres', 'SELECT ' . waiting('shard_read') . ' = 1'), 'one process');
 	release_point($green, $hold);
@@ -209,7 +199,7 @@ sub stop_at
 	my $hold;
 
 	on_green(q{SELECT bcmig_alter_sync('s', '{"workers": null, "parallel": 1}')});
-	$hold = hold('between_transactions');
+	$hold = stop_at($green, 'between_transactions');
 	on_blue(q{UPDATE acct SET v = 2});
 	ok(point_reached($green, 'between_transactions'), 'its window is big');
 	is(scalar(helpers()), 0, 'parallel 1: nobody helps');
@@ -218,7 +208,7 @@ sub stop_at
 	wait_sync($green, 's');
 	all_equal($blue, $green, 'parallel 1', 'acct');
 
-	$hold = hold('shard_read');
+	$hold = stop_at($green, 'shard_read');
 	on_blue(q{UPDATE acct SET v = 3});
 	ok($green->poll_query_until('postgres', 'SELECT ' . waiting('shard_read') . ' = 2'), 'parallel 2: one helps');
 	release_point($green, $hold);
@@ -262,7 +252,7 @@ COMMIT;
 
 # --- outside writes while the shards are under way; each belongs to two keys, which mostly are in two shards ---
 {
-	my $hold = hold('shard_read');
+	my $hold = stop_at($green, 'shard_read');
 
 	on_green(q{SELECT bcmig_alter_sync('s', '{"conflict": "source_wins"}')});
 	on_blue(q{INSERT INTO acct SELECT 'A' || i, 0, 0 FROM generate_series(1, 20000) i ON CONFLICT (code) DO NOTHING; UPDATE acct SET v = v + 7});

@@ -59,9 +59,7 @@ wait_sync($green, $_) foreach qw(s second);
 cmp_ok(on_green(q{SELECT max_answer_ms FROM bcmig.environment_status WHERE environment = 'blue'}), '==', 500, 'the smaller bound of two syncs holds');
 
 # --- slow in the middle of a copy ---
-on_green(q{ALTER SYSTEM SET bcmig.debug_points = 'copy_chunk_loaded'});
-$green->reload;
-my $hold = hold_point($green, 'copy_chunk_loaded');
+my $hold = stop_at($green, 'copy_chunk_loaded');
 on_green(q{SELECT bcmig_add_table('s', 'big')});
 ok(point_reached($green, 'copy_chunk_loaded'), 'a chunk is being copied');
 knob(0.6);

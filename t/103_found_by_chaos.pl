@@ -29,9 +29,7 @@ sub sql_green
 # what its windows proved no longer counted, and the lag of the sync grew while
 # every row arrived, until the table had been quite idle for a moment.
 # ---------------------------------------------------------------------------
-sql_green(q{ALTER SYSTEM SET bcmig.debug_points = 'validate_compared'});
-$green->reload;
-my $hold = hold_point($green, 'validate_compared');
+my $hold = stop_at($green, 'validate_compared');
 sql_green(q{SELECT bcmig_validate('s', 'tracked', 'full')});
 ok(point_reached($green, 'validate_compared'), 'a long validation is at the table');
 my $swept = sql_green('SELECT swept_at FROM bcmig.table_state');
@@ -76,9 +74,7 @@ is(resyncs(), '1', 'noticed');
 # lost before anybody saw them
 save_blue($blue);
 wait_sync($green, 's');
-sql_green(q{ALTER SYSTEM SET bcmig.debug_points = 'window_before_read'});
-$green->reload;
-my $window = hold_point($green, 'window_before_read');
+my $window = stop_at($green, 'window_before_read');
 $blue->safe_psql('postgres', q{DELETE FROM tracked WHERE id = 9});
 ok(point_reached($green, 'window_before_read'), 'no window comes to it');
 lose_tail($blue, 1);
@@ -118,9 +114,7 @@ is(resyncs(), '2', 'noticed');
 # ---------------------------------------------------------------------------
 $blue->safe_psql('postgres', q{INSERT INTO tracked VALUES (3000, 'not for long')});
 wait_sync($green, 's');
-sql_green(q{ALTER SYSTEM SET bcmig.debug_points = 'window_before_read'});
-$green->reload;
-my $late = hold_point($green, 'window_before_read');
+my $late = stop_at($green, 'window_before_read');
 $blue->safe_psql('postgres', q{DELETE FROM tracked WHERE id = 3000});
 ok(point_reached($green, 'window_before_read'), 'a delete is not read yet');
 $blue->stop('immediate');
@@ -169,9 +163,7 @@ green_behind($green, q{ALTER TABLE tracked ADD CHECK (t <> 'refused') NOT VALID}
 $blue->safe_psql('postgres', q{UPDATE tracked SET t = 'refused' WHERE id = 11});
 ok($green->poll_query_until('postgres', 'SELECT count(*) = 1 FROM bcmig.quarantine'), 'a row is refused');
 wait_sync($green, 's');
-sql_green(q{ALTER SYSTEM SET bcmig.debug_points = 'window_read'});
-$green->reload;
-my $read = hold_point($green, 'window_read');
+my $read = stop_at($green, 'window_read');
 $blue->safe_psql('postgres', q{UPDATE tracked SET t = 'refused' WHERE id = 12});
 ok(point_reached($green, 'window_read'), 'a window is read');
 set_clock($clock, -3600);

@@ -17,7 +17,7 @@ use Time::HiRes qw(time usleep);
 
 our @EXPORT = qw(
   new_blue new_green connect_blue green_behind start_sync wait_sync wait_streaming
-  compare_table all_equal state_of wait_state hold_point point_reached release_point poll_through_restart pids kill_pid
+  compare_table all_equal state_of wait_state hold_point stop_at point_reached release_point poll_through_restart pids kill_pid
   track allow_switch try_blue_fence table_value run_validation save_blue lose_tail
   new_clock set_clock start_with_clock);
 
@@ -209,6 +209,17 @@ sub hold_point
 	my ($green, $name) = @_;
 	my $session = $green->background_psql('postgres', on_error_die => 1);
 	$session->query_safe("SELECT pg_advisory_lock(7268, hashtext('$name'))");
+	return $session;
+}
+
+# The same, and green's processes stop there from now on, also where the point
+# was not listed; release_point lets them go.
+sub stop_at
+{
+	my ($green, $name) = @_;
+	my $session = hold_point($green, $name);
+	$green->safe_psql('postgres', "ALTER SYSTEM SET bcmig.debug_points = '$name'");
+	$green->reload;
 	return $session;
 }
 
