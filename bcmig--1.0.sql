@@ -650,6 +650,7 @@ CREATE TABLE bcmig.table_state (
     rows_deleted  bigint NOT NULL DEFAULT 0,
     copy_started  timestamptz,
     copy_finished timestamptz,
+    analyze_due   boolean NOT NULL DEFAULT false,
     swept_at      timestamptz,
     swept_position bigint,
     delete_asked  boolean NOT NULL DEFAULT false,
@@ -663,7 +664,8 @@ COMMENT ON COLUMN bcmig.table_state.resume_state IS 'state a suspended table goe
 COMMENT ON COLUMN bcmig.table_state.made IS 'green table and feed are there; the tables of a company are made once the sync runs';
 COMMENT ON COLUMN bcmig.table_state.position IS 'all changes of blue below it are on green (rowversion, change-tracking version, xid8)';
 COMMENT ON COLUMN bcmig.table_state.seen IS 'the dialect''s own mark of what at or above position was applied as well (PostgreSQL: the snapshot of the poll); NULL = nothing';
-COMMENT ON COLUMN bcmig.table_state.copy_finished IS 'when rows and key were there; statistics, sweep and catch-up follow';
+COMMENT ON COLUMN bcmig.table_state.copy_finished IS 'when rows and key were there; sweep and catch-up follow';
+COMMENT ON COLUMN bcmig.table_state.analyze_due IS 'copied, and ANALYZE waits until no table of the sync waits for its copy';
 COMMENT ON COLUMN bcmig.table_state.frontier IS 'key up to which copy chunks have been cut';
 COMMENT ON COLUMN bcmig.table_state.swept_position IS 'position that covers everything before the last complete sweep or compare began';
 COMMENT ON COLUMN bcmig.table_state.witness IS 'transactions, keys and versions applied last, looked for on blue after every restart of blue';

@@ -61,6 +61,7 @@ typedef enum BcmigJobKind
 	BCMIG_JOB_REVERSE,			/* bring what was written on green to blue */
 	BCMIG_JOB_SWEEP,			/* key sweep, or full compare of a snapshot table */
 	BCMIG_JOB_COPY,				/* copy chunks until none is left, then build the key */
+	BCMIG_JOB_ANALYZE,			/* statistics of a table that was copied */
 	BCMIG_JOB_LOOK,				/* see what has changed in the schema of blue */
 	BCMIG_JOB_MAKE,				/* make the sync's green tables and feeds that are not there yet */
 	BCMIG_JOB_CHECK,			/* compare a table with blue */
@@ -279,6 +280,7 @@ typedef struct BcmigTable
 	int			check_failures; /* in a row */
 	TimestampTz check_not_before;	/* backoff, or pause of a throttled validation */
 	bool		drained;		/* copy: all chunks are claimed */
+	bool		analyze_due;	/* copied, its statistics are not made yet */
 	TimestampTz swept_at;		/* last complete sweep or compare */
 	int64		sweep_ms;		/* how long it took */
 	int			failures;		/* in a row; 0 after a success */

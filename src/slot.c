@@ -115,6 +115,8 @@ bcmig_job_begins(BcmigTable *live, BcmigJobKind kind, bool snapshot)
 		live->helpers++;
 	else if (kind == BCMIG_JOB_SWEEP && !snapshot)
 		live->sweeping = true;
+	else if (kind == BCMIG_JOB_ANALYZE)
+		live->analyze_due = false;	/* when it fails, the stored state says so again */
 	else if (kind != BCMIG_JOB_COPY)
 		live->exclusive = true;
 }
@@ -165,7 +167,7 @@ end_job(Oid dboid, BcmigJob *job)
 			live->helpers = Max(0, live->helpers - 1);
 		else if (job->kind == BCMIG_JOB_SWEEP && live->sweeping)
 			live->sweeping = false;
-		else if (job->kind != BCMIG_JOB_COPY)
+		else if (job->kind != BCMIG_JOB_COPY && job->kind != BCMIG_JOB_ANALYZE)
 			live->exclusive = false;
 		live->version = ++bcmig_shared->publications;
 	}

@@ -126,7 +126,8 @@ is(chunks('none', 'count(*)'), '1', 'a table without rows is one chunk');
 is($green->safe_psql('postgres', q{SELECT string_agg(pg_get_constraintdef(oid), '; ' ORDER BY pg_get_constraintdef(oid)) FROM pg_constraint WHERE conrelid = 'sec'::regclass AND contype IN ('p', 'u')}),
 	'PRIMARY KEY (id); UNIQUE ("$systemId") DEFERRABLE; UNIQUE (u) DEFERRABLE', 'unique keys are there, the secondary ones deferrable');
 is($green->safe_psql('postgres', q{SELECT count(*) FROM pg_indexes WHERE tablename = 'sec' AND indexdef LIKE '%(n, u)'}), '1', 'and the other index');
-is($green->safe_psql('postgres', q{SELECT count(*) FROM pg_class WHERE relname IN ('texts', 'sec', 'existing', 'part_1') AND reltuples > 0}), '4', 'statistics are there');
+ok($green->poll_query_until('postgres', q{SELECT count(*) = 4 FROM pg_class WHERE relname IN ('texts', 'sec', 'existing', 'part_1') AND reltuples > 0
+	AND EXISTS (SELECT FROM pg_stats WHERE tablename = relname AND NOT inherited)}), 'statistics are there');
 is($green->safe_psql('postgres', q{SELECT string_agg(t.relname || ':' || a.attname, ',') FROM pg_attribute a JOIN pg_class t ON t.oid = attrelid WHERE relname IN ('existing', 'texts') AND attname = 'bc_rowversion'}), 'texts:bc_rowversion', 'an existing target may lack bc_rowversion');
 
 # changes reach every kind of target
@@ -252,6 +253,26 @@ foreach my $dup ([ 'dup', 300, '' ], [ 'dupmany', 1500, 'k, ' ])
 	is(compare_table($blue, $green, $table), '', "$table: $n keys that stood twice were mended, one that blue does not have is gone");
 	is($green->safe_psql('postgres', "SELECT last_error FROM bcmig.table_status WHERE source_table = '$table'"), '', "$table: without an error");
 }
+
+# statistics wait until all is copied, and are not forgotten in a crash
+$blue->safe_psql('postgres', q{CREATE TABLE early (id int PRIMARY KEY, "timestamp" bigint NOT NULL DEFAULT 0); INSERT INTO early SELECT i, 0 FROM generate_series(1, 100) i;
+	CREATE TABLE late (LIKE early INCLUDING ALL); INSERT INTO late TABLE early;});
+track($blue, $_) foreach qw(early late);
+my $busy = $blue->background_psql('postgres', on_error_die => 1);
+add('late', undef, '{"enabled": false}');
+$busy->query_safe('BEGIN; LOCK TABLE late');
+$green->safe_psql('postgres', q{SELECT bcmig_alter_table('s', 'late', '{"enabled": true}')});
+add('early');
+ok(wait_state($green, 'public.early', 'streaming'), 'a table is copied while another cannot be read');
+my $due = q{SELECT string_agg(target_table || ' ' || analyze_due || ' ' || EXISTS (SELECT FROM pg_stats WHERE tablename = target_table), ', ' ORDER BY target_table)
+	FROM bcmig.table_state JOIN bcmig.sync_table USING (table_id) WHERE target_table IN ('early', 'late')};
+is($green->safe_psql('postgres', $due), 'early true false, late false false', 'its statistics wait');
+$green->stop('immediate');
+$green->start;
+is($green->safe_psql('postgres', $due), 'early true false, late false false', 'and are due after a crash');
+$busy->query_safe('COMMIT');
+$busy->quit;
+ok($green->poll_query_until('postgres', "SELECT ($due) = 'early false true, late false true'"), 'they are made when all is copied');
 is($green->safe_psql('postgres', 'SELECT count(*) FROM bcmig.quarantine'), '0', 'nothing in quarantine');
 is($green->safe_psql('postgres', q{SELECT count(*) FROM bcmig.table_status WHERE state <> 'streaming'}), '0', 'all tables stream');
 

@@ -594,7 +594,8 @@ copy_next_chunk(BcmigWork *work, MemoryContext context)
 }
 
 /*
- * The last chunk is done: key, statistics, and over to the windows.
+ * The last chunk is done: key, and over to the windows.  Statistics are made
+ * once no table waits for its copy any more; a crash before leaves them due.
  */
 static void
 finish_copy(BcmigWork *work)
@@ -605,6 +606,7 @@ finish_copy(BcmigWork *work)
 	bool		snapshot = strcmp(table->capture, "snapshot") == 0;
 	bool		mine;
 	TimestampTz built;
+	BcmigTable *live;
 
 	bcmig_applier_lock(work, ExclusiveLock);
 	bcmig_start_transaction();
@@ -619,13 +621,6 @@ finish_copy(BcmigWork *work)
 
 	bcmig_build_key(work);
 	built = GetCurrentTimestamp();
-	bcmig_start_transaction();
-	bcmig_slot_phase("analyze", table->target_name, 0);
-	if (SPI_connect() != SPI_OK_CONNECT ||
-		SPI_execute(psprintf("ANALYZE %s", table->target_name), false, 0) < 0)
-		elog(ERROR, "ANALYZE failed");
-	SPI_finish();
-	bcmig_end_transaction();
 
 	/* rows of green that blue does not have */
 	if (strcmp(stored.copy_mode, "upsert") == 0 && !snapshot && !bcmig_run_sweep(work))
@@ -635,7 +630,7 @@ finish_copy(BcmigWork *work)
 	}
 	bcmig_start_transaction();
 	bcmig_catalog_begin(&scope);
-	bcmig_sql("UPDATE bcmig.table_state s SET state = 'catching_up', since = clock_timestamp(), copy_finished = $3, "
+	bcmig_sql("UPDATE bcmig.table_state s SET state = 'catching_up', since = clock_timestamp(), copy_finished = $3, analyze_due = true, "
 			  " rows_copied = c.rows, bytes_copied = c.bytes, rows_total = c.rows "
 			  "FROM (SELECT coalesce(sum(rows), 0)::int8 AS rows, coalesce(sum(bytes), 0)::int8 AS bytes FROM bcmig.copy_chunk WHERE table_id = $1) c "
 			  "WHERE table_id = $1 AND state = $2", "itz", table->table_id, bcmig_state_name(stored.state), built);
@@ -643,9 +638,35 @@ finish_copy(BcmigWork *work)
 	bcmig_catalog_end(&scope);
 	bcmig_end_transaction();
 	bcmig_publish_state(table->table_id, BCMIG_CATCHING_UP);
+	LWLockAcquire(bcmig_shared->lock, LW_EXCLUSIVE);
+	live = bcmig_live_table(table->table_id);
+	if (live != NULL)
+		live->analyze_due = true;
+	LWLockRelease(bcmig_shared->lock);
 	if (snapshot)
 		(void) bcmig_run_sweep(work);
 	bcmig_applier_unlock(work, ExclusiveLock);
+}
+
+/*
+ * Windows go on meanwhile: ANALYZE's lock is none of theirs.
+ */
+void
+bcmig_run_analyze(BcmigWork *work)
+{
+	BcmigTableInfo *table = work->table;
+	BcmigCatalogScope scope;
+
+	bcmig_start_transaction();
+	bcmig_slot_phase("analyze", table->target_name, 0);
+	if (SPI_connect() != SPI_OK_CONNECT ||
+		SPI_execute(psprintf("ANALYZE %s", table->target_name), false, 0) < 0)
+		elog(ERROR, "ANALYZE failed");
+	SPI_finish();
+	bcmig_catalog_begin(&scope);
+	bcmig_sql("UPDATE bcmig.table_state SET analyze_due = false WHERE table_id = $1", "i", table->table_id);
+	bcmig_catalog_end(&scope);
+	bcmig_end_transaction();
 }
 
 /*

@@ -169,6 +169,7 @@ enter_table(Table *t, uint64 row, uint64 seen, bool *again)
 		swept_at = bcmig_get_datum(row, 11, &isnull);
 		live->swept_at = isnull ? 0 : DatumGetTimestampTz(swept_at);
 		live->quarantined = bcmig_get_int64(row, 17, 0);
+		live->analyze_due = bcmig_get_bool(row, 20);
 	}
 	else if (live->state != bcmig_state_value(bcmig_get_text(row, 8)))
 		*again = true;
@@ -200,7 +201,7 @@ load_tables(Config *c)
 			  " st.rows_copied, st.rows_applied, st.rows_deleted, t.source_schema, t.source_table, "
 			  " coalesce(q.n, 0)::int8, st.made, "
 			  " EXISTS (SELECT FROM bcmig.validation_result v JOIN bcmig.validation_run r USING (run_id) "
-			  "  WHERE v.table_id = t.table_id AND NOT v.done AND r.state = 'running') "
+			  "  WHERE v.table_id = t.table_id AND NOT v.done AND r.state = 'running'), st.analyze_due "
 			  "FROM bcmig.sync_table t JOIN bcmig.sync s USING (sync_id) JOIN bcmig.table_state st USING (table_id) "
 			  "LEFT JOIN (SELECT table_id, count(*) AS n FROM bcmig.quarantine GROUP BY 1) q USING (table_id) "
 			  "ORDER BY 4, 1", "");

@@ -39,6 +39,7 @@ typedef struct Sync
 	int			busy;			/* workers lent, this round */
 	int			longs;			/* of them with what takes long */
 	bool		streams;		/* has tables whose windows are small */
+	bool		copies;			/* has tables that wait for their copy, or are at it */
 	bool		refused;		/* asked for one and there was none, this round */
 } Sync;
 

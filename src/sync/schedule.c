@@ -262,6 +262,26 @@ check_due(const Table *t, TimestampTz now)
 		t->live->check_not_before <= now;
 }
 
+/* or is copied; one that has failed is not waited for */
+static bool
+waits_for_copy(const Table *t, TimestampTz now)
+{
+	const BcmigTable *live = t->live;
+
+	return (live->state == BCMIG_PENDING || live->state == BCMIG_COPYING || live->state == BCMIG_RESYNC) &&
+		!live->stopping && live->not_before <= now;
+}
+
+/* statistics wait for the copies of all tables: those are what a sync waits for */
+static bool
+analyze_due(const Table *t, TimestampTz now)
+{
+	const BcmigTable *live = t->live;
+
+	return live->analyze_due && (live->state == BCMIG_STREAMING || live->state == BCMIG_CATCHING_UP) && !taken(live) &&
+		!live->stopping && live->not_before <= now && !t->sync->copies;
+}
+
 static int
 compare_windows(const void *a, const void *b)
 {
@@ -413,7 +433,7 @@ bcmig_schedule(void)
 	for (int i = 0; i < bcmig_managed->nsyncs; i++)
 	{
 		bcmig_managed->syncs[i].busy = bcmig_managed->syncs[i].longs = 0;
-		bcmig_managed->syncs[i].streams = false;
+		bcmig_managed->syncs[i].streams = bcmig_managed->syncs[i].copies = false;
 		bcmig_managed->syncs[i].refused = false;
 		if (bcmig_managed->syncs[i].blue >= 0)
 			(void) bcmig_throttled(&bcmig_shared->blues[bcmig_managed->syncs[i].blue]);
@@ -465,6 +485,8 @@ bcmig_schedule(void)
 	{
 		Table	   *t = &bcmig_managed->tables[i];
 
+		if (t->live != NULL)
+			t->sync->copies |= waits_for_copy(t, now);
 		if (!blue_answers(t))
 			continue;
 		streaming |= t->live->state == BCMIG_STREAMING || t->live->state == BCMIG_CATCHING_UP;
@@ -540,12 +562,15 @@ bcmig_schedule(void)
 		}
 	}
 
-	/* proof comes last: it may wait, and must leave a worker to the rest */
+	/* statistics and proof come last: they may wait, and must leave a worker to the rest */
 	for (int i = 0; i < bcmig_managed->ntables; i++)
 	{
 		Table	   *t = &bcmig_managed->tables[i];
 		int			most = Max(1, pool - 1);
 
+		if (t->live != NULL && longs < most && analyze_due(t, now) && may_take_long(t->sync) &&
+			give_job(&t, 1, BCMIG_JOB_ANALYZE, 0, &missing))
+			longs++;
 		if (!blue_answers(t))
 			continue;
 		while (longs < most && check_due(t, now) && may_take_long(t->sync) && give_job(&t, 1, BCMIG_JOB_CHECK, 0, &missing))

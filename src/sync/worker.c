@@ -440,6 +440,9 @@ run_job(BcmigJob *job)
 			case BCMIG_JOB_COPY:
 				bcmig_run_copy(works[0]);
 				break;
+			case BCMIG_JOB_ANALYZE:
+				bcmig_run_analyze(works[0]);
+				break;
 			case BCMIG_JOB_SWEEP:
 				(void) bcmig_run_sweep(works[0]);
 				break;

@@ -136,6 +136,7 @@ extern void bcmig_retry_unique(BcmigWork *work);
 
 /* copy.c, keys.c */
 extern void bcmig_run_copy(BcmigWork *work);
+extern void bcmig_run_analyze(BcmigWork *work);
 extern Oid	bcmig_target_relid(const BcmigTableInfo *table);
 extern void bcmig_drop_key(BcmigWork *work);
 extern void bcmig_build_key(BcmigWork *work);
