@@ -35,7 +35,7 @@ on_green(qq{SELECT bcmig_add_table('s', 'X\$G_L Entry\$$app', 'public.entry'),
 	SELECT bcmig_map_column('s', 'customer', 'Rate\$$app', '{"rename": "rate", "sql": "(\\"Rate\$$app\\" * 100)::numeric(38,20)"}');
 	SELECT bcmig_map_column('s', 'customer', 'Name', '{"builtin": "trim"}')});
 start_sync($green, 's');
-wait_sync($green, 's', 'caught_up', '170 s');
+wait_sync($green, 's');
 
 sub same
 {
@@ -62,7 +62,7 @@ on_blue(qq{UPDATE entry SET "Text" = '', "Posting Date" = '1753-01-01', "Open" =
 	DELETE FROM entry WHERE "Entry No_" = 30;
 	INSERT INTO customer_ext VALUES (0, 'C250', 2.5); DELETE FROM customer_ext WHERE "No_" = 'C9';
 	UPDATE customer SET "Name" = 'new  ' WHERE "No_" IN ('C8', 'C251')});
-wait_sync($green, 's', 'caught_up', '170 s');
+wait_sync($green, 's');
 same('streamed');
 
 my ($run, $verdict) = validate();
@@ -83,7 +83,7 @@ same('repaired');
 
 # another mapping while it streams
 on_green(q{SELECT bcmig_unmap_column('s', 'entry', 'Posting Date'); SELECT bcmig_map_column('s', 'entry', 'Posting Date', '{"rename": "posted_at", "builtin": ["utc"]}')});
-wait_sync($green, 's', 'caught_up', '170 s');
+wait_sync($green, 's');
 is(on_green(q{SELECT count(*) FILTER (WHERE posted_at = '1753-01-01 00:00+00') > 900, count(*) FILTER (WHERE posted_at IS NULL) FROM entry}), 't|0', 'mapped otherwise');
 is((validate())[1], 'ok', 'and equal');
 

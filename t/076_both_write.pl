@@ -43,20 +43,32 @@ sub acknowledged
 }
 sub writes_on { my ($side) = @_; my $from = acknowledged($side); return poll(sub { acknowledged($side) >= $from + 50 }) }
 
+# A key that has moved to green may be written there before its last change on blue has come: a conflict, which waits for a person.  Here
+# green's row is the newer one, since the application waits for blue's word before it goes on.
+sub settle
+{
+	wait_sync($green, 's');
+	value(q{SELECT bcmig_resolve_conflict(conflict_id, 'target') FROM bcmig.conflict WHERE decision IS NULL});
+}
+
 ok(writes_on('blue'), 'the application writes on blue');
 is(set_traffic($green, 30), 'changed', 'to 30 %');
 is(sides($green), '30 key open armed', 'both sides are written to');
 ok(writes_on($_), "it writes on $_") foreach qw(green blue);
 like(refused($green, q{SELECT bcmig_set_traffic('s', 10)}), qr/^BM030/, 'no lower weight by hand: who wrote on green would go to blue too soon');
+settle();
 is((run_validation($green, 's', 'incremental'))[1], 'ok', 'both sides agree all the time');
 is(set_traffic($green, 60), 'changed', 'to 60 %');
 ok(writes_on('green'), 'it writes on green');
+settle();
 is(roll_back($green), 'done', 'back');
 is(sides($green), '0 blue fenced', 'all on blue');
 ok(writes_on('blue'), 'it writes on blue');
 wait_sync($green, 's');
 is((run_validation($green, 's', 'incremental'))[1], 'ok', 'equal');
-is(switch_to($green, '40,100'), 'done', 'by 40 % to 100 %');
+is(switch_to($green, '40'), 'done', 'by a switch to 40 %');
+settle();
+is(switch_to($green, '100'), 'done', 'and to 100 %');
 is(sides($green), '100 green open armed', 'all on green');
 ok(writes_on('green'), 'it writes on green');
 is(roll_back($green), 'done', 'and back');

@@ -118,7 +118,7 @@ sub wait_sync
 {
 	my ($green, $sync, $until, $timeout) = @_;
 	$until //= 'caught_up';
-	$timeout //= '120 s';
+	$timeout //= '300 s';
 	$green->safe_psql('postgres', "CALL bcmig_wait_sync('$sync', '$until', '$timeout')");
 }
 

@@ -91,7 +91,7 @@ sub asked
 	my ($green, $sql, $until, $meanwhile) = @_;
 	$green->safe_psql('postgres', $sql);
 	$meanwhile->() if defined $meanwhile;
-	my ($rc, $out, $err) = $green->psql('postgres', "CALL bcmig_wait_sync('s', '$until', '90 s')");
+	my ($rc, $out, $err) = $green->psql('postgres', "CALL bcmig_wait_sync('s', '$until', '300 s')");
 	return $rc == 0 ? 'done' : $err =~ /ERROR:\s+(.*)(?:\nDETAIL:\s+(.*))?/ ? $1 . (defined $2 ? ": $2" : '') : $err;
 }
 
