@@ -26,13 +26,14 @@ $green->safe_psql('postgres', q{SELECT format('GRANT EXECUTE ON ROUTINE %s TO cl
 
 sub value { return $green->safe_psql('postgres', $_[0]) }
 
-# all there is: the schema, every row of every table, where every sequence stands
+# all there is: the schema, every row of every table but what is measured (of the minute in which a sync still ran it is written down when the
+# minute is over), where every sequence stands
 sub everything
 {
 	my $dump = $green->basedir . '/dump.sql';
 
 	$green->poll_query_until('postgres', 'SELECT count(*) = 0 FROM bcmig.audit_pending') or die;
-	$green->command_ok([ 'pg_dump', '-d', $green->connstr('postgres'), '-f', $dump ], 'dumped');
+	$green->command_ok([ 'pg_dump', '--exclude-table-data', 'bcmig.metric', '-d', $green->connstr('postgres'), '-f', $dump ], 'dumped');
 	return join("\n", grep { !/^\\(un)?restrict / } split /\n/, PostgreSQL::Test::Utils::slurp_file($dump))
 	  . value(q{SELECT string_agg(format('%s %s %s', c.oid::regclass, c.relfilenode, pg_sequence_last_value(c.oid)), E'\n' ORDER BY c.oid) FROM pg_class c WHERE c.relkind = 'S'});
 }

@@ -100,14 +100,16 @@ on_green(q{BEGIN; CREATE TEMP TABLE kept AS SELECT table_id, copy_started, copy_
 is(on_green(q{SELECT (r->'data'->>'copy_seconds')::numeric(10,2) FROM report_of}), '15.00', 'time of copies side by side counts once');
 
 # --- rows on their way: equal all the same, and so are the roots ---
-$green->append_conf('postgresql.conf', "bcmig.debug_points = 'window_before_read'\n");
+$green->append_conf('postgresql.conf', "bcmig.debug_points = 'window_before_read, validate_compared'\n");
 my $hold = hold_point($green, 'window_before_read');
+my $compared = hold_point($green, 'validate_compared');
 $green->reload;
 on_blue(q{UPDATE "T<1>" SET v = 'on its way' WHERE id BETWEEN 100 AND 120; INSERT INTO "T<1>" VALUES (6000, 'new', 1, 0)});
 ($run, $verdict) = run_validation($green, $quoted, 'full', meanwhile => sub {
 	ok(point_reached($green, 'window_before_read'), 'changes are held back');
-	ok($green->poll_query_until('postgres', "SELECT count(*) > 0 FROM bcmig.live_workers() WHERE phase = 'validate'"), 'while it is compared');
-	$hold->quit;
+	ok($green->poll_query_until('postgres', "SELECT count(*) = 2 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND classid = 7268
+		AND objid::bigint = hashtext('validate_compared')::bigint & 4294967295"), 'while both tables are compared');
+	$_->quit foreach $compared, $hold;
 });
 $green->append_conf('postgresql.conf', "bcmig.debug_points = ''\n");
 $green->reload;
