@@ -117,7 +117,7 @@ insert_copies()
 	timed_all < <(each "format('INSERT INTO ins.%1\$s SELECT * FROM raw.%1\$s;', name)")
 }
 
-# what bcmig does at the end of a table's copy, and the others leave to autovacuum
+# what bcmig does once no table waits for its copy, and the others leave to autovacuum
 analyzes()
 {
 	timed_all < <(each "format('ANALYZE ins.%s;', name)")
@@ -264,7 +264,7 @@ bench_copy()
 	detail "rows $BENCH_ROWS, $(blue -c "SELECT pg_size_pretty(pg_table_size('gl'))"); one worker over two, from the call to rows and key: $(versus 'one called' 'two called')"
 	told raw 'raw scan'
 	told insert 'INSERT SELECT with key'
-	told analyze 'ANALYZE of it, which bcmig has done by the time it follows blue,'
+	told analyze 'ANALYZE of it, which bcmig does once it follows blue,'
 	told logical 'logical replication'
 	told one 'bcmig, one worker'
 	told two 'two workers'
@@ -305,7 +305,7 @@ bench_company()
 	detail "$(blue -c "SELECT count(*) || ' tables, ' || sum(reltuples) || ' rows, ' || pg_size_pretty(sum(pg_table_size(oid))) || '; the smallest has ' || min(reltuples) || ' rows, the biggest ' || max(reltuples) FROM pg_class WHERE oid IN (SELECT rel FROM copied)")"
 	told raw 'raw scans, one after the other'
 	told insert 'INSERT SELECT with key, one after the other'
-	told analyze 'ANALYZE of them, which bcmig has done of each before its worker goes on,'
+	told analyze 'ANALYZE of them, which bcmig does once all follow blue,'
 	told logical "logical replication ($(green -c 'SHOW max_sync_workers_per_subscription') tables at a time, its default)"
 	told default "bcmig, default ($(green -c 'SHOW bcmig.max_workers') workers)"
 	copy_cleanup
