@@ -2,7 +2,7 @@
 #	make test					all
 #	make fuzz [TARGETS=...]		libFuzzer, see test/fuzz/run; RUNS or SECONDS_EACH, SEED
 #	make test TESTS=t/003_order.pl		one TAP file (or several)
-.PHONY: test versions fuzz
+.PHONY: test versions fuzz sanitize valgrind
 
 test:
 	@env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL bash $(srcdir)/test/run $(TESTS)
@@ -11,6 +11,13 @@ test:
 #	make versions VERSIONS="17 18" TESTS=t/003_order.pl
 versions:
 	@env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL bash $(srcdir)/test/versions $(VERSIONS) $(if $(TESTS),-- $(TESTS))
+
+# On a server with assertions, built for it, that watches memory.  See test/sanitize.
+sanitize:
+	@env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL bash $(srcdir)/test/sanitize address $(TESTS)
+
+valgrind:
+	@env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL bash $(srcdir)/test/sanitize valgrind $(TESTS)
 
 fuzz:
 	@env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL bash $(srcdir)/test/fuzz/run $(TARGETS)

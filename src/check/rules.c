@@ -284,7 +284,12 @@ judge(RulesJob *job, const BcmigRule *rule, Verdict *v)
 
 		v->looks++;
 		if (before != NULL)
+		{
+			/* what was taken from it goes with it */
+			v->failing = 0;
+			v->examples = NULL;
 			MemoryContextDelete(before->context);
+		}
 		before = look;
 		if (look->error != NULL)
 		{

@@ -113,12 +113,12 @@ sub start_sync
 	$green->safe_psql('postgres', "SELECT bcmig_start_sync('$sync')");
 }
 
-# CALL bcmig_wait_sync; dies with its error.
+# CALL bcmig_wait_sync; dies with its error.  Longer where PG_TEST_TIMEOUT_DEFAULT says that all takes longer.
 sub wait_sync
 {
 	my ($green, $sync, $until, $timeout) = @_;
 	$until //= 'caught_up';
-	$timeout //= '300 s';
+	$timeout //= (2 * $PostgreSQL::Test::Utils::timeout_default) . ' s';
 	$green->safe_psql('postgres', "CALL bcmig_wait_sync('$sync', '$until', '$timeout')");
 }
 
