@@ -278,6 +278,7 @@ bcmig_sql(const char *sql, const char *types,...)
 	int			n = 0;
 	int			rc;
 	va_list		args;
+	MemoryContext caller = CurrentMemoryContext;
 
 	va_start(args, types);
 	for (const char *t = types; *t; t++, n++)
@@ -344,6 +345,9 @@ bcmig_sql(const char *sql, const char *types,...)
 	rc = SPI_execute_plan(plan_statement(sql, n, oids), values, nulls, false, 0);
 	if (rc < 0)
 		elog(ERROR, "SPI_execute_plan failed: %s: %s", SPI_result_code_string(rc), sql);
+
+	/* SPI leaves its own context behind, in which what the caller makes next would go away with SPI_finish() */
+	MemoryContextSwitchTo(caller);
 	return SPI_processed;
 }
 
