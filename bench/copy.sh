@@ -287,6 +287,9 @@ bench_company()
 			CREATE TABLE copied AS SELECT c.oid::regclass AS rel FROM demo.tables t JOIN pg_class c ON c.relname = t.full_name AND c.relnamespace = 'public'::regnamespace
 			 WHERE EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary) ORDER BY c.reltuples DESC LIMIT 25;
 			SELECT format('DROP TABLE %I', full_name) FROM demo.tables WHERE NOT EXISTS (SELECT FROM copied WHERE rel = format('%I', full_name)::regclass) \gexec
+			-- keys only: nobody else would bring over the other indexes
+			SELECT format('ALTER TABLE %s DROP CONSTRAINT %I', rel, conname) FROM copied JOIN pg_constraint ON conrelid = rel AND contype = 'u' \gexec
+			SELECT format('DROP INDEX %s', indexrelid::regclass) FROM copied JOIN pg_index ON indrelid = rel AND NOT indisprimary \gexec
 			SELECT bcmig_blue.track(rel) FROM copied \g /dev/null
 			DROP SCHEMA demo CASCADE;
 			VACUUM ANALYZE;
