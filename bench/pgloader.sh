@@ -47,7 +47,7 @@ pgloader_from_postgres()
 {
 	pgloader_copies <<-END
 		LOAD DATABASE FROM pgsql://postgres@unix:$work:5601/postgres INTO pgsql://postgres@unix:$work:5602/logical
-		WITH create no tables, include no drop, truncate, drop indexes, no foreign keys, reset no sequences, quote identifiers
+		WITH create no tables, include no drop, truncate, drop indexes, no foreign keys, reset no sequences, quote identifiers, prefetch rows = 20000
 		INCLUDING ONLY TABLE NAMES MATCHING 'gl' IN SCHEMA 'public';
 	END
 }
