@@ -627,7 +627,7 @@ CREATE TABLE bcmig.sync_state (
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE bcmig.sync_state IS 'State of each sync as the manager last wrote it.';
 COMMENT ON COLUMN bcmig.sync_state.schema_mark IS 'mark of blue''s schema when it was last compared with column_map';
-COMMENT ON COLUMN bcmig.sync_state.views_made IS 'what the readable views and grants there are were made for: options views and grant_select, tables, columns';
+COMMENT ON COLUMN bcmig.sync_state.views_made IS 'what the readable views and grants there are were made for: options views and grant_select, tables, columns; making ... while they are made; NULL = a mapping has changed since, or none are wanted';
 
 CREATE TABLE bcmig.table_state (
     table_id      integer PRIMARY KEY REFERENCES bcmig.sync_table ON DELETE CASCADE,

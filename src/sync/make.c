@@ -262,6 +262,21 @@ views_wanted(Jsonb *options)
 	return wanted;
 }
 
+/*
+ * What the views are about to be made for.  Who changes a mapping meanwhile drops
+ * views and leaves NULL, which views_are_made() must not write over.
+ */
+static void
+views_are_due(int sync_id)
+{
+	BcmigCatalogScope scope;
+
+	bcmig_catalog_begin(&scope);
+	bcmig_sql("UPDATE bcmig.sync_state s SET views_made = concat('making ', " BCMIG_VIEWS_KEY ") FROM bcmig.sync y "
+			  "WHERE y.sync_id = s.sync_id AND s.sync_id = $1", "i", sync_id);
+	bcmig_catalog_end(&scope);
+}
+
 static void
 views_are_made(int sync_id, const char *sync_name, const char *error)
 {
@@ -269,8 +284,8 @@ views_are_made(int sync_id, const char *sync_name, const char *error)
 
 	bcmig_start_transaction();
 	bcmig_catalog_begin(&scope);
-	bcmig_sql("UPDATE bcmig.sync_state s SET views_made = " BCMIG_VIEWS_KEY " FROM bcmig.sync y "
-			  "WHERE y.sync_id = s.sync_id AND s.sync_id = $1", "i", sync_id);
+	bcmig_sql("UPDATE bcmig.sync_state SET views_made = nullif(substr(views_made, length('making ') + 1), '') "
+			  "WHERE sync_id = $1 AND views_made LIKE 'making %'", "i", sync_id);
 	if (error != NULL)
 		bcmig_audit("error", sync_name, NULL, "make views", error);
 	bcmig_config_changed();
@@ -300,6 +315,7 @@ make_views(int sync_id)
 		MemoryContextSwitchTo(context);
 		sync = bcmig_read_sync(sync_id);
 		options = sync ? sync->options : NULL;
+		views_are_due(sync_id);
 		bcmig_end_transaction();
 		while (options != NULL && n == TABLES_AT_A_TIME && views_wanted(options))
 		{
@@ -330,6 +346,7 @@ make_views(int sync_id)
 						 edata->hint ? "; " : "", edata->hint ? edata->hint : "");
 	}
 	PG_END_TRY();
+	bcmig_debug_point("views_made");
 	if (sync != NULL)
 		views_are_made(sync_id, sync->name, error);
 }
