@@ -272,14 +272,14 @@ waits_for_copy(const Table *t, TimestampTz now)
 		!live->stopping && live->not_before <= now;
 }
 
-/* statistics wait for the copies of all tables: those are what a sync waits for */
+/* statistics wait for the copies of all tables, which are what a sync waits for; one at a time, beside the changes */
 static bool
 analyze_due(const Table *t, TimestampTz now)
 {
 	const BcmigTable *live = t->live;
 
 	return live->analyze_due && (live->state == BCMIG_STREAMING || live->state == BCMIG_CATCHING_UP) && !taken(live) &&
-		!live->stopping && live->not_before <= now && !t->sync->copies;
+		!live->stopping && live->not_before <= now && !t->sync->copies && !has_job(t->sync, BCMIG_JOB_ANALYZE);
 }
 
 static int
