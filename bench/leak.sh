@@ -32,7 +32,7 @@ bench_leak()
 	local applied windows=0 sample=0 role pid now columns=(x rss used)
 	local -A pids
 
-	green -c "ALTER SYSTEM SET log_line_prefix = '%m [%p] '" -c 'ALTER SYSTEM SET bcmig.naptime = 10' -c 'SELECT pg_reload_conf()' >/dev/null
+	green -c 'ALTER SYSTEM SET bcmig.naptime = 10' -c 'SELECT pg_reload_conf()' >/dev/null
 	blue >/dev/null <<-'END'
 		CREATE TABLE leak (id int PRIMARY KEY, v int, "timestamp" bigint NOT NULL DEFAULT 0);
 		INSERT INTO leak SELECT i, 0 FROM generate_series(1, 2000) i;
@@ -69,4 +69,6 @@ bench_leak()
 		detail "$role: RssAnon and used kB $(sed -n -e 1p -e "$((sample / 2))p" -e '$p' "$work/leak.$role" | cut -d ' ' -f 2- | paste -sd ,)"
 	done
 	drop_sync leak
+	blue -c 'DROP TABLE leak'
+	green -c 'ALTER SYSTEM RESET bcmig.naptime' -c 'SELECT pg_reload_conf()' >/dev/null
 }
