@@ -183,7 +183,7 @@ while ($crashes < $copy_kills)
 }
 is($crashes, $copy_kills, 'all crashes meant for the copy came while it copied');
 
-wait_streaming($green, 's', '180 s');
+wait_streaming($green, 's');
 is($green->safe_psql('postgres', q{SELECT count(*) FROM bcmig.timeline WHERE event = 'copying' AND target = 'public.big'}), '1',
 	'the copy was begun once');
 stop_load();

@@ -254,7 +254,9 @@ on_green(q{SELECT bcmig_add_gate('s', 'keys_disjoint', 'SELECT min(id) > 1000 FR
 refused('keys_disjoint: fail, false', 'they do meet');
 on_green(q{SELECT bcmig_remove_gate('s', 'keys_disjoint'); SELECT bcmig_add_gate('s', 'keys_disjoint', 'SELECT max(id) < 1000 FROM public.item')});
 raised('they do not');
-on_green(q{SELECT bcmig_rollback('s', 'both sides are written to'); CALL bcmig_wait_sync('s', 'rolled_back', '300 s'); SELECT bcmig_alter_sync('s', '{"traffic": "reads"}')});
+on_green(q{SELECT bcmig_rollback('s', 'both sides are written to')});
+wait_sync($green, 's', 'rolled_back');
+on_green(q{SELECT bcmig_alter_sync('s', '{"traffic": "reads"}')});
 is(weigh($weight), 'changed', 'readers only, as before');
 
 # --- who waits for the way back does not wait for probes ---

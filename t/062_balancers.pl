@@ -273,7 +273,11 @@ sub request
 }
 sub servers { my ($n, $cookie) = @_; my %seen; $seen{ (request('/', $cookie))[0] }++ foreach 1 .. $n; return join ' ', sort keys %seen }
 
-sub rollback { green(q{SELECT count(*) FROM bcmig_rollback('s', 'a test'); CALL bcmig_wait_sync('s', 'rolled_back', '300 s')}) }
+sub rollback
+{
+	green(q{SELECT count(*) FROM bcmig_rollback('s', 'a test')});
+	wait_sync($green, 's', 'rolled_back');
+}
 
 # Has the other side closed?  Waits for it.
 sub closed

@@ -100,7 +100,8 @@ health('/sick');
 ok($green->poll_query_until('postgres', q{SELECT green_percent = 10 AND held ~ 'step 2 of 3 .30 %.: gate health of green: fail' FROM bcmig.traffic_status}), 'ill at 30: 10 %, and held');
 is($front->green_share, 10, 'HAProxy too');
 health('/');
-value(q{SELECT bcmig_resume_traffic('s'); CALL bcmig_wait_sync('s', 'switched', '300 s')});
+value(q{SELECT bcmig_resume_traffic('s')});
+wait_sync($green, 's', 'switched');
 is(sides($green), '60 blue fenced', 'resumed, it goes on to the end');
 
 done_testing();

@@ -77,7 +77,8 @@ ok(more_writes(), 'writers are at work');
 # --- each step, and what HAProxy makes of it ---
 foreach my $percent (5, 10, 25, 50, 75, 100)
 {
-	$green->safe_psql('postgres', qq{SELECT bcmig_switch_traffic('s', '{$percent}', '{"stabilization": 0}'); CALL bcmig_wait_sync('s', 'switched', '600 s')});
+	$green->safe_psql('postgres', qq{SELECT bcmig_switch_traffic('s', '{$percent}', '{"stabilization": 0}')});
+	wait_sync($green, 's', 'switched');
 	my $share = $front->share_of_requests(10_000);
 	ok(abs($share - $percent) <= 1, "of 10,000 requests $percent % go to green") or diag("share $share");
 }
@@ -88,15 +89,18 @@ my $before = $blue->safe_psql('postgres', 'SELECT count(*) FROM other');
 ok($blue->poll_query_until('postgres', "SELECT count(*) > $before FROM other"), 'and posts on blue');
 
 # --- back ---
-$green->safe_psql('postgres', q{SELECT bcmig_rollback('s', 'a test'); CALL bcmig_wait_sync('s', 'rolled_back', '600 s')});
+$green->safe_psql('postgres', q{SELECT bcmig_rollback('s', 'a test')});
+wait_sync($green, 's', 'rolled_back');
 is($front->share_of_requests(1000), 0, 'nothing goes to green');
 ok(more_writes(), 'writers write on blue again');
 
 # --- and forth, and back, with writes on the way of the echo ---
 run_validation($green, 's', 'incremental');
-$green->safe_psql('postgres', q{SELECT bcmig_switch_traffic('s', '{50,100}', '{"stabilization": 0}'); CALL bcmig_wait_sync('s', 'switched', '600 s')});
+$green->safe_psql('postgres', q{SELECT bcmig_switch_traffic('s', '{50,100}', '{"stabilization": 0}')});
+wait_sync($green, 's', 'switched');
 ok(more_writes(), 'a second time on green');
-$green->safe_psql('postgres', q{SELECT bcmig_rollback('s', 'a test', '{"preserve": "tables"}'); CALL bcmig_wait_sync('s', 'rolled_back', '600 s')});
+$green->safe_psql('postgres', q{SELECT bcmig_rollback('s', 'a test', '{"preserve": "tables"}')});
+wait_sync($green, 's', 'rolled_back');
 ok(more_writes(), 'and back');
 
 # --- the books ---

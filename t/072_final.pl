@@ -132,7 +132,7 @@ try_100();
 ok(point_reached($green, 'final_fenced'), 'fenced');
 value(q{SELECT bcmig_rollback('s', 'not today')});
 release_point($green, $point);
-value(q{CALL bcmig_wait_sync('s', 'rolled_back', '300 s')});
+wait_sync($green, 's', 'rolled_back');
 is(sides($green), '0 blue fenced', 'rolled back from the midst of it');
 $blue->safe_psql('postgres', q{UPDATE item SET v = 'open' WHERE id = 1});
 is(switch_to($green, '50'), 'done', 'half again');

@@ -71,8 +71,8 @@ is($front->green_share, 0, 'readers are on blue meanwhile');
 is(value(q{SELECT bcmig_route('s', 'k', write => true)}), 'pause', 'writers are told to wait');
 like(refused($green, q{UPDATE item SET v = 'x' WHERE id = 1}), qr/^BM021/, 'nobody new writes on green');
 $writer->query_safe('COMMIT');
-is(value(q{CALL bcmig_wait_sync('s', 'rolled_back', '300 s')}), '', 'he ends, it goes on');
-is($blue->safe_psql('postgres', 'SELECT v FROM item WHERE id = 77'), 'to the last moment', 'with what he wrote');
+wait_sync($green, 's', 'rolled_back');
+is($blue->safe_psql('postgres', 'SELECT v FROM item WHERE id = 77'), 'to the last moment', 'he ends, it goes on, with what he wrote');
 back_on_blue('a writer');
 is(value(q{SELECT result->>'replayed_keys' FROM bcmig.switch_status LIMIT 1}), '4', 'what was brought back is counted');
 again();
@@ -121,7 +121,7 @@ foreach my $point (qw(rollback_readers rollback_fenced rollback_replayed rollbac
 	$green->stop('immediate');
 	eval { $hold->quit };
 	$green->start;
-	is(value(q{CALL bcmig_wait_sync('s', 'rolled_back', '300 s')}), '', 'killed there, it goes on');
+	wait_sync($green, 's', 'rolled_back');
 	back_on_blue($point);
 }
 

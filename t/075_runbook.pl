@@ -253,10 +253,14 @@ my %before = (
 	'14. Completion 1' => sub {
 		run_validation_of_all();
 		switch(100);
-		on_green(q{CALL bcmig_wait_sync('cronus', 'switched', '300 s')});
+		wait_sync($green, 'cronus', 'switched');
 	});
 
-sub run_validation_of_all { on_green(q{SELECT bcmig_validate('cronus', mode => 'full'); CALL bcmig_wait_sync('cronus', 'validated', '300 s')}) }
+sub run_validation_of_all
+{
+	on_green(q{SELECT bcmig_validate('cronus', mode => 'full')});
+	wait_sync($green, 'cronus', 'validated');
+}
 
 # what is done last on the page is not the end of the day: 3 a.m. comes first
 my ($completion) = grep { $_->{title} eq '14. Completion' } @sections;

@@ -154,7 +154,8 @@ $blue->command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-d', $blue->co
 my ($host, $port) = ($blue->host, $blue->port);
 $green->safe_psql('postgres', qq{CREATE SERVER bytes FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '$host', port '$port', dbname 'bytes');
 	CREATE USER MAPPING FOR CURRENT_USER SERVER bytes OPTIONS (user '$me'); SELECT bcmig_add_environment('bytes', 'blue', 'bytes');
-	SELECT bcmig_create_sync('b', 'bytes'); SELECT bcmig_add_table('b', 'bytes'); SELECT bcmig_start_sync('b', true); CALL bcmig_wait_sync('b', 'caught_up', '120 s')});
+	SELECT bcmig_create_sync('b', 'bytes'); SELECT bcmig_add_table('b', 'bytes'); SELECT bcmig_start_sync('b', true);});
+wait_sync($green, 'b');
 $blue->safe_psql('bytes', q{INSERT INTO bytes VALUES (2, E'\xff\xfe'), (3, 'text')});
 ok($green->poll_query_until('postgres', q{SELECT state = 'suspended' AND last_error ~ '22021: ' FROM bcmig.table_status WHERE target = 'public.bytes'}), 'bytes that are no text: an error');
 is($green->safe_psql('postgres', 'SELECT count(*) FROM bytes'), '1', 'and they are not on green');

@@ -193,7 +193,7 @@ isnt($rc, 0, 'blue is still fenced');
 ($rc, $out, $err) = $fifth->psql('postgres', q{UPDATE item SET v = 'x'});
 isnt($rc, 0, 'and so is green');
 $fifth->safe_psql('postgres', q{SELECT bcmig_adopt('s')});
-$fifth->safe_psql('postgres', q{CALL bcmig_wait_sync('s', 'rolled_back', '300 s')});
+wait_sync($fifth, 's', 'rolled_back');
 is(sides($fifth), '0 blue fenced', 'adopted, it is rolled back');
 is($front->green_share, 0, 'readers are on blue');
 $blue->safe_psql('postgres', q{UPDATE item SET v = 'blue again' WHERE id = 100011});

@@ -18,12 +18,15 @@ use Time::HiRes qw(time usleep);
 our @EXPORT = qw(
   new_blue new_green connect_blue green_behind start_sync wait_sync wait_streaming
   compare_table all_equal state_of wait_state hold_point stop_at point_reached release_point poll_through_restart pids kill_pid
-  track allow_switch try_blue_fence table_value run_validation save_blue lose_tail
+  $patience track allow_switch try_blue_fence table_value run_validation save_blue lose_tail
   new_clock set_clock start_with_clock);
 
 # The source tree, set by test/run.
 my $source = $ENV{BCMIG_SOURCE} // '.';
 my $tracking = "$source/blue/postgres_tracking.sql";
+
+# How long bcmig_wait_sync waits; longer where PG_TEST_TIMEOUT_DEFAULT says that all takes longer.
+our $patience = (2 * $PostgreSQL::Test::Utils::timeout_default) . ' s';
 
 # A blue with the tracking script.  More lines of configuration may follow.
 sub new_blue
@@ -113,19 +116,19 @@ sub start_sync
 	$green->safe_psql('postgres', "SELECT bcmig_start_sync('$sync')");
 }
 
-# CALL bcmig_wait_sync; dies with its error.  Longer where PG_TEST_TIMEOUT_DEFAULT says that all takes longer.
+# CALL bcmig_wait_sync; dies with its error.
 sub wait_sync
 {
-	my ($green, $sync, $until, $timeout) = @_;
+	my ($green, $sync, $until) = @_;
 	$until //= 'caught_up';
-	$timeout //= (2 * $PostgreSQL::Test::Utils::timeout_default) . ' s';
-	$green->safe_psql('postgres', "CALL bcmig_wait_sync('$sync', '$until', '$timeout')");
+	$sync =~ s/'/''/g;
+	$green->safe_psql('postgres', "CALL bcmig_wait_sync('$sync', '$until', '$patience')");
 }
 
 sub wait_streaming
 {
-	my ($green, $sync, $timeout) = @_;
-	wait_sync($green, $sync, 'streaming', $timeout);
+	my ($green, $sync) = @_;
+	wait_sync($green, $sync, 'streaming');
 }
 
 # State of a green table as the views show it.

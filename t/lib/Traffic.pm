@@ -4,6 +4,7 @@ package Traffic;
 use strict;
 use warnings;
 
+use BcmigTest;
 use Exporter 'import';
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
@@ -91,7 +92,7 @@ sub asked
 	my ($green, $sql, $until, $meanwhile) = @_;
 	$green->safe_psql('postgres', $sql);
 	$meanwhile->() if defined $meanwhile;
-	my ($rc, $out, $err) = $green->psql('postgres', "CALL bcmig_wait_sync('s', '$until', '300 s')");
+	my ($rc, $out, $err) = $green->psql('postgres', "CALL bcmig_wait_sync('s', '$until', '$patience')");
 	return $rc == 0 ? 'done' : $err =~ /ERROR:\s+(.*)(?:\nDETAIL:\s+(.*))?/ ? $1 . (defined $2 ? ": $2" : '') : $err;
 }
 
