@@ -10,7 +10,8 @@
  * allocated in the current memory context.
  *
  * Rows of a row feed carry in bc_op what they are:
- *	'U'  a row as it is now; bc_rowversion its version
+ *	'U'  a row as it is now; bc_rowversion its version.  A number may follow: the bytes of its texts, in UTF-16, and of
+ *		 its binary values, so that what is lost on the way is noticed
  *	'D'  a key whose row is gone now; only the key columns are set
  *	'B'  bc_rowversion = begin version: another one than last time means the
  *		 change feed of the table was reset (TRUNCATE), the table is resynced

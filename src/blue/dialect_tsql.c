@@ -35,6 +35,7 @@
 #define source_name bcmig_tsql_source_name
 #define from_clause bcmig_tsql_from_clause
 #define value_of	bcmig_tsql_value_of
+#define row_op		bcmig_tsql_row_op
 #define key_array	bcmig_tsql_key_array
 #define type_is		bcmig_tsql_type_is
 #define literal		bcmig_tsql_literal
@@ -141,6 +142,57 @@ value_of(const BcmigColumn *column, const char *alias)
 		!type_is(type, "ntext") && !type_is(type, "text"))
 		return psprintf("CONVERT(nvarchar(max), %s)", name);
 	return name;
+}
+
+/* does green get it as text or bytes? */
+static bool
+is_measured(const BcmigColumn *c)
+{
+	return strncmp(c->source_type, "character", 9) == 0 || strcmp(c->source_type, "text") == 0 || strcmp(c->source_type, "bytea") == 0;
+}
+
+static bool
+is_measured_key(const BcmigColumn *c)
+{
+	return c->key_position > 0 && is_measured(c);
+}
+
+static bool
+is_unbounded(const BcmigColumn *c)
+{
+	return bcmig_unbounded_type(c->source_type);
+}
+
+/* bytes of these columns of a row, texts as UTF-16; NULL when there are none */
+static char *
+bytes_of(const BcmigTableInfo *table, bool (*counts) (const BcmigColumn *))
+{
+	StringInfoData s;
+
+	initStringInfo(&s);
+	for (int i = 0; i < table->ncolumns; i++)
+	{
+		const BcmigColumn *c = &table->columns[i];
+		const char *type = c->native_type;
+		char	   *value = value_of(c, "t");
+
+		if (!counts(c))
+			continue;
+		/* of a code page */
+		if (type_is(type, "varchar") || type_is(type, "char") || type_is(type, "text"))
+			value = psprintf("CONVERT(nvarchar(max), %s)", value);
+		appendStringInfo(&s, "%sISNULL(CONVERT(bigint, DATALENGTH(%s)), 0)", s.len ? " + " : "", value);
+	}
+	return s.len ? s.data : NULL;
+}
+
+/* bc_op of a row, or of its key alone */
+char *
+row_op(const BcmigTableInfo *table, bool key_only)
+{
+	char	   *bytes = bytes_of(table, key_only ? is_measured_key : is_measured);
+
+	return bytes ? psprintf("N'U' + CONVERT(nvarchar(20), %s)", bytes) : pstrdup("N'U'");
 }
 
 /* the text of a key column that literal() understands */
@@ -496,8 +548,8 @@ tsql_window(const BcmigTableInfo *table, int64 position, const char *seen, int64
 		StringInfoData newest;
 
 		initStringInfo(&newest);
-		appendStringInfo(&s, "SELECT CASE WHEN t.%s IS NULL THEN N'D' ELSE N'U' END, %s%s FROM (%s) AS c LEFT JOIN %s AS t ON %s%s",
-						 ident(table->columns[table->keys[0]].source), version_of(table),
+		appendStringInfo(&s, "SELECT CASE WHEN t.%s IS NULL THEN N'D' ELSE %s END, %s%s FROM (%s) AS c LEFT JOIN %s AS t ON %s%s",
+						 ident(table->columns[table->keys[0]].source), row_op(table, false), version_of(table),
 						 feed_columns(table, true, "c"), changed_keys(table, mark), source_name(table),
 						 join_keys(table, "c"), companion_joins(table));
 		for (int i = 0; i <= table->ncompanions; i++)
@@ -509,8 +561,8 @@ tsql_window(const BcmigTableInfo *table, int64 position, const char *seen, int64
 	}
 	else
 	{
-		appendStringInfo(&s, "SELECT N'U', %s%s FROM %s WHERE t.%s >= 0x%016llX",
-						 version_of(table), feed_columns(table, true, NULL), from_clause(table),
+		appendStringInfo(&s, "SELECT %s, %s%s FROM %s WHERE t.%s >= 0x%016llX",
+						 row_op(table, false), version_of(table), feed_columns(table, true, NULL), from_clause(table),
 						 ident(table->version_column), (unsigned long long) position);
 		for (int i = 0; i < table->ncompanions; i++)
 			appendStringInfo(&s, " OR p%d.%s >= 0x%016llX", i + 1, ident(table->companions[i].version_column),
@@ -579,7 +631,7 @@ tsql_chunk(const BcmigTableInfo *table, Datum lower, Datum upper)
 	StringInfoData s;
 
 	initStringInfo(&s);
-	appendStringInfo(&s, "SELECT N'U', %s%s FROM %s WHERE 1 = 1", version_of(table),
+	appendStringInfo(&s, "SELECT %s, %s%s FROM %s WHERE 1 = 1", row_op(table, false), version_of(table),
 					 feed_columns(table, true, NULL), from_clause(table));
 	append_bound(&s, table, '>', ">", lower);
 	append_bound(&s, table, '<', "<=", upper);
@@ -637,8 +689,8 @@ tsql_rows_by_key(const BcmigTableInfo *table, int n, char **keys)
 			appendStringInfo(&differs, " OR CONVERT(varbinary(8000), CONVERT(nvarchar(4000), t.%1$s)) <> CONVERT(varbinary(8000), CONVERT(nvarchar(4000), k.%1$s))",
 							 ident(c->source));
 	}
-	appendStringInfo(&s, "SELECT N'U', %s%s FROM %s WHERE EXISTS (SELECT 1 FROM (VALUES %s) AS k(%s) WHERE %s)",
-					 version_of(table), feed_columns(table, true, NULL), from_clause(table),
+	appendStringInfo(&s, "SELECT %s, %s%s FROM %s WHERE EXISTS (SELECT 1 FROM (VALUES %s) AS k(%s) WHERE %s)",
+					 row_op(table, false), version_of(table), feed_columns(table, true, NULL), from_clause(table),
 					 values.data, key_columns(table, ""), join_keys(table, "k"));
 	appendStringInfo(&s, " UNION ALL SELECT N'D', NULL%s FROM (VALUES %s) AS k(%s) LEFT JOIN %s AS t ON %s WHERE t.%s IS NULL%s",
 					 feed_columns(table, false, "k"), values.data, key_columns(table, ""),
@@ -654,7 +706,7 @@ tsql_key_list(const BcmigTableInfo *table)
 	StringInfoData s;
 
 	initStringInfo(&s);
-	appendStringInfo(&s, "SELECT N'U', CONVERT(bigint, NULL)%s FROM %s AS t",
+	appendStringInfo(&s, "SELECT %s, CONVERT(bigint, NULL)%s FROM %s AS t", row_op(table, true),
 					 feed_columns(table, false, "t"), source_name(table));
 	append_signs(&s, table, -1);
 	return row_batch(table, "keys", s.data);
@@ -676,27 +728,11 @@ key_array(const BcmigTableInfo *table, const char *alias)
 }
 
 static char *
-unbounded_bytes(const BcmigTableInfo *table)
-{
-	StringInfoData s;
-
-	initStringInfo(&s);
-	for (int i = 0; i < table->ncolumns; i++)
-	{
-		if (!bcmig_unbounded_type(table->columns[i].source_type))
-			continue;
-		appendStringInfo(&s, "%sISNULL(CONVERT(bigint, DATALENGTH(%s)), 0)", s.len ? " + " : "",
-						 value_of(&table->columns[i], "t"));
-	}
-	return s.len ? s.data : NULL;
-}
-
-static char *
 tsql_chunk_bound(const BcmigTableInfo *table, Datum lower, int64 rows)
 {
 	StringInfoData s;
 	StringInfoData where;
-	char	   *bytes = unbounded_bytes(table);
+	char	   *bytes = bytes_of(table, is_unbounded);
 
 	initStringInfo(&s);
 	initStringInfo(&where);

@@ -201,7 +201,7 @@ tsql_pull(const BcmigTableInfo *table, const BcmigChunking *chunking, List *chun
 	char	   *key = chunks != NIL ? psprintf("t.%s", ident(table->columns[table->keys[0]].source)) : NULL;
 
 	initStringInfo(&s);
-	appendStringInfoString(&s, "SELECT N'U', CONVERT(bigint, NULL)");
+	appendStringInfo(&s, "SELECT %s, CONVERT(bigint, NULL)", bcmig_tsql_row_op(table, false));
 	for (int i = 0; i < table->ncolumns; i++)
 		appendStringInfo(&s, ", %s", bcmig_tsql_value_of(&table->columns[i], "t"));
 	appendStringInfo(&s, " FROM %s%s%s", bcmig_tsql_from_clause(table), key ? " WHERE " : "",

@@ -30,6 +30,7 @@
 #include "utils/memutils.h"
 
 #define LEAST_ERROR_LEVEL	11	/* messages below are information */
+#define UNREADABLE_TEXT		2403	/* FreeTDS's number */
 
 /* the last error message of the present statement; number 0 = none */
 static struct
@@ -191,6 +192,16 @@ bcmig_tds_explain_error(const char *sql)
 
 		if (p != NULL)
 			number = atoi(p + 6);
+		if (number == UNREADABLE_TEXT)
+		{
+			MemoryContextSwitchTo(oldcontext);
+			ereport(ERROR,
+					(errcode(ERRCODE_CHARACTER_NOT_IN_REPERTOIRE),
+					 errmsg("blue has a text that is no valid UTF-16, such as half of a character that was cut"),
+					 errdetail("%s", library),
+					 errhint("On blue, rows with such a text in a column are among those WHERE [column] LIKE N'%%[' + NCHAR(55296) + N'-' + NCHAR(57343) + N']%%' COLLATE Latin1_General_BIN2; mend it there, then bcmig_resume_table()."),
+					 errcontext(BCMIG_BLUE_CONTEXT ", purpose %s", purpose_of(sql))));
+		}
 		if (number >= 20002 && number <= 20017)
 			sqlstate = ERRCODE_CONNECTION_FAILURE;
 		else if (number == 20047 || code == ERRCODE_FDW_UNABLE_TO_ESTABLISH_CONNECTION)

@@ -26,6 +26,7 @@
 extern char *bcmig_tsql_source_name(const BcmigTableInfo *table);
 extern char *bcmig_tsql_from_clause(const BcmigTableInfo *table);
 extern char *bcmig_tsql_value_of(const BcmigColumn *column, const char *alias);
+extern char *bcmig_tsql_row_op(const BcmigTableInfo *table, bool key_only);
 extern char *bcmig_tsql_key_array(const BcmigTableInfo *table, const char *alias);
 extern char *bcmig_tsql_literal(const BcmigColumn *column, const char *value);
 extern bool bcmig_tsql_type_is(const char *native, const char *name);

@@ -47,6 +47,7 @@ typedef struct BcmigReceiver
 	int64		most;			/* stop reading after so many rows, or when there are so many changes; 0 = never */
 	int64		rows;			/* handed on */
 	bool		cut;			/* stopped: nothing is complete */
+	TupleTableSlot *plain;		/* a row that was measured, its bc_op without the number */
 	void		(*start) (struct BcmigReceiver *self, TupleDesc desc);
 	void		(*row) (struct BcmigReceiver *self, TupleTableSlot *slot, char op);
 } BcmigReceiver;

@@ -196,7 +196,12 @@ CREATE FUNCTION mssql.has_perms_by_name(text, text, text) RETURNS int LANGUAGE s
 CREATE FUNCTION mssql.serverproperty(text) RETURNS text LANGUAGE sql STABLE AS $$ SELECT CASE $1 WHEN 'ProductVersion' THEN mssql.setting('version') END $$;
 CREATE FUNCTION mssql.databasepropertyex(text, text) RETURNS text LANGUAGE sql STABLE AS $$ SELECT CASE $2 WHEN 'Updateability' THEN mssql.setting('updateability') END $$;
 CREATE FUNCTION mssql.parsename(n text, part int) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT split_part(n, '.', array_length(string_to_array(n, '.'), 1) + 1 - part) $$;
-CREATE FUNCTION mssql.datalength(text) RETURNS bigint LANGUAGE sql IMMUTABLE AS 'SELECT char_length($1)::bigint * 2';
+-- of nvarchar, UTF-16: four bytes for characters above U+FFFF, but for the two that stand for what PostgreSQL cannot hold
+CREATE FUNCTION mssql.datalength(text) RETURNS bigint LANGUAGE sql IMMUTABLE AS
+	$$ SELECT 2 * CASE WHEN octet_length($1) = char_length($1) THEN char_length($1)
+		ELSE char_length($1) + char_length(regexp_replace($1, '[^\U00010000-\U0010FFFB\U0010FFFE\U0010FFFF]', '', 'g')) END::bigint $$;
+CREATE FUNCTION mssql.datalength(character) RETURNS bigint LANGUAGE sql IMMUTABLE AS
+	'SELECT mssql.datalength($1::text) + 2 * (octet_length($1) - octet_length($1::text))';
 CREATE FUNCTION mssql.datalength(bytea) RETURNS bigint LANGUAGE sql IMMUTABLE AS 'SELECT octet_length($1)::bigint';
 CREATE FUNCTION mssql.isnull(anycompatible, anycompatible) RETURNS anycompatible LANGUAGE sql IMMUTABLE AS 'SELECT coalesce($1, $2)';
 CREATE FUNCTION mssql.len(text) RETURNS int LANGUAGE sql IMMUTABLE AS $$ SELECT char_length(rtrim($1, ' ')) $$;
@@ -226,12 +231,12 @@ CREATE FUNCTION mssql.to_binary(uuid, int) RETURNS bytea LANGUAGE sql IMMUTABLE 
 -- datetime: days since 1900, three-hundredths of a second
 CREATE FUNCTION mssql.to_binary(timestamp, int) RETURNS bytea LANGUAGE sql IMMUTABLE AS $$
 	SELECT int4send($1::date - date '1900-01-01') || int4send(round(extract(epoch FROM $1 - date_trunc('day', $1)) * 300)::int) $$;
--- varbinary: nvarchar is UTF-16, unless the server is to be an odd one
+-- varbinary: nvarchar is UTF-16, unless the server is to be an odd one; two characters stand for what PostgreSQL cannot hold (protocol.py)
 CREATE FUNCTION mssql.utf16(v text) RETURNS bytea LANGUAGE sql IMMUTABLE AS $$
 	SELECT CASE WHEN v = '' THEN ''::bytea
 	  WHEN octet_length(v) = char_length(v) THEN decode(regexp_replace(encode(convert_to(v, 'UTF8'), 'hex'), '(..)', '\100', 'g'), 'hex')
-	  ELSE (SELECT string_agg(CASE WHEN c < 65536 THEN substr(int4send(c), 4, 1) || substr(int4send(c), 3, 1)
-	          ELSE substr(int4send(h), 4, 1) || substr(int4send(h), 3, 1) || substr(int4send(l), 4, 1) || substr(int4send(l), 3, 1) END, ''::bytea ORDER BY n)
+	  ELSE (SELECT string_agg(CASE c WHEN 1114109 THEN '\x3dd8'::bytea WHEN 1114108 THEN '\x0000'::bytea ELSE CASE WHEN c < 65536 THEN substr(int4send(c), 4, 1) || substr(int4send(c), 3, 1)
+	          ELSE substr(int4send(h), 4, 1) || substr(int4send(h), 3, 1) || substr(int4send(l), 4, 1) || substr(int4send(l), 3, 1) END END, ''::bytea ORDER BY n)
 	          FROM (SELECT n, ascii(x) AS c, 55296 + ((ascii(x) - 65536) >> 10) AS h, 56320 + ((ascii(x) - 65536) & 1023) AS l
 	                  FROM regexp_split_to_table(v, '') WITH ORDINALITY s(x, n)) y) END $$;
 CREATE FUNCTION mssql.to_varbinary(text) RETURNS bytea LANGUAGE sql STABLE AS

@@ -16,8 +16,17 @@ class Closed(Exception):
     """the client went away"""
 
 
+# What nvarchar may hold and PostgreSQL's text may not: the backing database has two characters of private use for it,
+# U+10FFFD for the first half of a surrogate pair alone (CopyStr in AL cuts so), U+10FFFC for U+0000.
+ODD = {chr(0x10FFFD).encode('utf-16-le'): b'\x3d\xd8', chr(0x10FFFC).encode('utf-16-le'): b'\0\0'}
+
+
 def utf16(text):
-    return text.encode('utf-16-le')
+    data = text.encode('utf-16-le')
+    if b'\xff\xdb' in data:
+        for stands, wanted in ODD.items():
+            data = data.replace(stands, wanted)
+    return data
 
 
 def b_varchar(text):
@@ -186,7 +195,7 @@ def nvarchar(n):
     def encode(v):
         if v is None:
             return b'\xff\xff'
-        data = v.encode('utf-16-le')
+        data = utf16(v)
         return pack(len(data)) + data
     return Type(struct.pack('<BH', 0xE7, n * 2) + COLLATION, encode)
 
