@@ -511,13 +511,28 @@ bcmig_make_target(const BcmigTableInfo *table)
 	PG_END_TRY();
 }
 
+/* windows look for rows whose key was renamed by it (apply.c), so the time they take must not grow with the table */
+static const BcmigColumn *
+identity_to_look_for(const BcmigNewTable *new)
+{
+	if (strcmp(new->capture, "rowversion") != 0)
+		return NULL;
+	for (int i = 0; i < new->ncolumns; i++)
+	{
+		if (new->columns[i].row_identity && new->columns[i].key_position != 1)
+			return &new->columns[i];
+	}
+	return NULL;
+}
+
 /*
  * Secondary indexes the engine is to build: those of the base whose columns all
- * come across.
+ * come across, and one to look for renamed rows by, which BC has on blue.
  */
 void
 bcmig_choose_indexes(BcmigNewTable *new)
 {
+	const BcmigColumn *identity = identity_to_look_for(new);
 	StringInfoData json;
 	ListCell   *lc;
 
@@ -528,6 +543,9 @@ bcmig_choose_indexes(BcmigNewTable *new)
 		StringInfoData columns;
 		ListCell   *cell;
 		int			mapped = 0;
+
+		if (identity != NULL && strcmp(linitial(index->columns), identity->source) == 0)
+			identity = NULL;
 
 		initStringInfo(&columns);
 		foreach(cell, index->columns)
@@ -544,6 +562,12 @@ bcmig_choose_indexes(BcmigNewTable *new)
 		if (mapped == list_length(index->columns))
 			appendStringInfo(&json, "%s{\"columns\": [%s], \"unique\": %s}", json.len > 0 ? ", " : "",
 							 columns.data, index->unique ? "true" : "false");
+	}
+	if (identity != NULL)
+	{
+		appendStringInfo(&json, "%s{\"columns\": [", json.len > 0 ? ", " : "");
+		escape_json(&json, identity->source);
+		appendStringInfoString(&json, "], \"unique\": false}");
 	}
 	new->indexes = psprintf("[%s]", json.data);
 }
