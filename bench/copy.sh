@@ -385,11 +385,11 @@ rss_anon()
 }
 
 # growth of the private memory of the worker that grew most, in MB: "memory" while rows are copied, "key_memory" while the key is built.
-# A worker is asked what it does before and after twenty looks at its memory; they count when that is the same.
+# A worker is asked what it does before and after ten looks at its memory; they count when that is the same.
 memory_of()			# OPTIONS
 {
 	local pid phase kb i workers again
-	local -A least seen most
+	local -A least=() seen=() most=()
 
 	source=blue
 	green -c "SELECT bcmig_create_sync('mem', 'blue', '$1')" >/dev/null
@@ -399,7 +399,7 @@ memory_of()			# OPTIONS
 	while [ "$(green -c "SELECT bool_and(state = 'streaming') FROM bcmig.table_status")" != t ]; do
 		workers=$again
 		seen=()
-		for ((i = 0; i < 20; i++)); do
+		for ((i = 0; i < 10; i++)); do
 			while IFS='|' read -r pid phase; do
 				[ -n "$pid" ] || continue
 				rss_anon "$pid"
@@ -407,7 +407,7 @@ memory_of()			# OPTIONS
 				[ "$kb" -ge "${least[$pid]:-$((kb + 1))}" ] || least[$pid]=$kb
 				[ "$kb" -le "${seen[$pid|$phase]:-0}" ] || seen[$pid|$phase]=$kb
 			done <<<"$workers"
-			sleep 0.01
+			sleep 0.005
 		done
 		again=$(worker_phases)
 		for i in "${!seen[@]}"; do
