@@ -63,7 +63,8 @@ course_of()
 	awk -v c="$1" '{t[NR] = $1; v[NR] = $c}
 		END {
 			for (i = int(NR / 10) + 1; i <= NR; i++) {n++; sx += t[i]; sy += v[i]; sxx += t[i] * t[i]; sxy += t[i] * v[i]}
-			printf "%s, %s, %s; %+.1f an hour", v[int(NR / 10) + 1], v[int((NR + 1) / 2)], v[NR], n > 1 ? 3600 * (n * sxy - sx * sy) / (n * sxx - sx * sx) : 0
+			slope = 3600 * (n * sxy - sx * sy) / (n * sxx - sx * sx)
+			printf "%s, %s, %s; %+.1f an hour", v[int(NR / 10) + 1], v[int((NR + 1) / 2)], v[NR], slope
 		}' "$work/soak.samples"
 }
 
@@ -99,7 +100,7 @@ bench_soak()
 	for table in header line ledger balance; do
 		[ "$(digest_soak blue $table)" = "$(digest_soak green $table)" ] || { echo "$table differs"; return 1; }
 	done
-	detail "all tables are equal; $(green -c "SELECT format('%s rows applied, %s in quarantine, %s conflicts, %s restarts of processes', sum(rows_applied), sum(quarantined), (SELECT count(*) FROM bcmig.conflict), (SELECT count(*) FROM bcmig.timeline WHERE event ~ 'crash')) FROM bcmig.live_tables()")"
+	detail "all tables are equal; $(green -c "SELECT format('%s rows applied, %s in quarantine, %s conflicts, %s errors in the timeline', sum(rows_applied), (SELECT count(*) FROM bcmig.quarantine), (SELECT count(*) FROM bcmig.conflict), (SELECT count(*) FROM bcmig.timeline WHERE kind = 'error')) FROM bcmig.live_tables()")"
 	drop_sync soak
 	blue -c 'DROP TABLE header, line, ledger, balance, probe; DROP SEQUENCE no' -c "UPDATE bcmig_blue.state SET retention = '2 days'"
 	green -c 'ALTER SYSTEM RESET bcmig.sync_batch_retention' -c 'SELECT pg_reload_conf()' >/dev/null
