@@ -115,4 +115,22 @@ sub arrives
 	all_equal($blue, $green, 'at the end', qw(big1 big2 small other));
 }
 
+# --- what has been read already is not read again, also where blue has no statistics of it ---
+my $bare = new_blue('bare', 'autovacuum = off', "session_preload_libraries = 'auto_explain'", 'auto_explain.log_min_duration = 0');
+$bare->safe_psql('postgres', q{CREATE TABLE entry (id int PRIMARY KEY, v text, "timestamp" bigint NOT NULL DEFAULT 0); INSERT INTO entry SELECT i, 'start' FROM generate_series(1, 100) i});
+track($bare, 'entry');
+$bare->safe_psql('postgres', q{DO $$ BEGIN FOR i IN 1 .. 1000 LOOP UPDATE entry SET v = 'change ' || i; END LOOP; END $$});
+my $second = new_green('second');
+connect_blue($second, $bare, 's');
+$second->safe_psql('postgres', q{SELECT bcmig_add_table('s', 'entry')});
+start_sync($second, 's');
+wait_sync($second, 's');
+my $before = -s $bare->logfile;
+$bare->safe_psql('postgres', q{UPDATE entry SET v = 'new' WHERE id <= 3});
+wait_sync($second, 's');
+is(compare_table($bare, $second, 'entry'), '', 'three new changes after 100,000 old ones');
+my $log = substr(PostgreSQL::Test::Utils::slurp_file($bare->logfile), $before);
+like($log, qr/Index Scan using \S+_xid_idx on "?c_\w+/, 'the new ones are looked for by the index');
+unlike($log, qr/Seq Scan on "?c_\w+/, 'the old ones are not read');
+
 done_testing();

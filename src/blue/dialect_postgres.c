@@ -342,8 +342,11 @@ pg_window(const BcmigTableInfo *table, int64 position, const char *seen, int64 m
 
 		if (most > 0)
 		{
-			/* their number first: when they are too many, nothing that follows is wanted */
-			appendStringInfo(&s, "WITH c AS MATERIALIZED (SELECT %s FROM %s LIMIT " INT64_FORMAT ")"
+			/*
+			 * Their number first: when they are too many, nothing that follows is wanted.  In their order, so that a
+			 * planner without statistics does not expect to meet that many early on in all changes there are.
+			 */
+			appendStringInfo(&s, "WITH c AS MATERIALIZED (SELECT %s FROM %s ORDER BY c.xid LIMIT " INT64_FORMAT ")"
 							 " SELECT 'N'::text, (SELECT count(*) FROM c)%s UNION ALL ",
 							 key_columns(table, "c."), changes, most, bcmig_nulls(table->ncolumns));
 			changes = pstrdup("c");

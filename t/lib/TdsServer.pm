@@ -18,9 +18,9 @@ my $source = $ENV{BCMIG_SOURCE} // '.';
 my %running;
 
 # Statements are judged by a grammar, which takes seconds for a shape it has not
-# seen: nothing may time out meanwhile.
+# seen: nothing may time out meanwhile, a minute unless all takes longer.
 my $conf = abs_path(PostgreSQL::Test::Utils::tempdir()) . '/freetds.conf';
-freetds_timeout(60);
+freetds_timeout(int($PostgreSQL::Test::Utils::timeout_default / 3));
 $ENV{FREETDSCONF} = $conf;
 
 # FreeTDS reads the file for every connection.
