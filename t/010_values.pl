@@ -251,7 +251,7 @@ foreach my $name (@names)
 	push @named, [ $table, $target, $key, $second ];
 }
 $green->safe_psql('postgres', 'SELECT bcmig_start_sync(' . literal($sync) . ')');
-wait_sync($green, $sync);
+wait_sync($green, $sync =~ s/'/''/gr);
 
 # green renames what collides with its own columns
 my %renamed = map { split /\|/, $_, 2 } split /\n/, $green->safe_psql('postgres',
@@ -277,7 +277,7 @@ foreach my $t (@named)
 	$blue->safe_psql('postgres', "UPDATE $source SET bc_op = 'U', bc_rowversion = '1', w = 'w', g = 'g', $second = $second || 'x' WHERE $key < 'k3';"
 		  . "UPDATE $source SET $key = $key || ' ', x = 'e' WHERE $key LIKE 'k4%'; DELETE FROM $source WHERE $key LIKE 'k5%'; INSERT INTO $source ($key, \"order\", n) VALUES ('new', 'o', 'n')");
 }
-wait_sync($green, $sync);
+wait_sync($green, $sync =~ s/'/''/gr);
 named_equal('streamed');
 is($green->safe_psql('postgres', q{SELECT count(*) FROM bcmig.table_status WHERE state <> 'streaming' OR last_error IS NOT NULL}), '0', 'without an error');
 
@@ -289,7 +289,7 @@ foreach my $call ("bcmig_suspend_table(%s, $odd)", "bcmig_resume_table(%s, $odd)
 	my $sql = 'SELECT 1 FROM ' . sprintf($call, literal($sync)) . ' LIMIT 1';
 	is($green->psql('postgres', $sql), 0, $call);
 }
-wait_sync($green, $sync);
+wait_sync($green, $sync =~ s/'/''/gr);
 named_equal('after a resync');
 is($green->psql('postgres', $green->safe_psql('postgres', 'SELECT next_step FROM bcmig_status(' . literal($sync) . ')')), 0, 'the next step that bcmig_status names runs');
 drop_sync(literal($sync));

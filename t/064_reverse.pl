@@ -208,6 +208,7 @@ on_green(q{SELECT bcmig_resolve_conflict(} . id_of(1005) . q{, 'target')});
 # a table without versions: by its rows
 meanwhile(q{UPDATE snap SET v = 'green' WHERE id IN (1001, 1002)}, q{UPDATE snap SET v = 'blue' WHERE id = 1001});
 ok($green->poll_query_until('postgres', q{SELECT count(*) = 1 FROM bcmig.conflict WHERE key = '["1001"]' AND decision IS NULL}), 'found without a version');
+ok($green->poll_query_until('postgres', q{SELECT count(*) = 1 FROM bcmig.journal WHERE settled_at IS NULL}), 'the other one is brought');
 is(on_blue(q{SELECT string_agg(id || v, ' ' ORDER BY id) FROM snap WHERE id > 1000}), '1001blue 1002green', 'not overwritten');
 on_green(q{SELECT bcmig_resolve_conflict(} . id_of(1001) . q{, 'target')});
 ok($green->poll_query_until('postgres', q{SELECT count(*) = 0 FROM bcmig.journal WHERE settled_at IS NULL}), 'all is settled');

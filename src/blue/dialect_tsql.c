@@ -35,7 +35,6 @@
 #define source_name bcmig_tsql_source_name
 #define from_clause bcmig_tsql_from_clause
 #define value_of	bcmig_tsql_value_of
-#define row_op		bcmig_tsql_row_op
 #define key_array	bcmig_tsql_key_array
 #define type_is		bcmig_tsql_type_is
 #define literal		bcmig_tsql_literal
@@ -144,57 +143,6 @@ value_of(const BcmigColumn *column, const char *alias)
 	return name;
 }
 
-/* does green get it as text or bytes? */
-static bool
-is_measured(const BcmigColumn *c)
-{
-	return strncmp(c->source_type, "character", 9) == 0 || strcmp(c->source_type, "text") == 0 || strcmp(c->source_type, "bytea") == 0;
-}
-
-static bool
-is_measured_key(const BcmigColumn *c)
-{
-	return c->key_position > 0 && is_measured(c);
-}
-
-static bool
-is_unbounded(const BcmigColumn *c)
-{
-	return bcmig_unbounded_type(c->source_type);
-}
-
-/* bytes of these columns of a row, texts as UTF-16; NULL when there are none */
-static char *
-bytes_of(const BcmigTableInfo *table, bool (*counts) (const BcmigColumn *))
-{
-	StringInfoData s;
-
-	initStringInfo(&s);
-	for (int i = 0; i < table->ncolumns; i++)
-	{
-		const BcmigColumn *c = &table->columns[i];
-		const char *type = c->native_type;
-		char	   *value = value_of(c, "t");
-
-		if (!counts(c))
-			continue;
-		/* of a code page */
-		if (type_is(type, "varchar") || type_is(type, "char") || type_is(type, "text"))
-			value = psprintf("CONVERT(nvarchar(max), %s)", value);
-		appendStringInfo(&s, "%sISNULL(CONVERT(bigint, DATALENGTH(%s)), 0)", s.len ? " + " : "", value);
-	}
-	return s.len ? s.data : NULL;
-}
-
-/* bc_op of a row, or of its key alone */
-char *
-row_op(const BcmigTableInfo *table, bool key_only)
-{
-	char	   *bytes = bytes_of(table, key_only ? is_measured_key : is_measured);
-
-	return bytes ? psprintf("N'U' + CONVERT(nvarchar(20), %s)", bytes) : pstrdup("N'U'");
-}
-
 /* the text of a key column that literal() understands */
 static char *
 text_of(const BcmigColumn *column, const char *alias)
@@ -292,7 +240,7 @@ object_ids(const BcmigTableInfo *table)
 /*
  * The signs of a table and its companions together.  begin = begin version and object id of all in one number;
  * minimum valid version: 0, or more than any position when changes above "mark"
- * have been cleaned up.
+ * have been cleaned up, or blue has not come to "mark" (yet, or any more).
  */
 static void
 append_signs(StringInfo s, const BcmigTableInfo *table, int64 mark)
@@ -305,8 +253,9 @@ append_signs(StringInfo s, const BcmigTableInfo *table, int64 mark)
 
 		if (mark >= 0)
 			appendStringInfo(s, " UNION ALL SELECT N'M', CASE WHEN MAX(r.min_valid_version) > " INT64_FORMAT
+							 " OR ISNULL(CHANGE_TRACKING_CURRENT_VERSION(), 0) < " INT64_FORMAT
 							 " THEN CONVERT(bigint, 9223372036854775807) ELSE CONVERT(bigint, 0) END%s",
-							 mark, from);
+							 mark, mark, from);
 		appendStringInfo(s, " UNION ALL SELECT N'B', SUM(CONVERT(bigint, r.object_id) + r.begin_version * 1000003)%s", from);
 	}
 	else if (strcmp(table->capture, "rowversion") == 0)
@@ -402,9 +351,10 @@ tsql_poll(const char *previous, List *watched, bool wait)
 						   " CONVERT(nvarchar(20), @v) + N':' + CONVERT(nvarchar(20), @h) + N':' + CONVERT(nvarchar(20), @top) + N':' + CONVERT(nvarchar(20), @f),"
 						   " CONVERT(nvarchar(20), @i), @inc, CONVERT(nvarchar(20), NULL)"
 						   " UNION ALL SELECT N'waited', CONVERT(nvarchar(20), DATEDIFF(MICROSECOND, @begun, @now)), NULL, NULL, NULL, NULL, NULL, NULL");
-	/* TRUNCATE leaves no change, it raises the table's minimum valid version */
+	/* TRUNCATE leaves no change, it raises the table's minimum valid version; below a version that has gone back nothing would have moved */
 	if (known)
-		appendStringInfo(&s, " UNION ALL SELECT N'all', NULL, NULL, NULL, NULL, NULL, NULL, NULL WHERE @f <> " INT64_FORMAT, mark.floors);
+		appendStringInfo(&s, " UNION ALL SELECT N'all', NULL, NULL, NULL, NULL, NULL, NULL, NULL WHERE @f <> " INT64_FORMAT " OR @v < " INT64_FORMAT,
+						 mark.floors, mark.version);
 	if (hints.len > 0)
 		appendStringInfo(&s,
 						 " UNION ALL SELECT N'count', w.s, w.t, CONVERT(nvarchar(20), SUM(x.leaf_insert_count + x.leaf_update_count + x.leaf_delete_count + x.leaf_ghost_count)),"
@@ -549,7 +499,7 @@ tsql_window(const BcmigTableInfo *table, int64 position, const char *seen, int64
 
 		initStringInfo(&newest);
 		appendStringInfo(&s, "SELECT CASE WHEN t.%s IS NULL THEN N'D' ELSE %s END, %s%s FROM (%s) AS c LEFT JOIN %s AS t ON %s%s",
-						 ident(table->columns[table->keys[0]].source), row_op(table, false), version_of(table),
+						 ident(table->columns[table->keys[0]].source), bcmig_tsql_row_op(table, false), version_of(table),
 						 feed_columns(table, true, "c"), changed_keys(table, mark), source_name(table),
 						 join_keys(table, "c"), companion_joins(table));
 		for (int i = 0; i <= table->ncompanions; i++)
@@ -562,7 +512,7 @@ tsql_window(const BcmigTableInfo *table, int64 position, const char *seen, int64
 	else
 	{
 		appendStringInfo(&s, "SELECT %s, %s%s FROM %s WHERE t.%s >= 0x%016llX",
-						 row_op(table, false), version_of(table), feed_columns(table, true, NULL), from_clause(table),
+						 bcmig_tsql_row_op(table, false), version_of(table), feed_columns(table, true, NULL), from_clause(table),
 						 ident(table->version_column), (unsigned long long) position);
 		for (int i = 0; i < table->ncompanions; i++)
 			appendStringInfo(&s, " OR p%d.%s >= 0x%016llX", i + 1, ident(table->companions[i].version_column),
@@ -631,7 +581,7 @@ tsql_chunk(const BcmigTableInfo *table, Datum lower, Datum upper)
 	StringInfoData s;
 
 	initStringInfo(&s);
-	appendStringInfo(&s, "SELECT %s, %s%s FROM %s WHERE 1 = 1", row_op(table, false), version_of(table),
+	appendStringInfo(&s, "SELECT %s, %s%s FROM %s WHERE 1 = 1", bcmig_tsql_row_op(table, false), version_of(table),
 					 feed_columns(table, true, NULL), from_clause(table));
 	append_bound(&s, table, '>', ">", lower);
 	append_bound(&s, table, '<', "<=", upper);
@@ -690,7 +640,7 @@ tsql_rows_by_key(const BcmigTableInfo *table, int n, char **keys)
 							 ident(c->source));
 	}
 	appendStringInfo(&s, "SELECT %s, %s%s FROM %s WHERE EXISTS (SELECT 1 FROM (VALUES %s) AS k(%s) WHERE %s)",
-					 row_op(table, false), version_of(table), feed_columns(table, true, NULL), from_clause(table),
+					 bcmig_tsql_row_op(table, false), version_of(table), feed_columns(table, true, NULL), from_clause(table),
 					 values.data, key_columns(table, ""), join_keys(table, "k"));
 	appendStringInfo(&s, " UNION ALL SELECT N'D', NULL%s FROM (VALUES %s) AS k(%s) LEFT JOIN %s AS t ON %s WHERE t.%s IS NULL%s",
 					 feed_columns(table, false, "k"), values.data, key_columns(table, ""),
@@ -706,7 +656,7 @@ tsql_key_list(const BcmigTableInfo *table)
 	StringInfoData s;
 
 	initStringInfo(&s);
-	appendStringInfo(&s, "SELECT %s, CONVERT(bigint, NULL)%s FROM %s AS t", row_op(table, true),
+	appendStringInfo(&s, "SELECT %s, CONVERT(bigint, NULL)%s FROM %s AS t", bcmig_tsql_row_op(table, true),
 					 feed_columns(table, false, "t"), source_name(table));
 	append_signs(&s, table, -1);
 	return row_batch(table, "keys", s.data);
@@ -732,7 +682,7 @@ tsql_chunk_bound(const BcmigTableInfo *table, Datum lower, int64 rows)
 {
 	StringInfoData s;
 	StringInfoData where;
-	char	   *bytes = bytes_of(table, is_unbounded);
+	char	   *bytes = bcmig_tsql_unbounded_bytes(table);
 
 	initStringInfo(&s);
 	initStringInfo(&where);

@@ -26,10 +26,16 @@
 extern char *bcmig_tsql_source_name(const BcmigTableInfo *table);
 extern char *bcmig_tsql_from_clause(const BcmigTableInfo *table);
 extern char *bcmig_tsql_value_of(const BcmigColumn *column, const char *alias);
-extern char *bcmig_tsql_row_op(const BcmigTableInfo *table, bool key_only);
 extern char *bcmig_tsql_key_array(const BcmigTableInfo *table, const char *alias);
 extern char *bcmig_tsql_literal(const BcmigColumn *column, const char *value);
 extern bool bcmig_tsql_type_is(const char *native, const char *name);
+
+/*
+ * measure_tsql.c: bc_op of a row, or of its key alone, with the bytes it has; and the bytes of its columns without a
+ * bound, NULL when it has none.
+ */
+extern char *bcmig_tsql_row_op(const BcmigTableInfo *table, bool key_only);
+extern char *bcmig_tsql_unbounded_bytes(const BcmigTableInfo *table);
 
 /* own_query.c */
 extern List *bcmig_tsql_own_query(const char *query, int64 most);

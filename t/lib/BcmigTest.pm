@@ -121,7 +121,6 @@ sub wait_sync
 {
 	my ($green, $sync, $until) = @_;
 	$until //= 'caught_up';
-	$sync =~ s/'/''/g;
 	$green->safe_psql('postgres', "CALL bcmig_wait_sync('$sync', '$until', '$patience')");
 }
 
