@@ -253,13 +253,12 @@ my %before = (
 	'14. Completion 1' => sub {
 		run_validation_of_all();
 		switch(100);
-		wait_sync($green, 'cronus', 'switched');
+		on_green(qq{CALL bcmig_wait_sync('cronus', 'switched', '$patience')});
 	});
 
 sub run_validation_of_all
 {
-	on_green(q{SELECT bcmig_validate('cronus', mode => 'full')});
-	wait_sync($green, 'cronus', 'validated');
+	on_green(qq{SELECT bcmig_validate('cronus', mode => 'full'); CALL bcmig_wait_sync('cronus', 'validated', '$patience')});
 }
 
 # what is done last on the page is not the end of the day: 3 a.m. comes first
