@@ -17,13 +17,13 @@ kept()
 	echo "$(awk '/RssAnon/ {print $2}' "/proc/$1/status") $((used / 1024))"
 }
 
-# bytes for each batch that are kept: the slope of the samples of the last nine tenths, by least squares; columns of "batches value"
+# slope FACTOR: that of the samples of the last nine tenths, by least squares, times FACTOR; columns of "x y"
 slope()
 {
-	awk '{x[NR] = $1; y[NR] = $2}
+	awk -v factor="$1" '{x[NR] = $1; y[NR] = $2}
 		END {
 			for (i = int(NR / 10) + 1; i <= NR; i++) {n++; sx += x[i]; sy += y[i]; sxx += x[i] * x[i]; sxy += x[i] * y[i]}
-			printf "%.4f", 1024 * (n * sxy - sx * sy) / (n * sxx - sx * sx)
+			printf "%.4f", factor * (n * sxy - sx * sy) / (n * sxx - sx * sx)
 		}'
 }
 
@@ -64,7 +64,7 @@ bench_leak()
 		pid=$(green -c "SELECT pid FROM bcmig.worker_status WHERE role = '$role' ORDER BY pid LIMIT 1")
 		[ "$pid" = "${pids[$role]}" ] || detail "$role was started again"
 		for now in 1 2; do
-			bench "leak_${role}_${columns[$now]}" "$(cut -d ' ' -f "1,$((now + 1))" "$work/leak.$role" | slope)" "bytes a batch"
+			bench "leak_${role}_${columns[$now]}" "$(cut -d ' ' -f "1,$((now + 1))" "$work/leak.$role" | slope 1024)" "bytes a batch"
 		done
 		detail "$role: RssAnon and used kB $(sed -n -e 1p -e "$((sample / 2))p" -e '$p' "$work/leak.$role" | cut -d ' ' -f 2- | paste -sd ,)"
 	done

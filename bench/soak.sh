@@ -57,17 +57,13 @@ soak_setup()
 # a column of the samples, without the first tenth: what it was at the beginning, in the middle, at the end, and by how much it grows in an hour (least squares)
 course_of()
 {
-	awk -v c="$1" '{t[NR] = $1; v[NR] = $c}
-		END {
-			for (i = int(NR / 10) + 1; i <= NR; i++) {n++; sx += t[i]; sy += v[i]; sxx += t[i] * t[i]; sxy += t[i] * v[i]}
-			slope = 3600 * (n * sxy - sx * sy) / (n * sxx - sx * sx)
-			printf "%s, %s, %s; %+.1f an hour", v[int(NR / 10) + 1], v[int((NR + 1) / 2)], v[NR], slope
-		}' "$work/soak.samples"
+	awk -v c="$1" -v slope="$(cut -d ' ' -f "1,$1" "$work/soak.samples" | slope 3600)" '{v[NR] = $c}
+		END {printf "%s, %s, %s; %+.1f an hour", v[int(NR / 10) + 1], v[int((NR + 1) / 2)], v[NR], slope}' "$work/soak.samples"
 }
 
 bench_soak()
 {
-	local begun=$SECONDS first=0 p50 p90 p99 most role sample table i
+	local begun first=0 p50 p90 p99 most role sample table i
 	local columns=(seconds p50 p99 most managers manager_kb manager_files pollers poller_kb poller_files workers worker_kb worker_files bcmig_kb pg_catalog_kb blue_kb)
 
 	soak_setup

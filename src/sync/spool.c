@@ -123,13 +123,13 @@ whole_row(BcmigReceiver *r, TupleTableSlot *slot, int64 wanted)
 	return ExecStoreVirtualTuple(r->plain);
 }
 
-/* the number after 'U'; -1 = none, or it is no number */
+/* the number after 'U'; -1 = it is another letter, or what follows is no number */
 static int64
 measure_of(const text *op)
 {
 	const char *p = VARDATA_ANY(op) + 1;
 	const char *end = VARDATA_ANY(op) + VARSIZE_ANY_EXHDR(op);
-	int64		n = p < end ? 0 : -1;
+	int64		n = *VARDATA_ANY(op) == 'U' ? 0 : -1;
 
 	for (; p < end && n >= 0; p++)
 		n = *p >= '0' && *p <= '9' && n < PG_INT64_MAX / 100 ? n * 10 + (*p - '0') : -1;
@@ -141,7 +141,7 @@ receiver_receive(TupleTableSlot *slot, DestReceiver *self)
 {
 	BcmigReceiver *r = (BcmigReceiver *) self;
 	text	   *op;
-	char		letter;
+	char		letter = '\0';
 	bool		unused = false;
 	int64		version;
 
@@ -154,11 +154,17 @@ receiver_receive(TupleTableSlot *slot, DestReceiver *self)
 				 errmsg("blue sent a row without bc_op")));
 	op = DatumGetTextPP(slot->tts_values[FEED_OP]);
 	version = slot->tts_isnull[FEED_VERSION] ? 0 : DatumGetInt64(slot->tts_values[FEED_VERSION]);
-	letter = VARSIZE_ANY_EXHDR(op) == 1 ? *VARDATA_ANY(op) : '\0';
-	if (VARSIZE_ANY_EXHDR(op) > 1 && *VARDATA_ANY(op) == 'U' && measure_of(op) >= 0)
+	if (VARSIZE_ANY_EXHDR(op) == 1)
+		letter = *VARDATA_ANY(op);
+	else if (VARSIZE_ANY_EXHDR(op) > 1)
 	{
-		slot = whole_row(r, slot, measure_of(op));
-		letter = 'U';
+		int64		bytes = measure_of(op);
+
+		if (bytes >= 0)
+		{
+			slot = whole_row(r, slot, bytes);
+			letter = 'U';
+		}
 	}
 	switch (letter)
 	{
