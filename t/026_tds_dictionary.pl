@@ -140,6 +140,11 @@ $blue->safe_psql('postgres', q{SELECT setval('seq17', 4712)});
 is($green->safe_psql('postgres', q{SELECT value FROM bcmig_set_sequences('s') WHERE target = 'cronus.tableseq17'}), '4721', 'and never goes back');
 green_behind($green, q{DELETE FROM cronus.queue WHERE entry_no = 8});
 sequences("bc_shared.everybody|1|1||ok\n${other}cronus.queue_entry_no_seq|7|8|7|ok\ncronus.tableseq17|4712|4721||ok\nok", 'green may be further');
+# what a script says that brings them back, when blue takes over again
+my $script = $green->safe_psql('postgres', q{SELECT bcmig_blue_script('reverse', 's')});
+script_accepted($script, 3, 'a head, and two numbers green has given out: one of a sequence, one of a row that is gone again');
+like($script, qr/^-- green has given out 4721\nDECLARE \@name nvarchar\(776\) = N'\[dbo\]\.\[\Q$c\E\$TableSeq17\]';.*\n.*SELECT \(4721 - .*\nIF \@n >= 0\nBEGIN\n\tSET \@n = \@n \+ 1;\n\tEXEC sys\.sp_sequence_get_range /m, 'the sequence goes beyond it');
+like($script, qr/= N'DBCC CHECKIDENT \(N''\[dbo\]\.\[\Q$c\E\$Queue\$$base\]'', RESEED, 9\) WITH NO_INFOMSGS';\nIF IDENT_CURRENT\(N'\[dbo\]\.\[.*\]'\) <= 8 EXEC/, 'so does the identity column');
 $blue->safe_psql('postgres', q{SELECT setval('seq17', 4731)});
 my $run = sequences("bc_shared.everybody|1|1||ok\n${other}cronus.queue_entry_no_seq|7|8|7|ok\ncronus.tableseq17|4731|4721||not set\nok", 'as long as it has given out none since');
 $green->safe_psql('postgres', q{SELECT nextval('cronus.tableseq17'); SELECT setval('cronus.queue_entry_no_seq', 5); DROP SEQUENCE bc_shared.everybody});

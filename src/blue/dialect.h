@@ -155,6 +155,15 @@ typedef struct BcmigSum
 	List	   *numbers;		/* ... and what each must be */
 } BcmigSum;
 
+/* the number green has given out last in place of a sequence of blue, or of a column of a table of blue's */
+typedef struct BcmigGivenNumber
+{
+	char	   *schema;			/* of the table; NULL = a sequence */
+	char	   *name;			/* of the table, or the sequence */
+	int64		last;
+	int64		increment;
+} BcmigGivenNumber;
+
 /*
  * What Business Central keeps in its database (text feed).
  */
@@ -428,12 +437,14 @@ typedef struct BcmigDialect
 
 	/*
 	 * The same as a script for a person, where bcmig does not write to blue
-	 * itself: its head, and a batch of rows (keys: nkeys texts each; values: by
-	 * table->columns, NULL = no row).
+	 * itself: its head, a batch of rows (keys: nkeys texts each; values: by
+	 * table->columns, NULL = no row), and what makes blue give out none of the
+	 * numbers green has given out.
 	 */
 	char	   *(*reverse_head) (const char *sync, int64 keys);
 	char	   *(*reverse_batch) (const BcmigTableInfo *table, const char *green, List *columns, int n, const BcmigReverse *reverse,
 								  char ***keys, char ***values);
+	char	   *(*reverse_number) (const BcmigGivenNumber *given);
 } BcmigDialect;
 
 extern const BcmigDialect bcmig_dialect_postgres;

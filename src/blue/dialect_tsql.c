@@ -773,5 +773,6 @@ const BcmigDialect bcmig_dialect_tsql = {
 	.version_index = bcmig_tsql_version_index,
 	.reverse_head = bcmig_tsql_reverse_head,
 	.reverse_batch = bcmig_tsql_reverse_batch,
+	.reverse_number = bcmig_tsql_reverse_number,
 	.fence = &bcmig_tsql_fence,
 };

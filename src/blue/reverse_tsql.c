@@ -19,6 +19,7 @@
 
 #include "tsql.h"
 
+#include "common/int.h"
 #include "lib/stringinfo.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
@@ -310,5 +311,36 @@ bcmig_tsql_reverse_batch(const BcmigTableInfo *table, const char *green, List *c
 		}
 	}
 	appendStringInfoString(&s, "COMMIT TRANSACTION;\nGO\n");
+	return s.data;
+}
+
+/*
+ * Both only move on, so the script may be run again; at worst a number is left
+ * out.  A sequence: by sp_sequence_get_range, which needs no right to alter it.  An identity column
+ * that has never given out a number begins with what it is reseeded to, any other
+ * after it.
+ */
+char *
+bcmig_tsql_reverse_number(const BcmigGivenNumber *given)
+{
+	char	   *name = psprintf("%s.%s", ident(given->schema ? given->schema : "dbo"), ident(given->name));
+	const char *reached = given->increment < 0 ? ">=" : "<=";
+	int64		next;
+	StringInfoData s;
+
+	initStringInfo(&s);
+	appendStringInfo(&s, "-- green has given out " INT64_FORMAT "\n", given->last);
+	if (given->schema == NULL)
+		appendStringInfo(&s, "DECLARE @name nvarchar(776) = %s; DECLARE @first sql_variant; DECLARE @n bigint;\n"
+						 "SET @n = (SELECT (" INT64_FORMAT " - CONVERT(bigint, q.current_value)) / CONVERT(bigint, q.increment) FROM sys.sequences AS q WHERE q.object_id = OBJECT_ID(@name));\n"
+						 "IF @n >= 0\nBEGIN\n\tSET @n = @n + 1;\n"
+						 "\tEXEC sys.sp_sequence_get_range @sequence_name = @name, @range_size = @n, @range_first_value = @first OUTPUT;\nEND;\n",
+						 script_string(name), given->last);
+	else if (!pg_add_s64_overflow(given->last, given->increment, &next))
+		appendStringInfo(&s, "DECLARE @reseed nvarchar(max) = %s;\n"
+						 "IF IDENT_CURRENT(%s) %s " INT64_FORMAT " EXEC sys.sp_executesql @reseed;\n",
+						 script_string(psprintf("DBCC CHECKIDENT (%s, RESEED, " INT64_FORMAT ") WITH NO_INFOMSGS", script_string(name), next)),
+						 script_string(name), reached, given->last);
+	appendStringInfoString(&s, "GO\n");
 	return s.data;
 }

@@ -61,6 +61,7 @@ extern char *bcmig_tsql_constant(const char *expression);
 extern char *bcmig_tsql_reverse_head(const char *sync, int64 keys);
 extern char *bcmig_tsql_reverse_batch(const BcmigTableInfo *table, const char *green, List *columns, int n, const BcmigReverse *reverse,
 									  char ***keys, char ***values);
+extern char *bcmig_tsql_reverse_number(const BcmigGivenNumber *given);
 
 /* bc_tsql.c */
 extern const BcmigBcDialect bcmig_tsql_bc;

@@ -17,6 +17,7 @@
 
 #include "call.h"
 #include "catalog/pg_type.h"
+#include "configure.h"
 #include "miscadmin.h"
 #include "reverse_rows.h"
 #include "utils/array.h"
@@ -167,5 +168,7 @@ bcmig_make_reverse_script(const char *sync_name)
 		if (table != NULL)
 			total += append_table(&s, dialect, table);
 	}
+	foreach(lc, bcmig_given_numbers(sync->sync_id))
+		appendStringInfoString(&s, dialect->reverse_number(lfirst(lc)));
 	return psprintf("%s%s", dialect->reverse_head(sync->name, total), s.data);
 }

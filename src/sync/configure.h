@@ -120,6 +120,9 @@ extern void bcmig_make_table(int table_id);
 struct ReturnSetInfo;
 extern void bcmig_move_sequences(const BcmigSync *sync, const BcmigEnvironment *env, struct ReturnSetInfo *rsinfo);
 
+/* sequences.c: BcmigGivenNumber *, of each sequence that is further than blue's was then; in a transaction */
+extern List *bcmig_given_numbers(int sync_id);
+
 /* request.c: sweeps for the tables whose deletes come by them; in a transaction */
 extern void bcmig_ask_for_sweeps(int sync_id);
 

@@ -242,6 +242,35 @@ bcmig_move_sequences(const BcmigSync *sync, const BcmigEnvironment *env, ReturnS
 	bcmig_catalog_end(&scope);
 }
 
+List *
+bcmig_given_numbers(int sync_id)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	BcmigCatalogScope scope;
+	List	   *numbers = NIL;
+
+	bcmig_catalog_begin(&scope);
+	bcmig_sql("SELECT t.source_schema, coalesce(t.source_table, n.source), s.last_value, n.increment "
+			  "FROM bcmig.number_sequence n LEFT JOIN bcmig.sync_table t USING (table_id) "
+			  "JOIN pg_sequences s ON format('%I.%I', s.schemaname, s.sequencename) = n.target "
+			  "WHERE n.sync_id = $1 AND s.last_value IS NOT NULL "
+			  " AND CASE WHEN n.increment < 0 THEN s.last_value < n.blue ELSE s.last_value > n.blue END IS NOT FALSE "
+			  "ORDER BY n.target", "i", sync_id);
+	MemoryContextSwitchTo(caller);
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		BcmigGivenNumber *given = palloc(sizeof(BcmigGivenNumber));
+
+		given->schema = bcmig_get_text(i, 1);
+		given->name = bcmig_get_text(i, 2);
+		given->last = bcmig_get_int64(i, 3, 0);
+		given->increment = bcmig_get_int64(i, 4, 0);
+		numbers = lappend(numbers, given);
+	}
+	bcmig_catalog_end(&scope);
+	return numbers;
+}
+
 /*
  * bcmig_set_sequences(sync)
  */

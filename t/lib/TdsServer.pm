@@ -12,7 +12,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-our @EXPORT = qw(new_sql_server connect_sql_server sql_setting freetds_timeout);
+our @EXPORT = qw(new_sql_server connect_sql_server sql_setting freetds_timeout script_accepted);
 
 my $source = $ENV{BCMIG_SOURCE} // '.';
 my %running;
@@ -97,6 +97,26 @@ sub sql_setting
 	my ($server, $name, $value) = @_;
 	$server->{node}->safe_psql('postgres', "DELETE FROM mssql.setting WHERE name = '$name'");
 	$server->{node}->safe_psql('postgres', "INSERT INTO mssql.setting VALUES ('$name', \$v\$$value\$v\$)") if defined $value;
+}
+
+# Does a grammar made elsewhere accept each batch of a script?
+sub script_accepted
+{
+	my ($script, $batches, $what) = @_;
+	my ($judged, $err) = ('', '');
+	IPC::Run::run([ '/usr/bin/python3', '-c', q{
+import sys
+sys.path.insert(0, sys.argv[1])
+from grammar import Grammar
+g = Grammar(sys.argv[2])
+# the transaction by itself: what stands in it is judged statement by statement
+for batch in sys.stdin.read().split('\nGO\n'):
+    if batch.strip():
+        whole = 'BEGIN TRANSACTION;', 'COMMIT TRANSACTION;'
+        inside = batch.replace(whole[0], '').replace(whole[1], '')
+        print(g.accepts(inside) or (batch != inside and g.accepts(' '.join(whole))) or 'ok')
+}, "$source/test/tds_server", "$source/tsql-verdicts" ], '<', \$script, '>', \$judged, '2>', \$err);
+	is($judged, "ok\n" x $batches, $what) or diag($err);
 }
 
 1;
