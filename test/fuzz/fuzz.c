@@ -42,23 +42,23 @@ const FuzzInput *fuzz_answer;
 #undef pfree
 
 /* before each value */
-typedef struct Block
+typedef struct FuzzBlock
 {
-	struct Block *next;
-	struct Block **link;
+	struct FuzzBlock *next;
+	struct FuzzBlock **link;
 	Size		size;
-} Block;
+} FuzzBlock;
 
-static Block *blocks = NULL;
+static FuzzBlock *blocks = NULL;
 static MemoryContext one_input;
 
 /* NULL: PostgreSQL has allocated it */
-static Block *
+static FuzzBlock *
 block_of(void *p)
 {
-	Block	   *b = (Block *) p - 1;
+	FuzzBlock	   *b = (FuzzBlock *) p - 1;
 
-	for (Block *known = blocks; known != NULL; known = known->next)
+	for (FuzzBlock *known = blocks; known != NULL; known = known->next)
 	{
 		if (known == b)
 			return b;
@@ -69,11 +69,11 @@ block_of(void *p)
 void *
 fuzz_palloc(Size size)
 {
-	Block	   *b;
+	FuzzBlock	   *b;
 
 	if (!AllocSizeIsValid(size))
 		elog(ERROR, "invalid memory alloc request size %zu", size);
-	b = malloc(sizeof(Block) + size);
+	b = malloc(sizeof(FuzzBlock) + size);
 	b->size = size;
 	b->next = blocks;
 	b->link = &blocks;
@@ -90,7 +90,7 @@ fuzz_palloc0(Size size)
 }
 
 static void
-free_block(Block *b)
+free_block(FuzzBlock *b)
 {
 	*b->link = b->next;
 	if (b->next != NULL)
@@ -101,7 +101,7 @@ free_block(Block *b)
 void *
 fuzz_repalloc(void *p, Size size)
 {
-	Block	   *b = block_of(p);
+	FuzzBlock	   *b = block_of(p);
 	void	   *copy;
 
 	if (b == NULL)
@@ -115,7 +115,7 @@ fuzz_repalloc(void *p, Size size)
 void
 fuzz_pfree(void *p)
 {
-	Block	   *b = block_of(p);
+	FuzzBlock	   *b = block_of(p);
 
 	if (b == NULL)
 		pfree(p);
