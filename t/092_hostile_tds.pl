@@ -12,14 +12,15 @@ my $server = new_sql_server();
 my $blue = $server->{node};
 my $green = new_green('green', 'log_min_messages = warning');
 my $me = (getpwuid($<))[0];
-my @tables = qw(good half zero types columns endless message garbage);
+my @tables = qw(good half zero padded types columns endless message garbage);
 
 # what a window may put on disk is the owner's to say; the stand-in has to sort
 $green->safe_psql('postgres', qq{ALTER ROLE "$me" SET temp_file_limit = '4MB'});
 $blue->safe_psql('postgres', qq{ALTER ROLE "$me" SET temp_file_limit = '64MB'; CREATE EXTENSION file_fdw; CREATE SERVER program FOREIGN DATA WRAPPER file_fdw});
 foreach (@tables)
 {
-	$blue->safe_psql('postgres', qq{CREATE TABLE $_ ("timestamp" bigint NOT NULL DEFAULT 0, id int PRIMARY KEY, v varchar(50) NOT NULL, n int NOT NULL);
+	my $type = $_ eq 'padded' ? 'char(12)' : 'varchar(50)';
+	$blue->safe_psql('postgres', qq{CREATE TABLE $_ ("timestamp" bigint NOT NULL DEFAULT 0, id int PRIMARY KEY, v $type NOT NULL, n int NOT NULL);
 		INSERT INTO $_ (id, v, n) SELECT i, 'v' || i, i FROM generate_series(1, 100) i;
 		SELECT mssql.register('$_', '$_', tracked => '$_' <> 'endless')});
 }
@@ -63,6 +64,9 @@ $blue->safe_psql('postgres', q{UPDATE half SET v = 'mended' WHERE id = 7});
 fails('zero', on_blue(q{UPDATE zero SET v = 'a' || chr(x'10FFFC'::int) || 'b' WHERE id = 7}), 'a character U+0000',
 	q{22021: of a row's texts and binary values 2 bytes came, blue has 6 .The row begins with id = 7, v = a, n = 7});
 $blue->safe_psql('postgres', q{UPDATE zero SET v = 'mended' WHERE id = 7});
+fails('padded', on_blue(q{UPDATE padded SET v = 'a' || chr(x'10FFFC'::int) || 'b' WHERE id = 7}), 'one in a text that is filled up with blanks',
+	q{22021: of a row's texts and binary values 2 bytes came, blue has 6 });
+$blue->safe_psql('postgres', q{UPDATE padded SET v = 'mended' WHERE id = 7});
 
 # --- values of other types, and columns that are not there ---
 fails('types', on_blue(q{ALTER TABLE types ALTER n TYPE varchar(20) USING 'no ' || n; UPDATE types SET v = 'new' WHERE id = 3}), 'a column of another type',

@@ -53,6 +53,9 @@ bytes_of(const BcmigTableInfo *table, bool (*counts) (const BcmigColumn *))
 		/* of a code page */
 		if (type_is(type, "varchar") || type_is(type, "char") || type_is(type, "text"))
 			value = psprintf("CONVERT(nvarchar(max), %s)", value);
+		/* filled up with blanks, here and there: what was cut off would not be missed */
+		if (type_is(type, "nchar") || type_is(type, "char"))
+			value = psprintf("RTRIM(%s)", value);
 		appendStringInfo(&s, "%sISNULL(CONVERT(bigint, DATALENGTH(%s)), 0)", s.len ? " + " : "", value);
 	}
 	return s.len ? s.data : NULL;

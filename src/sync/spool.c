@@ -97,11 +97,15 @@ whole_row(BcmigReceiver *r, TupleTableSlot *slot, int64 wanted)
 	{
 		Oid			type = TupleDescAttr(desc, i)->atttypid;
 		struct varlena *value;
+		int			len;
 
 		if (slot->tts_isnull[i] || (type != TEXTOID && type != VARCHAROID && type != BPCHAROID && type != BYTEAOID))
 			continue;
 		value = PG_DETOAST_DATUM_PACKED(slot->tts_values[i]);
-		came += type == BYTEAOID ? VARSIZE_ANY_EXHDR(value) : utf16_bytes(VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value));
+		len = VARSIZE_ANY_EXHDR(value);
+		if (type == BPCHAROID)
+			len = bpchartruelen(VARDATA_ANY(value), len);
+		came += type == BYTEAOID ? len : utf16_bytes(VARDATA_ANY(value), len);
 	}
 	if (came != wanted)
 		ereport(ERROR,
