@@ -118,6 +118,10 @@ ok(worked($clone, 2), 'its workers go on');
 is($front->green_share, $strange, 'and leaves it alone');
 like(refused($clone, q{SELECT bcmig_set_traffic('s', 5)}), qr/BM030.*HINT:  SELECT bcmig_adopt\('s'\);/s, 'it takes no weight');
 like(refused($clone, q{SELECT bcmig_resume_traffic('s')}), qr/BM030.*HINT:  SELECT bcmig_adopt\('s'\);/s, 'and is not resumed by accident');
+like(refused($clone, q{SELECT count(*) FROM bcmig_rollback('s', 'by the wrong one')}), qr/BM030.*another data directory.*HINT:  SELECT bcmig_adopt\('s'\);/s, 'nor rolls back');
+like(refused($clone, q{SELECT count(*) FROM bcmig_switch_traffic('s')}), qr/BM030.*HINT:  SELECT bcmig_adopt\('s'\);/s, 'nor begins a switch');
+is($clone->safe_psql('postgres', q{SELECT count(*) FROM bcmig_rollback('s', 'only asking', '{}', true)}) > 0 ? 1 : 0, 1, 'what it would do may be asked');
+is($clone->safe_psql('postgres', q{SELECT green_percent || ' ' || coalesce(intent::text, 'none') FROM bcmig.traffic}), '10 none', 'nothing is on its way');
 $blue->safe_psql('postgres', q{UPDATE item SET v = 'new' WHERE id = 7});
 ok($clone->poll_query_until('postgres', q{SELECT v = 'new' FROM item WHERE id = 7}), 'it reads blue all the same');
 
