@@ -61,8 +61,21 @@ static const char *const state_names[] = {
 };
 
 static const char *const job_names[] = {
-	"idle", "traffic", "window", "window shard", "retry", "resolve", "reverse", "sweep", "copy", "look at schema", "make tables",
-	"validate", "check rules", "repair"
+	[BCMIG_JOB_NONE] = "idle",
+	[BCMIG_JOB_TRAFFIC] = "traffic",
+	[BCMIG_JOB_WINDOW] = "window",
+	[BCMIG_JOB_SHARD] = "window shard",
+	[BCMIG_JOB_RETRY] = "retry",
+	[BCMIG_JOB_RESOLVE] = "resolve",
+	[BCMIG_JOB_REVERSE] = "reverse",
+	[BCMIG_JOB_SWEEP] = "sweep",
+	[BCMIG_JOB_COPY] = "copy",
+	[BCMIG_JOB_ANALYZE] = "analyze",
+	[BCMIG_JOB_LOOK] = "look at schema",
+	[BCMIG_JOB_MAKE] = "make tables",
+	[BCMIG_JOB_CHECK] = "validate",
+	[BCMIG_JOB_RULES] = "check rules",
+	[BCMIG_JOB_REPAIR] = "repair"
 };
 
 const char *
