@@ -8,7 +8,7 @@ use BcmigTest;
 use Test::More;
 
 my $blue = new_blue();
-my $green = new_green();
+my $green = new_green('green', 'log_lock_waits = on', 'deadlock_timeout = 100ms');
 
 sub on_blue { return $blue->safe_psql('postgres', $_[0]) }
 sub on_green { return $green->safe_psql('postgres', $_[0]) }
@@ -125,6 +125,23 @@ is(on_green('SELECT key FROM bcmig.quarantine'), '["20"]', 'and stays in quarant
 green_behind($green, "ALTER TABLE entry DROP CONSTRAINT c; SELECT bcmig_repair($run)");
 ok($green->poll_query_until('postgres', "SELECT count(*) = 0 FROM bcmig.validation_difference WHERE run_id = $run AND (repaired_at IS NULL OR repair_error IS NOT NULL)"), 'a second repair does the rest');
 is(on_green('SELECT count(*) FROM bcmig.quarantine'), '0', 'and settles its entry');
+
+# --- who waits says in the log at what ---
+green_behind($green, q{SET session_replication_role = replica; UPDATE entry SET name = 'w' WHERE no = 25});
+($run, $verdict) = validate('full', 'public.entry');
+my $session = $green->background_psql('postgres', on_error_die => 1);
+$session->query_safe('BEGIN; LOCK TABLE entry IN ACCESS EXCLUSIVE MODE');
+foreach ([ "SELECT bcmig_repair($run)", 'repair' ], [ q{SELECT bcmig_validate('s', 'public.entry', 'full')}, 'validate' ])
+{
+	my $from = -s $green->logfile;
+	on_green($_->[0]);
+	$green->wait_for_log(qr/still waiting for .*\n.*DETAIL:.*\n.*CONTEXT:.*bcmig job $_->[1] of table \d+/, $from);
+	pass("job $_->[1]");
+}
+$session->query_safe('COMMIT');
+$session->quit;
+ok($green->poll_query_until('postgres', "SELECT count(*) = 0 FROM bcmig.request"), 'both have run');
+is((validate('full', 'public.entry'))[1], 'ok', 'and it is repaired');
 
 # --- a suspended table ---
 green_behind($green, q{SET session_replication_role = replica; UPDATE entry SET name = 'z' WHERE no = 30; UPDATE item SET name = 'z' WHERE id = md5('30')::uuid});

@@ -51,7 +51,7 @@
 #define BATCH_WIDE_KEYS	10		/* of tables with columns of any length */
 #define LOOKS			5
 #define SETTLE_TIME		2000	/* ms, at most, between settling an entry and its commit */
-#define LOOK_WAIT		2000	/* ms, at most, for a window to come */
+#define LOOK_WAIT		30000	/* ms, at most, for polls: a blue may take seconds to answer one */
 
 /* both sides of a suspect, as one look saw them */
 typedef struct Pair
@@ -153,7 +153,7 @@ is_clean(int table_id, uint64 *poll)
 	return clean;
 }
 
-/* wait until "polls" more polls have been answered, or a window of the table has come; false = the sync is being stopped */
+/* wait until "polls" more polls have been answered, LOOK_WAIT at most; false = the sync is being stopped */
 static bool
 wait_for_polls(BcmigProof *proof, uint64 since, int polls)
 {
