@@ -177,4 +177,24 @@ like($err, qr/keeps rows on other servers, where they can be written past the jo
 ($ret, $out, $err) = $green->psql('postgres', "INSERT INTO entry (no, code, day) VALUES (1, 'x', '2026-02-02')");
 like($err, qr/fenced/, 'through green nobody writes');
 
+# ---------------------------------------------------------------------------
+# Nor a function that runs while a statement of bcmig's own is planned: a constraint with
+# constant arguments is worked out then
+# ---------------------------------------------------------------------------
+green_behind($green, q{
+	CREATE TABLE said (what text);
+	CREATE FUNCTION intrude() RETURNS void LANGUAGE plpgsql AS $$
+	BEGIN INSERT INTO public.far_alone (id, v) VALUES (-1, 'intruder'); INSERT INTO public.said VALUES ('written');
+	EXCEPTION WHEN OTHERS THEN INSERT INTO public.said VALUES (SQLERRM); END $$;
+	CREATE FUNCTION planned(int) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS 'BEGIN PERFORM public.intrude(); RETURN true; END';
+	ALTER FOREIGN TABLE far_alone ADD CHECK (planned(1) AND id > 0);
+	GRANT ALL ON said TO PUBLIC});
+$green->safe_psql('postgres', q{ALTER SYSTEM SET constraint_exclusion = on});
+$green->reload;
+$blue->safe_psql('postgres', q{UPDATE far_alone SET v = 'while planned' WHERE id = 5});
+wait_sync($green, 's');
+is($far->safe_psql('postgres', 'SELECT v FROM far_alone WHERE id = 5'), 'while planned', 'the row arrives');
+is($green->safe_psql('postgres', q{SELECT DISTINCT what ~ 'fenced' FROM said}), 't', 'the function ran, and was refused');
+is($far->safe_psql('postgres', 'SELECT count(*) FROM far_alone WHERE id < 0'), '0', 'and nothing of it is there');
+
 done_testing();
