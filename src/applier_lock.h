@@ -27,4 +27,8 @@
 #define BCMIG_CONFLICT_LOCKTAG(tag, table_id) \
 	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, (uint32) (table_id), 0, 7269)
 
+/* readable views of a sync are made or dropped by one transaction at a time, which takes this before it locks a table for that */
+#define BCMIG_VIEWS_LOCKTAG(tag, sync_id) \
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, (uint32) (sync_id), 0, 7270)
+
 #endif							/* BCMIG_APPLIER_LOCK_H */

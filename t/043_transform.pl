@@ -256,6 +256,22 @@ ok(point_reached($green, 'views_made'), 'views are made, and it is not written d
 on_green(q{SELECT bcmig_map_column('s', 'fast', 'n', '{"rename": "n4"}')});
 release_point($green, $making);
 ok($green->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_attribute WHERE attrelid = to_regclass('public_read.fast') AND attname = 'n4'}), 'for the newest mapping in the end');
+
+# nor one that changes while they are about to be made, where there is none yet
+green_behind($green, 'DROP VIEW public_read.fast');
+my $session = $green->background_psql('postgres', on_error_die => 1);
+$session->query_safe('BEGIN; LOCK TABLE fast IN ACCESS SHARE MODE');
+my $mapping = $green->background_psql('postgres', on_error_die => 1);
+$mapping->query_until(qr/^begun$/m, qq{\\echo begun\nSELECT bcmig_map_column('s', 'fast', 'n', '{"rename": "n5"}');\n});
+my $waits = 'SELECT count(*) = 1 FROM pg_locks WHERE NOT granted AND';
+ok($green->poll_query_until('postgres', "$waits mode = 'AccessExclusiveLock' AND relation = to_regclass('fast')"), 'a mapping waits for the table');
+on_green(q{UPDATE bcmig.sync_state SET views_made = NULL; SELECT bcmig_alter_environment('blue', '{}')});	# the latter wakes the manager
+ok($green->poll_query_until('postgres', "$waits locktype = 'advisory' AND objsubid = 7270"), 'and who makes the view for it');
+$session->query_safe('COMMIT');
+ok($green->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_attribute WHERE attrelid = to_regclass('public_read.fast') AND attname = 'n5'}), 'it is made of those there are');
+is(on_green(q{SELECT count(*) FROM bcmig.timeline WHERE event = 'make views'}), '0', 'and was never tried with others');
+$_->quit foreach $session, $mapping;
+on_green(q{SELECT bcmig_map_column('s', 'fast', 'n', '{"rename": "n4"}')});
 $pairs{fast} = [ q{SELECT nullif(b, '1753-01-01') AT TIME ZONE 'UTC', c, key1, 'always', e, key2, n FROM fast}, q{SELECT b, c, "the key", d, e, key2, n4 FROM fast} ];
 
 # --- mappings changed while blue is written to ---

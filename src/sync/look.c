@@ -208,18 +208,19 @@ remake_feed(const BcmigTableInfo *table)
 static void
 follow_all(const BcmigSync *sync, const BcmigTableInfo *table, List *changes, const BcmigDialect *dialect)
 {
-	List	   *drops = NIL;
+	bool		altered = false;
 	BcmigCatalogScope scope;
 	ListCell   *lc;
 
-	/* a view would hold the types of its columns */
 	foreach(lc, changes)
+		altered |= ((BcmigChange *) lfirst(lc))->kind == BCMIG_COLUMN_ALTERED;
+	/* a view would hold the types of its columns */
+	if (altered)
 	{
-		if (((BcmigChange *) lfirst(lc))->kind == BCMIG_COLUMN_ALTERED && drops == NIL)
-			drops = bcmig_drop_views_statements(sync);
+		bcmig_lock_views(sync->sync_id);
+		foreach(lc, bcmig_drop_views_statements(sync))
+			bcmig_run_as(sync->owner, lfirst(lc));
 	}
-	foreach(lc, drops)
-		bcmig_run_as(sync->owner, lfirst(lc));
 	foreach(lc, changes)
 	{
 		char	   *type;
@@ -228,7 +229,7 @@ follow_all(const BcmigSync *sync, const BcmigTableInfo *table, List *changes, co
 		follow(bcmig_load_table(table->table_id), lfirst(lc), type, dialect);
 	}
 	remake_feed(table);
-	if (drops != NIL)
+	if (altered)
 	{
 		bcmig_catalog_begin(&scope);
 		bcmig_sql("UPDATE bcmig.sync_state SET views_made = NULL WHERE sync_id = $1", "i", sync->sync_id);

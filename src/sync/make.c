@@ -263,8 +263,8 @@ views_wanted(Jsonb *options)
 }
 
 /*
- * What the views are about to be made for.  Who changes a mapping meanwhile drops
- * views and leaves NULL, which views_are_made() must not write over.
+ * What the views are about to be made for.  Who changes a mapping meanwhile leaves
+ * NULL, which views_are_made() must not write over.
  */
 static void
 views_are_due(int sync_id)
@@ -281,12 +281,14 @@ static void
 views_are_made(int sync_id, const char *sync_name, const char *error)
 {
 	BcmigCatalogScope scope;
+	bool		valid;
 
 	bcmig_start_transaction();
 	bcmig_catalog_begin(&scope);
-	bcmig_sql("UPDATE bcmig.sync_state SET views_made = nullif(substr(views_made, length('making ') + 1), '') "
-			  "WHERE sync_id = $1 AND views_made LIKE 'making %'", "i", sync_id);
-	if (error != NULL)
+	valid = bcmig_sql("UPDATE bcmig.sync_state SET views_made = nullif(substr(views_made, length('making ') + 1), '') "
+					  "WHERE sync_id = $1 AND views_made LIKE 'making %'", "i", sync_id) > 0;
+	/* else they are made again, and may have failed for that very change */
+	if (valid && error != NULL)
 		bcmig_audit("error", sync_name, NULL, "make views", error);
 	bcmig_config_changed();
 	bcmig_catalog_end(&scope);

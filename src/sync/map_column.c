@@ -426,11 +426,13 @@ alter_green(const Change *change)
 		statements = lappend(statements, psprintf("%s SET DEFAULT %s", alter, quote_literal_cstr(new->default_value)));
 
 	/*
-	 * A view would hold names and types of its columns.  With the lock ALTER
-	 * TABLE takes nobody makes another one meanwhile.
+	 * A view would hold names and types of its columns, and who is about to make
+	 * one may have read the mapping as it was: so views are made again also
+	 * where there is none.
 	 */
 	if (statements != NIL)
 	{
+		bcmig_lock_views(change->sync->sync_id);
 		table_close(table_openrv(makeRangeVar(table->target_schema, table->target_table, -1), AccessExclusiveLock), NoLock);
 		drops = bcmig_drop_views_statements(change->sync);
 	}
@@ -438,7 +440,7 @@ alter_green(const Change *change)
 		bcmig_run_as(change->sync->owner, lfirst(lc));
 	foreach(lc, statements)
 		bcmig_change_green(change->sync->owner, table->target_name, lfirst(lc));
-	if (drops != NIL)
+	if (statements != NIL)
 	{
 		BcmigCatalogScope scope;
 

@@ -22,6 +22,7 @@
 #include "readable.h"
 
 #include "access/xact.h"
+#include "applier_lock.h"
 #include "bc_names.h"
 #include "call.h"
 #include "catalog/namespace.h"
@@ -362,15 +363,30 @@ make_view(const BcmigSync *sync, BcmigReadTable *t, List *tables)
 	bcmig_run_as(sync->owner, v.comments.data);
 }
 
+/*
+ * Who makes views locks tables that are read, who changes one that table and
+ * then the views: without this each could wait for the other.
+ */
+void
+bcmig_lock_views(int sync_id)
+{
+	LOCKTAG		tag;
+
+	BCMIG_VIEWS_LOCKTAG(tag, sync_id);
+	(void) LockAcquire(&tag, ExclusiveLock, false, false);
+}
+
 int
 bcmig_make_views(const BcmigSync *sync, int *after, int most)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	MemoryContext context = AllocSetContextCreate(caller, "bcmig view", ALLOCSET_DEFAULT_SIZES);
-	List	   *tables = bcmig_read_tables(sync->sync_id, NULL);
+	List	   *tables;
 	ListCell   *lc;
 	int			n = 0;
 
+	bcmig_lock_views(sync->sync_id);
+	tables = bcmig_read_tables(sync->sync_id, NULL);
 	foreach(lc, tables)
 	{
 		BcmigReadTable *t = lfirst(lc);
