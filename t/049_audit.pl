@@ -237,7 +237,8 @@ my $dump = $green->basedir . '/dump.sql';
 $green->command_ok([ 'pg_dump', '-d', $green->connstr('postgres'), '-f', $dump ], 'dumped');
 green('CREATE DATABASE restored');
 $green->command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-d', $green->connstr('restored'), '-f', $dump ], 'restored');
-ok($green->poll_query_until('restored', 'SELECT count(*) = 0 FROM bcmig.audit_pending'), 'chained there');
-is($green->safe_psql('restored', q{SELECT split_part(what, ',', 1) FROM bcmig_verify_audit()}), 'ok', 'the restored chain fits');
+# the manager there may write rows of its own first, which are chained a moment later
+ok($green->poll_query_until('restored', q{SELECT string_agg(split_part(what, ',', 1), ' ') = 'ok' FROM bcmig_verify_audit()}), 'the restored chain fits, and goes on')
+  or diag($green->safe_psql('restored', 'SELECT first_bad, what FROM bcmig_verify_audit()'));
 
 done_testing();
