@@ -25,6 +25,7 @@ static planner_hook_type prev_planner = NULL;
 typedef struct Seen
 {
 	List	   *shells;			/* copies of range table entries as they were */
+	List	   *permissions;	/* since 16: copies of what they may, in the same order */
 	bool		distributed;
 	bool		tuplestore;
 	bool		record_comparison;
@@ -63,6 +64,14 @@ redirect(Node *node, Seen *seen)
 			if (list_length(query->rtable) > 1 && query->commandType == CMD_DELETE)
 				ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("fake citus: complex joins in a DELETE")));
 			seen->shells = lappend(seen->shells, copyObject(rte));
+#if PG_VERSION_NUM >= 160000
+			{
+				RTEPermissionInfo *p = getRTEPermissionInfo(query->rteperminfos, rte);
+
+				seen->permissions = lappend(seen->permissions, copyObject(p));
+				p->relid = shard;
+			}
+#endif
 			LockRelationOid(shard, rte->rellockmode);
 			rte->relid = shard;
 		}
@@ -83,9 +92,14 @@ fake_planner(Query *parse, const char *query_string, int options, ParamListInfo 
 	if (seen.distributed && seen.record_comparison)
 		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("fake citus: operator does not exist: integer *<> integer")));
 	plan = prev_planner ? prev_planner(parse, query_string, options, params) : standard_planner(parse, query_string, options, params);
-#if PG_VERSION_NUM < 160000
-	plan->rtable = list_concat(plan->rtable, seen.shells);
+#if PG_VERSION_NUM >= 160000
+	for (int i = 0; i < list_length(seen.shells); i++)
+	{
+		plan->permInfos = lappend(plan->permInfos, list_nth(seen.permissions, i));
+		((RangeTblEntry *) list_nth(seen.shells, i))->perminfoindex = list_length(plan->permInfos);
+	}
 #endif
+	plan->rtable = list_concat(plan->rtable, seen.shells);
 	return plan;
 }
 
