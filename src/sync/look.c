@@ -209,18 +209,13 @@ static void
 follow_all(const BcmigSync *sync, const BcmigTableInfo *table, List *changes, const BcmigDialect *dialect)
 {
 	bool		altered = false;
-	BcmigCatalogScope scope;
 	ListCell   *lc;
 
 	foreach(lc, changes)
 		altered |= ((BcmigChange *) lfirst(lc))->kind == BCMIG_COLUMN_ALTERED;
 	/* a view would hold the types of its columns */
 	if (altered)
-	{
-		bcmig_lock_views(sync->sync_id);
-		foreach(lc, bcmig_drop_views_statements(sync))
-			bcmig_run_as(sync->owner, lfirst(lc));
-	}
+		bcmig_drop_views(sync);
 	foreach(lc, changes)
 	{
 		char	   *type;
@@ -230,11 +225,7 @@ follow_all(const BcmigSync *sync, const BcmigTableInfo *table, List *changes, co
 	}
 	remake_feed(table);
 	if (altered)
-	{
-		bcmig_catalog_begin(&scope);
-		bcmig_sql("UPDATE bcmig.sync_state SET views_made = NULL WHERE sync_id = $1", "i", sync->sync_id);
-		bcmig_catalog_end(&scope);
-	}
+		bcmig_outdate_views(sync->sync_id);
 	bcmig_state_resync(0, InvalidOid, table->table_id, "its columns have changed on blue");
 }
 

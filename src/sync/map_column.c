@@ -400,7 +400,6 @@ alter_green(const Change *change)
 	const char *name = quote_identifier(new->target);
 	char	   *alter = psprintf("ALTER TABLE %s ALTER COLUMN %s", table->target_name, name);
 	List	   *statements = NIL;
-	List	   *drops = NIL;
 	ListCell   *lc;
 
 	if (new->transform == BCMIG_DROP)
@@ -431,23 +430,11 @@ alter_green(const Change *change)
 	 * where there is none.
 	 */
 	if (statements != NIL)
-	{
-		bcmig_lock_views(change->sync->sync_id);
-		table_close(table_openrv(makeRangeVar(table->target_schema, table->target_table, -1), AccessExclusiveLock), NoLock);
-		drops = bcmig_drop_views_statements(change->sync);
-	}
-	foreach(lc, drops)
-		bcmig_run_as(change->sync->owner, lfirst(lc));
+		bcmig_drop_views(change->sync);
 	foreach(lc, statements)
 		bcmig_change_green(change->sync->owner, table->target_name, lfirst(lc));
 	if (statements != NIL)
-	{
-		BcmigCatalogScope scope;
-
-		bcmig_catalog_begin(&scope);
-		bcmig_sql("UPDATE bcmig.sync_state SET views_made = NULL WHERE sync_id = $1", "i", change->sync->sync_id);
-		bcmig_catalog_end(&scope);
-	}
+		bcmig_outdate_views(change->sync->sync_id);
 }
 
 /* ---- the change ---- */

@@ -367,8 +367,8 @@ make_view(const BcmigSync *sync, BcmigReadTable *t, List *tables)
  * Who makes views locks tables that are read, who changes one that table and
  * then the views: without this each could wait for the other.
  */
-void
-bcmig_lock_views(int sync_id)
+static void
+lock_views(int sync_id)
 {
 	LOCKTAG		tag;
 
@@ -385,7 +385,7 @@ bcmig_make_views(const BcmigSync *sync, int *after, int most)
 	ListCell   *lc;
 	int			n = 0;
 
-	bcmig_lock_views(sync->sync_id);
+	lock_views(sync->sync_id);
 	tables = bcmig_read_tables(sync->sync_id, NULL);
 	foreach(lc, tables)
 	{
@@ -463,6 +463,26 @@ bcmig_drop_views_statements(const BcmigSync *sync)
 	if (functions != NULL)
 		statements = lappend(statements, psprintf("DROP FUNCTION %s;", functions));
 	return statements;
+}
+
+void
+bcmig_drop_views(const BcmigSync *sync)
+{
+	ListCell   *lc;
+
+	lock_views(sync->sync_id);
+	foreach(lc, bcmig_drop_views_statements(sync))
+		bcmig_run_as(sync->owner, lfirst(lc));
+}
+
+void
+bcmig_outdate_views(int sync_id)
+{
+	BcmigCatalogScope scope;
+
+	bcmig_catalog_begin(&scope);
+	bcmig_sql("UPDATE bcmig.sync_state SET views_made = NULL WHERE sync_id = $1", "i", sync_id);
+	bcmig_catalog_end(&scope);
 }
 
 /* ---------------------------------------------------------------------

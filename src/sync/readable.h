@@ -29,8 +29,11 @@
  */
 extern int	bcmig_make_views(const BcmigSync *sync, int *after, int most);
 
-/* readable.c: until the end of the transaction nobody else makes or drops views of the sync */
-extern void bcmig_lock_views(int sync_id);
+/* readable.c: drop the views of the sync; until the end of the transaction nobody makes any */
+extern void bcmig_drop_views(const BcmigSync *sync);
+
+/* readable.c: views are to be made, also by whoever is about to make them as they were */
+extern void bcmig_outdate_views(int sync_id);
 
 /* readable.c: the roles of option grant_select, as GRANT lists them; NULL = none.  ERROR when one is missing */
 extern char *bcmig_granted_roles(const char *options);
