@@ -56,7 +56,7 @@ static MemoryContext one_input;
 static FuzzBlock *
 block_of(void *p)
 {
-	FuzzBlock	   *b = (FuzzBlock *) p - 1;
+	FuzzBlock  *b = (FuzzBlock *) p - 1;
 
 	for (FuzzBlock *known = blocks; known != NULL; known = known->next)
 	{
@@ -69,7 +69,7 @@ block_of(void *p)
 void *
 fuzz_palloc(Size size)
 {
-	FuzzBlock	   *b;
+	FuzzBlock  *b;
 
 	if (!AllocSizeIsValid(size))
 		elog(ERROR, "invalid memory alloc request size %zu", size);
@@ -101,7 +101,7 @@ free_block(FuzzBlock *b)
 void *
 fuzz_repalloc(void *p, Size size)
 {
-	FuzzBlock	   *b = block_of(p);
+	FuzzBlock  *b = block_of(p);
 	void	   *copy;
 
 	if (b == NULL)
@@ -115,7 +115,7 @@ fuzz_repalloc(void *p, Size size)
 void
 fuzz_pfree(void *p)
 {
-	FuzzBlock	   *b = block_of(p);
+	FuzzBlock  *b = block_of(p);
 
 	if (b == NULL)
 		pfree(p);
