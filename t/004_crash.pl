@@ -128,7 +128,7 @@ sub compare_memories
 sub wait_back
 {
 	my ($old) = @_;
-	ok(poll_through_restart($green,
+	ok($green->poll_query_until('postgres',
 			"SELECT count(*) > 0 FROM pg_stat_activity WHERE backend_type = 'bcmig manager' AND pid <> $old"),
 		'bcmig is back');
 }
@@ -174,7 +174,7 @@ while ($crashes < $copy_kills)
 {
 	# some way further than last time
 	my $now = $green->safe_psql('postgres', 'SELECT count(*) FROM bcmig.copy_chunk WHERE done');
-	last unless poll_through_restart($green,
+	last unless $green->poll_query_until('postgres',
 		"SELECT (SELECT count(*) FROM bcmig.copy_chunk WHERE done) > $now OR EXISTS (SELECT FROM bcmig.sync_state WHERE state = 'streaming')");
 	usleep(rand(300_000));
 	last unless copying();

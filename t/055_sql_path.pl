@@ -88,7 +88,7 @@ cmp_ok($far->safe_psql('postgres', 'SELECT count(*) FROM entry_2'), '>', 100, 'r
 is($green->safe_psql('postgres', q{SELECT count(*) FROM bcmig.copy_chunk JOIN bcmig.sync_table USING (table_id) WHERE target_table = 'entry' AND done}), '0', 'no chunk is done');
 kill_pid('KILL', $green->safe_psql('postgres', "SELECT pid $held"));
 $hold->quit;
-ok(poll_through_restart($green, 'SELECT true'), 'green is back');
+ok($green->poll_query_until('postgres', 'SELECT true'), 'green is back');
 $green->safe_psql('postgres', 'ALTER SYSTEM RESET bcmig.debug_points');
 $green->reload;
 wait_sync($green, 's');

@@ -97,7 +97,7 @@ $blue->safe_psql('postgres', q{UPDATE entry SET v = 'killed' WHERE no % 3 = 0});
 ok(point_reached($green, 'window_before_commit'), 'a window is written, not committed');
 kill_pid('KILL', $green->safe_psql('postgres', q{SELECT pid FROM pg_stat_activity WHERE wait_event = 'advisory' AND backend_type = 'bcmig worker' LIMIT 1}));
 $hold->quit;
-ok(poll_through_restart($green, 'SELECT true'), 'green is back');
+ok($green->poll_query_until('postgres', 'SELECT true'), 'green is back');
 $green->safe_psql('postgres', 'ALTER SYSTEM RESET bcmig.debug_points');
 $green->reload;
 wait_sync($green, 's');

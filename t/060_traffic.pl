@@ -206,9 +206,9 @@ foreach my $signal ('TERM', 'KILL')
 	my $pid = $green->safe_psql('postgres', q{SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND classid = 7268});
 	kill_pid($signal, $pid);
 	$point->{run}->kill_kill if $signal eq 'KILL';
-	poll_through_restart($green, "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $pid)");
+	$green->poll_query_until('postgres', "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $pid)");
 	$point->quit if $signal ne 'KILL';
-	ok(poll_through_restart($green, "SELECT count(*) = 1 FROM bcmig.traffic_event WHERE event_id > $before AND event = 'undone'"), 'the change is undone');
+	ok($green->poll_query_until('postgres', "SELECT count(*) = 1 FROM bcmig.traffic_event WHERE event_id > $before AND event = 'undone'"), 'the change is undone');
 	is(weight(), '10 -', 'the stored weight is the old one');
 	is($front->green_share, 10, 'HAProxy has it again');
 }

@@ -68,7 +68,7 @@ ok(point_reached($green, 'witness'), 'the weight is stored, blue is not told yet
 isnt(witness(), stored($green), 'blue has the epoch before');
 kill_pid('KILL', green(q{SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND classid = 7268}));
 $point->{run}->kill_kill;
-ok(poll_through_restart($green, q{SELECT witness = 'kept' FROM bcmig.traffic_status}), 'after the crash it is told');
+ok($green->poll_query_until('postgres', q{SELECT witness = 'kept' FROM bcmig.traffic_status}), 'after the crash it is told');
 is(witness(), stored($green), 'the new epoch');
 is(green(q{SELECT count(*) FROM bcmig.traffic_event WHERE event = 'held'}), '0', 'traffic was never held');
 wait_sync($green, 's');

@@ -77,12 +77,12 @@ while ($round < 20)
 	# what was begun must leave nothing behind where it does not go on, too
 	if (rand() < 0.5)
 	{
-		poll_through_restart($green, 'SELECT true');
+		$green->poll_query_until('postgres', 'SELECT true');
 		my ($rc) = $green->psql('postgres', q{SELECT bcmig_rollback('s', 'enough of it')});
 		$what .= ', and back' if $rc == 0;
 	}
-	ok(poll_through_restart($green, $done), "round $round ($ask, $what): it is carried through") or diag($green->safe_psql('postgres', 'TABLE bcmig.switch'));
-	ok(poll_through_restart($green, $settled), "round $round: nothing is left open") or diag($green->safe_psql('postgres', 'TABLE bcmig.traffic'));
+	ok($green->poll_query_until('postgres', $done), "round $round ($ask, $what): it is carried through") or diag($green->safe_psql('postgres', 'TABLE bcmig.switch'));
+	ok($green->poll_query_until('postgres', $settled), "round $round: nothing is left open") or diag($green->safe_psql('postgres', 'TABLE bcmig.traffic'));
 
 	my ($percent, $writes, $fence, $armed) = split /\|/, $green->safe_psql('postgres', 'SELECT green_percent, writes, fence, journal_armed FROM bcmig.traffic');
 	is("$writes $fence $armed", $percent == 100 ? 'green f t' : 'blue t f', "round $round: at $percent % fence and journal are as they belong");
@@ -90,7 +90,7 @@ while ($round < 20)
 	write_somewhere();
 	if ($percent < 100)
 	{
-		poll_through_restart($green, q{SELECT state IN ('streaming', 'rolled_back', 'switching') FROM bcmig.sync_status});
+		$green->poll_query_until('postgres', q{SELECT state IN ('streaming', 'rolled_back', 'switching') FROM bcmig.sync_status});
 		wait_sync($green, 's');
 		run_validation($green, 's', 'incremental');
 	}

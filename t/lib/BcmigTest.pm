@@ -17,7 +17,7 @@ use Time::HiRes qw(time usleep);
 
 our @EXPORT = qw(
   new_blue new_green connect_blue green_behind start_sync wait_sync wait_streaming
-  compare_table all_equal state_of wait_state hold_point stop_at point_reached release_point poll_through_restart pids kill_pid
+  compare_table all_equal state_of wait_state hold_point stop_at point_reached release_point pids kill_pid
   $patience track allow_switch try_blue_fence table_value run_validation save_blue lose_tail
   new_clock set_clock start_with_clock);
 
@@ -242,21 +242,42 @@ sub release_point
 	$hold->quit;
 }
 
-# The same as poll_query_until, for a server that may be going down or coming
-# up: psql then ends before it has read its standard input, and writing to it
-# would end the test.
-sub poll_through_restart
+# In place of what Cluster.pm has, which starts a psql for each look: one psql looks
+# again and again.  A server that goes down or comes up does not end it.
 {
-	my ($node, $sql) = @_;
+	no warnings 'redefine';
+	*PostgreSQL::Test::Cluster::poll_query_until = \&poll_query_until;
+}
+sub poll_query_until
+{
+	my ($node, $database, $query, $expected) = @_;
+	my $deadline = time + $PostgreSQL::Test::Utils::timeout_default;
+	my $script = $node->basedir . "/poll.$$.sql";
+	my ($out, $err);
 
-	for (my $left = 10 * $PostgreSQL::Test::Utils::timeout_default; $left > 0; $left--)
+	$expected //= 't';
+	open(my $file, '>', $script) or die "$script: $!";
+	print $file "$query\n\\watch 0.05\n";
+	close($file);
+	while ((my $left = $deadline - time) > 0)
 	{
-		my ($out, $err) = ('', '');
+		($out, $err) = ('', '');
+		my $timer = IPC::Run::timer($left);
+		my $psql = IPC::Run::start([ 'psql', '-XAtq', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr($database), '-f', $script ],
+			'<', '/dev/null', '>', \$out, '2>', \$err, $timer);
+		my $found = 0;
 
-		IPC::Run::run([ 'psql', '-XAtq', '-d', $node->connstr('postgres'), '-c', $sql ], '<', '/dev/null', '>', \$out, '2>', \$err);
-		return 1 if $out eq "t\n";
-		usleep(100_000);
+		until ($found || $timer->is_expired || !$psql->pumpable)
+		{
+			$psql->pump;
+			$found = $out =~ /^\Q$expected\E$/m;
+		}
+		$psql->signal('KILL');
+		$psql->finish;
+		return 1 if $found;
+		usleep(50_000);
 	}
+	diag("timed out: $query\nexpected: $expected\nlast: " . ((split /\n/, $out)[-1] // '') . "\n$err");
 	return 0;
 }
 
