@@ -204,4 +204,14 @@ ok($green->poll_query_until('postgres', "SELECT state = 'finished' FROM bcmig.va
 is(on_green("SELECT rows_blue, rows_green, differences, verdict FROM bcmig.validation_result WHERE run_id = $run"), '4998|4998|1|different', 'each row counted once');
 is(differences($run, 'key, green->>\'name\''), '["50"]|z', 'and listed once');
 
+# --- a blue whose answers take seconds, as far as the polls can tell ---
+green_behind($green, q{UPDATE heap SET b = 'z' WHERE a = 3});
+my ($poller) = pids($green, 'bcmig poller');
+kill_pid('STOP', $poller);
+$run = on_green("SELECT bcmig_validate('s', 'public.heap', 'full')");
+$green->poll_query_until('postgres', "SELECT state <> 'running' OR clock_timestamp() - started_at > '12 s' FROM bcmig.validation_run WHERE run_id = $run");
+is(on_green("SELECT state FROM bcmig.validation_run WHERE run_id = $run"), 'running', 'a table without key is proved by polls: the run waits for them');
+kill_pid('CONT', $poller);
+ok($green->poll_query_until('postgres', "SELECT verdict = 'different' FROM bcmig.validation_run WHERE run_id = $run"), 'and is conclusive');
+
 done_testing();
