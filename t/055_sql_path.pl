@@ -86,9 +86,8 @@ my $held = q{FROM pg_locks l JOIN bcmig.live_workers() w USING (pid) JOIN bcmig.
 ok($green->poll_query_until('postgres', "SELECT count(*) = 1 $held"), 'one worker copies entry, and it has written a chunk');
 cmp_ok($far->safe_psql('postgres', 'SELECT count(*) FROM entry_2'), '>', 100, 'rows of it are on the other server');
 is($green->safe_psql('postgres', q{SELECT count(*) FROM bcmig.copy_chunk JOIN bcmig.sync_table USING (table_id) WHERE target_table = 'entry' AND done}), '0', 'no chunk is done');
-kill_pid('KILL', $green->safe_psql('postgres', "SELECT pid $held"));
+ok(crash($green, $green->safe_psql('postgres', "SELECT pid $held")), 'green is back');
 $hold->quit;
-ok($green->poll_query_until('postgres', 'SELECT true'), 'green is back');
 $green->safe_psql('postgres', 'ALTER SYSTEM RESET bcmig.debug_points');
 $green->reload;
 wait_sync($green, 's');

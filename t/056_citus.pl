@@ -95,9 +95,8 @@ $green->safe_psql('postgres', q{ALTER SYSTEM SET bcmig.debug_points = 'window_be
 $green->reload;
 $blue->safe_psql('postgres', q{UPDATE entry SET v = 'killed' WHERE no % 3 = 0});
 ok(point_reached($green, 'window_before_commit'), 'a window is written, not committed');
-kill_pid('KILL', $green->safe_psql('postgres', q{SELECT pid FROM pg_stat_activity WHERE wait_event = 'advisory' AND backend_type = 'bcmig worker' LIMIT 1}));
+ok(crash($green, $green->safe_psql('postgres', q{SELECT pid FROM pg_stat_activity WHERE wait_event = 'advisory' AND backend_type = 'bcmig worker' LIMIT 1})), 'green is back');
 $hold->quit;
-ok($green->poll_query_until('postgres', 'SELECT true'), 'green is back');
 $green->safe_psql('postgres', 'ALTER SYSTEM RESET bcmig.debug_points');
 $green->reload;
 wait_sync($green, 's');

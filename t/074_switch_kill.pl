@@ -58,8 +58,7 @@ sub kill_something
 	my $who = $what eq 'manager' ? q{role = 'manager'} : q{role = 'worker' AND phase ~ '^(traffic|switch|rollback)'};
 	my ($pid) = split /\n/, $green->safe_psql('postgres', "SELECT pid FROM bcmig.worker_status WHERE pid > 0 AND $who");
 	return "$what (had ended)" unless $pid;
-	kill 'KILL', $pid;
-	return $what;
+	return crash($green, $pid) ? $what : "$what (green does not come back)";
 }
 
 my $done = q{SELECT count(*) = 0 FROM bcmig.switch WHERE state = 'running'};
@@ -77,7 +76,6 @@ while ($round < 20)
 	# what was begun must leave nothing behind where it does not go on, too
 	if (rand() < 0.5)
 	{
-		$green->poll_query_until('postgres', 'SELECT true');
 		my ($rc) = $green->psql('postgres', q{SELECT bcmig_rollback('s', 'enough of it')});
 		$what .= ', and back' if $rc == 0;
 	}

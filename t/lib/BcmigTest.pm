@@ -17,7 +17,7 @@ use Time::HiRes qw(time usleep);
 
 our @EXPORT = qw(
   new_blue new_green connect_blue green_behind start_sync wait_sync wait_streaming
-  compare_table all_equal state_of wait_state hold_point stop_at point_reached release_point pids kill_pid
+  compare_table all_equal state_of wait_state hold_point stop_at point_reached release_point pids kill_pid crash
   $patience track allow_switch try_blue_fence table_value run_validation save_blue lose_tail
   new_clock set_clock start_with_clock);
 
@@ -369,6 +369,17 @@ sub kill_pid
 {
 	my ($signal, $pid) = @_;
 	return kill $signal, $pid;
+}
+
+# Kills a process of a server, which ends all others of it, and waits until the server is
+# back.  Before it has noticed it still answers.
+sub crash
+{
+	my ($node, $pid) = @_;
+	my ($checkpointer) = pids($node, 'checkpointer');
+
+	kill_pid('KILL', $pid);
+	return $node->poll_query_until('postgres', "SELECT pid <> $checkpointer FROM pg_stat_activity WHERE backend_type = 'checkpointer'");
 }
 
 1;
