@@ -238,7 +238,8 @@ COMMIT;
 	{
 		my @workers;
 
-		on_blue(qq{UPDATE acct SET v = v + 1000 WHERE code LIKE 'A%$round'});
+		# rows are locked in another order than by the load: not beside it
+		on_blue(qq{BEGIN; LOCK TABLE acct IN SHARE ROW EXCLUSIVE MODE; UPDATE acct SET v = v + 1000 WHERE code LIKE 'A%$round'; COMMIT});
 		on_blue(qq{UPDATE busy SET n = n + $round WHERE id % 4 = $round % 4});
 		@workers = pids($green, 'bcmig worker');
 		kill_pid('TERM', $workers[ $round % @workers ]) if @workers;
