@@ -144,6 +144,7 @@ bcmig_try(void (*what) (void *arg), void *arg)
 	ErrorData  *volatile error = NULL;
 
 	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(caller);	/* what it returns outlives the transaction it may be part of */
 	PG_TRY();
 	{
 		what(arg);

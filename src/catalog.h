@@ -51,8 +51,8 @@ extern void bcmig_start_snapshot(void);
 extern void bcmig_end_transaction(void);
 
 /*
- * what(arg) in a subtransaction: NULL, or (in the current context) the error
- * that undid it.
+ * what(arg) in a subtransaction and the current context: NULL, or the error that
+ * undid it.
  */
 extern ErrorData *bcmig_try(void (*what) (void *arg), void *arg);
 
