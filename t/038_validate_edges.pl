@@ -188,6 +188,16 @@ debug_points('');
 wait_sync($green, 's', 'caught_up');
 is((validate('incremental'))[1], 'ok', 'when it streams it is, in full');
 
+# --- a blue whose answers take seconds, as far as the polls can tell ---
+green_behind($green, q{UPDATE heap SET b = 'z' WHERE a = 3});
+my ($poller) = pids($green, 'bcmig poller');
+kill_pid('STOP', $poller);
+$run = on_green("SELECT bcmig_validate('s', 'public.heap', 'full')");
+$green->poll_query_until('postgres', "SELECT state <> 'running' OR clock_timestamp() - started_at > '12 s' FROM bcmig.validation_run WHERE run_id = $run");
+is(on_green("SELECT state FROM bcmig.validation_run WHERE run_id = $run"), 'running', 'a table without key is proved by polls: the run waits for them');
+kill_pid('CONT', $poller);
+ok($green->poll_query_until('postgres', "SELECT verdict = 'different' FROM bcmig.validation_run WHERE run_id = $run"), 'and is conclusive');
+
 # --- blue goes away when rows that differ are about to be looked at again ---
 green_behind($green, q{SET session_replication_role = replica; UPDATE entry SET name = 'z' WHERE no = 50});
 debug_points('validate_compared');
@@ -203,15 +213,5 @@ $blue->start;
 ok($green->poll_query_until('postgres', "SELECT state = 'finished' FROM bcmig.validation_run WHERE run_id = $run"), 'and goes on when it is back');
 is(on_green("SELECT rows_blue, rows_green, differences, verdict FROM bcmig.validation_result WHERE run_id = $run"), '4998|4998|1|different', 'each row counted once');
 is(differences($run, 'key, green->>\'name\''), '["50"]|z', 'and listed once');
-
-# --- a blue whose answers take seconds, as far as the polls can tell ---
-green_behind($green, q{UPDATE heap SET b = 'z' WHERE a = 3});
-my ($poller) = pids($green, 'bcmig poller');
-kill_pid('STOP', $poller);
-$run = on_green("SELECT bcmig_validate('s', 'public.heap', 'full')");
-$green->poll_query_until('postgres', "SELECT state <> 'running' OR clock_timestamp() - started_at > '12 s' FROM bcmig.validation_run WHERE run_id = $run");
-is(on_green("SELECT state FROM bcmig.validation_run WHERE run_id = $run"), 'running', 'a table without key is proved by polls: the run waits for them');
-kill_pid('CONT', $poller);
-ok($green->poll_query_until('postgres', "SELECT verdict = 'different' FROM bcmig.validation_run WHERE run_id = $run"), 'and is conclusive');
 
 done_testing();

@@ -57,10 +57,10 @@ state_of_some(List *tables, const char *login)
 					 " FROM (SELECT z.s, z.n, z.o, z.d, CASE WHEN @r = 1 THEN N'fenced' WHEN z.o IS NULL OR @u IS NULL OR @u = 1 OR @a IS NULL OR @a = 1 THEN N'unknown'"
 					 " WHEN z.d = 4 AND z.x = 0 AND z.g = 0 THEN N'fenced' ELSE N'open' END AS v"
 					 " FROM (SELECT w.s, w.n, w.o,"
-					 " (SELECT COUNT(DISTINCT p.type) FROM sys.database_permissions AS p WHERE p.class = 1 AND p.major_id = w.o AND p.minor_id = 0"
+					 " (SELECT COUNT(DISTINCT p.type) FROM sys.database_permissions AS p WHERE p.[class] = 1 AND p.major_id = w.o AND p.minor_id = 0"
 					 " AND p.grantee_principal_id = @u AND p.state = N'D' AND p.type IN (N'IN', N'UP', N'DL', N'AL')) AS d,"
 					 " (SELECT COUNT(*) FROM sys.tables AS t JOIN sys.schemas AS c ON c.schema_id = t.schema_id WHERE t.object_id = w.o AND ISNULL(t.principal_id, c.principal_id) = @u) AS x,"
-					 " (SELECT COUNT(*) FROM sys.database_permissions AS p WHERE p.class = 1 AND p.major_id = w.o AND p.minor_id > 0 AND p.state <> N'D' AND p.type = N'UP') AS g"
+					 " (SELECT COUNT(*) FROM sys.database_permissions AS p WHERE p.[class] = 1 AND p.major_id = w.o AND p.minor_id > 0 AND p.state <> N'D' AND p.type = N'UP') AS g"
 					 " FROM @w AS w) AS z) AS y",
 					 login ? bcmig_tsql_string(psprintf("the database has no user %s, or the reader may not see it (VIEW DEFINITION)", login)) : "N'who Business Central is cannot be told: option bc_login is not set'");
 	return bcmig_tsql_batch(NULL, "fence", s.data);
@@ -118,7 +118,7 @@ tsql_script(List *tables, const char *login, bool up)
 		appendStringInfo(&s,
 						 "-- Rights granted on these tables one by one, which DENY replaces and REVOKE does not bring back. Keep the result.\n"
 						 "SELECT t.n, p.permission_name, p.state_desc FROM %s\n"
-						 "JOIN sys.database_permissions AS p ON p.class = 1 AND p.major_id = OBJECT_ID(t.n)\n"
+						 "JOIN sys.database_permissions AS p ON p.[class] = 1 AND p.major_id = OBJECT_ID(t.n)\n"
 						 "WHERE p.grantee_principal_id = USER_ID(%s) AND p.type IN (N'IN', N'UP', N'DL', N'AL') AND p.state <> N'D';\n",
 						 name_values(tables), bcmig_tsql_string(login));
 	foreach(lc, tables)
