@@ -56,7 +56,8 @@ foreach my $mode ('immediate', 'fast')
 {
 	$green->stop($mode);
 	$green->start;
-	ok($green->poll_query_until('postgres', q{SELECT server_start = pg_postmaster_start_time() FROM bcmig.incarnation}), "$mode stop and start: blue is asked");
+	ok($green->poll_query_until('postgres', q{SELECT every(server_start = pg_postmaster_start_time())
+		FROM (SELECT server_start FROM bcmig.incarnation UNION ALL SELECT server_start FROM bcmig.balancer_state) x}), "$mode stop and start: blue is asked, and the balancer");
 	$front->tell('set weight bc/g 0');
 	ok(poll(sub { $front->green_share == 25 }), 'and it goes on: balancers are looked after');
 }
