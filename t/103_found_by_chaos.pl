@@ -53,23 +53,31 @@ sub resyncs
 	return sql_green(q{SELECT count(*) FROM bcmig.audit_log WHERE event = 'resync' AND detail LIKE '%lost commits%'});
 }
 
-save_blue($blue);
-wait_sync($green, 's');
-sql_green(q{ALTER SYSTEM SET bcmig.debug_points = 'copy_chunk_before_read,sweep_collected'});
-$green->reload;
-my $before_read = hold_point($green, 'copy_chunk_before_read');
-my $after_copy = hold_point($green, 'sweep_collected');
-sql_green(q{SELECT bcmig_resync_table('s', 'tracked')});
-ok(point_reached($green, 'copy_chunk_before_read'), 'the position of a copy is taken');
-$blue->safe_psql('postgres', q{INSERT INTO tracked VALUES (1000, 'lost'); UPDATE tracked SET t = 'lost' WHERE id = 8});
-$before_read->quit;
-ok(point_reached($green, 'sweep_collected'), 'its chunk has read what follows');
-is(sql_green(q{SELECT count(*) FROM tracked WHERE t = 'lost'}), '2', 'and has committed it');
-lose_tail($blue, 1);
-release_point($green, $after_copy);
-wait_sync($green, 's');
-all_equal($blue, $green, 'lost commits seen by a copy alone', 'tracked');
-is(resyncs(), '1', 'noticed');
+# noticed after the copy has ended, or before: then it is not over with the sweep
+# that is under way, which has asked blue before the crash
+my $resyncs = 0;
+foreach my $noticed (0, 1)
+{
+	save_blue($blue);
+	wait_sync($green, 's');
+	sql_green(q{ALTER SYSTEM SET bcmig.debug_points = 'copy_chunk_before_read,sweep_collected'});
+	$green->reload;
+	my $before_read = hold_point($green, 'copy_chunk_before_read');
+	my $after_copy = hold_point($green, 'sweep_collected');
+	sql_green(q{SELECT bcmig_resync_table('s', 'tracked')});
+	ok(point_reached($green, 'copy_chunk_before_read'), 'the position of a copy is taken');
+	$blue->safe_psql('postgres', q{INSERT INTO tracked VALUES (1000, 'lost'); UPDATE tracked SET t = 'lost' WHERE id = 8});
+	$before_read->quit;
+	ok(point_reached($green, 'sweep_collected'), 'its chunk has read what follows');
+	is(sql_green(q{SELECT count(*) FROM tracked WHERE t = 'lost'}), '2', 'and has committed it');
+	lose_tail($blue, 1);
+	$resyncs++;
+	ok($green->poll_query_until('postgres', q{SELECT count(*) = 1 FROM bcmig.table_state WHERE reason LIKE '%lost commits%'}), 'noticed beside the sweep') if $noticed;
+	release_point($green, $after_copy);
+	wait_sync($green, 's');
+	all_equal($blue, $green, 'lost commits seen by a copy alone', 'tracked');
+	is(resyncs(), $resyncs, 'noticed');
+}
 
 # lost before anybody saw them
 save_blue($blue);
@@ -81,7 +89,27 @@ lose_tail($blue, 1);
 release_point($green, $window);
 wait_sync($green, 's');
 all_equal($blue, $green, 'lost commits nobody has seen', 'tracked');
-is(resyncs(), '1', 'cost nothing');
+is(resyncs(), $resyncs, 'cost nothing');
+
+# ---------------------------------------------------------------------------
+# A compare that had read blue when its table was put into resync made it
+# streaming: the resync never came.
+# ---------------------------------------------------------------------------
+$blue->safe_psql('postgres', q{CREATE TABLE heap (a int, b text); INSERT INTO heap SELECT i, 'x' FROM generate_series(1, 30) i});
+sql_green(q{SELECT bcmig_add_table('s', 'heap')});
+wait_sync($green, 's');
+my $writer = $green->background_psql('postgres', on_error_die => 1);
+$writer->query_safe('BEGIN; SELECT FROM heap WHERE a = 5 FOR UPDATE');
+$blue->safe_psql('postgres', q{UPDATE heap SET b = 'y' WHERE a = 5});
+sql_green(q{SELECT bcmig_sweep_deletes('s', 'heap')});
+ok($green->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'bcmig worker' AND wait_event_type = 'Lock'}), 'a compare writes');
+sql_green(q{SELECT bcmig_resync_table('s', 'heap')});
+$writer->query_safe('COMMIT');
+$writer->quit;
+wait_sync($green, 's');
+is(sql_green(q{SELECT copy_started IS NOT NULL FROM bcmig.table_state JOIN bcmig.sync_table USING (table_id) WHERE target_table = 'heap'}), 't', 'it is read again');
+all_equal($blue, $green, 'a compare and a resync', 'heap');
+sql_green(q{SELECT bcmig_remove_table('s', 'heap')});
 
 # ---------------------------------------------------------------------------
 # The application, after the crash, did again what was lost: the same key under
@@ -106,7 +134,7 @@ lose_tail($blue, 0, sub {
 });
 wait_sync($green, 's');
 all_equal($blue, $green, 'lost and done again', 'tracked');
-is(resyncs(), '2', 'noticed');
+is(resyncs(), ++$resyncs, 'noticed');
 
 # ---------------------------------------------------------------------------
 # A row applied last was deleted on blue, and blue crashed before green had seen
@@ -122,7 +150,7 @@ $blue->start;
 release_point($green, $late);
 wait_sync($green, 's');
 all_equal($blue, $green, 'deleted before a crash', 'tracked');
-is(resyncs(), '2', 'nothing was lost, nothing is read again');
+is(resyncs(), $resyncs, 'nothing was lost, nothing is read again');
 
 # ---------------------------------------------------------------------------
 # The clock of green was set back by two hours: what waited out a backoff, a

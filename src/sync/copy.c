@@ -498,7 +498,11 @@ spool_chunk(BcmigWork *work, const Chunk *chunk, const BcmigReading *reading, bo
 	bcmig_spool_end(spool);
 }
 
-/* with the lock: nobody else works on the chunk, and it is not done */
+/*
+ * With the lock: nobody else works on the chunk, and it is not done.  By its
+ * bounds: before the lock was there the table may have been put into resync once
+ * more, and be cut otherwise.
+ */
 static bool
 chunk_is_open(BcmigWork *work, const Chunk *chunk, const char *mode)
 {
@@ -510,8 +514,9 @@ chunk_is_open(BcmigWork *work, const Chunk *chunk, const char *mode)
 	if (open)
 	{
 		bcmig_catalog_begin(&scope);
-		open = bcmig_sql("SELECT 1 FROM bcmig.copy_chunk WHERE table_id = $1 AND chunk = $2 AND NOT done",
-						 "ii", work->table->table_id, chunk->number) > 0;
+		open = bcmig_sql("SELECT 1 FROM bcmig.copy_chunk WHERE table_id = $1 AND chunk = $2 AND NOT done "
+						 "AND lower_key IS NOT DISTINCT FROM $3 AND upper_key IS NOT DISTINCT FROM $4",
+						 "iikk", work->table->table_id, chunk->number, chunk->lower, chunk->upper) > 0;
 		bcmig_catalog_end(&scope);
 	}
 	bcmig_end_transaction();
@@ -605,6 +610,7 @@ finish_copy(BcmigWork *work)
 	BcmigCatalogScope scope;
 	bool		snapshot = strcmp(table->capture, "snapshot") == 0;
 	bool		mine;
+	bool		changed;
 	TimestampTz built;
 	BcmigTable *live;
 
@@ -628,15 +634,27 @@ finish_copy(BcmigWork *work)
 		bcmig_applier_unlock(work, ExclusiveLock);
 		return;
 	}
+
+	/*
+	 * Suspended meanwhile, or put into resync once more: a sweep that had asked
+	 * blue before proves nothing then.  No copy can have begun, for the lock.
+	 */
 	bcmig_start_transaction();
 	bcmig_catalog_begin(&scope);
-	bcmig_sql("UPDATE bcmig.table_state s SET state = 'catching_up', since = clock_timestamp(), copy_finished = $3, analyze_due = true, "
-			  " rows_copied = c.rows, bytes_copied = c.bytes, rows_total = c.rows "
-			  "FROM (SELECT coalesce(sum(rows), 0)::int8 AS rows, coalesce(sum(bytes), 0)::int8 AS bytes FROM bcmig.copy_chunk WHERE table_id = $1) c "
-			  "WHERE table_id = $1 AND state = $2", "itz", table->table_id, bcmig_state_name(stored.state), built);
-	bcmig_audit("state", table->sync_name, table->target_name, "catching_up", NULL);
+	changed = bcmig_sql("UPDATE bcmig.table_state s SET state = 'catching_up', since = clock_timestamp(), copy_finished = $3, analyze_due = true, "
+						" rows_copied = c.rows, bytes_copied = c.bytes, rows_total = c.rows "
+						"FROM (SELECT coalesce(sum(rows), 0)::int8 AS rows, coalesce(sum(bytes), 0)::int8 AS bytes FROM bcmig.copy_chunk WHERE table_id = $1) c "
+						"WHERE table_id = $1 AND state = $2 AND copy_mode IS NOT NULL",
+						"itz", table->table_id, bcmig_state_name(stored.state), built) > 0;
+	if (changed)
+		bcmig_audit("state", table->sync_name, table->target_name, "catching_up", NULL);
 	bcmig_catalog_end(&scope);
 	bcmig_end_transaction();
+	if (!changed)
+	{
+		bcmig_applier_unlock(work, ExclusiveLock);
+		return;
+	}
 	bcmig_publish_state(table->table_id, BCMIG_CATCHING_UP);
 	LWLockAcquire(bcmig_shared->lock, LW_EXCLUSIVE);
 	live = bcmig_live_table(table->table_id);

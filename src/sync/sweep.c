@@ -405,7 +405,7 @@ compare_last_step(BcmigWork *work, BcmigSpool *spool, BcmigApplied *applied, voi
 	store_swept(work, end->reading);
 	bcmig_catalog_begin(&scope);
 	end->first = bcmig_sql("UPDATE bcmig.table_state SET state = 'streaming', reason = NULL, since = clock_timestamp() "
-						   "WHERE table_id = $1 AND state IN ('catching_up', 'resync')", "i", table->table_id) > 0;
+						   "WHERE table_id = $1 AND state = 'catching_up'", "i", table->table_id) > 0;
 	bcmig_sql("UPDATE bcmig.table_state SET position = $2, rows_applied = rows_applied + $3, rows_deleted = rows_deleted + $4 WHERE table_id = $1",
 			  "iIII", table->table_id, end->reading->horizon, applied->written, applied->deleted);
 	if (end->first)
