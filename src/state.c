@@ -68,16 +68,20 @@ bcmig_state_load(int table_id, BcmigStored *stored)
 	return found;
 }
 
+/*
+ * It goes back to the state it is in now, which may be another than that in which
+ * a job began: a resync that was asked for meanwhile is not to be lost.
+ */
 static void
-suspend(const BcmigTableInfo *table, const char *reason, const char *resume_state, bool asks_delete)
+suspend(const BcmigTableInfo *table, const char *reason, bool asks_delete)
 {
 	BcmigCatalogScope scope;
 
 	bcmig_catalog_begin(&scope);
-	if (bcmig_sql("UPDATE bcmig.table_state SET state = 'suspended', reason = $2, resume_state = $3, "
-				  " since = clock_timestamp(), last_error = $2, last_error_at = clock_timestamp(), delete_asked = $4, delete_confirmed = false "
+	if (bcmig_sql("UPDATE bcmig.table_state SET state = 'suspended', reason = $2, resume_state = state, "
+				  " since = clock_timestamp(), last_error = $2, last_error_at = clock_timestamp(), delete_asked = $3, delete_confirmed = false "
 				  "WHERE table_id = $1 AND state <> 'suspended'",
-				  "ittb", table->table_id, reason, resume_state, (int) asks_delete) > 0)
+				  "itb", table->table_id, reason, (int) asks_delete) > 0)
 		bcmig_audit("state", table->sync_name, table->target_name, "suspended", reason);
 	bcmig_catalog_end(&scope);
 }
@@ -86,10 +90,9 @@ suspend(const BcmigTableInfo *table, const char *reason, const char *resume_stat
  * Take a table aside until a person looks at it.  Idempotent.
  */
 void
-bcmig_state_suspend(const BcmigTableInfo *table, const char *reason,
-					const char *resume_state)
+bcmig_state_suspend(const BcmigTableInfo *table, const char *reason)
 {
-	suspend(table, reason, resume_state, false);
+	suspend(table, reason, false);
 }
 
 /*
@@ -97,10 +100,9 @@ bcmig_state_suspend(const BcmigTableInfo *table, const char *reason,
  * as meant.
  */
 void
-bcmig_state_ask_delete(const BcmigTableInfo *table, const char *reason,
-					   const char *resume_state)
+bcmig_state_ask_delete(const BcmigTableInfo *table, const char *reason)
 {
-	suspend(table, reason, resume_state, true);
+	suspend(table, reason, true);
 }
 
 /*

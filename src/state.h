@@ -39,10 +39,8 @@ typedef struct BcmigReading
 
 /* all need a transaction and open their own catalogue scope */
 extern bool bcmig_state_load(int table_id, BcmigStored *stored);
-extern void bcmig_state_suspend(const BcmigTableInfo *table, const char *reason,
-								const char *resume_state);
-extern void bcmig_state_ask_delete(const BcmigTableInfo *table, const char *reason,
-								   const char *resume_state);
+extern void bcmig_state_suspend(const BcmigTableInfo *table, const char *reason);
+extern void bcmig_state_ask_delete(const BcmigTableInfo *table, const char *reason);
 extern void bcmig_state_resync(int environment_id, Oid owner, int table_id,
 							   const char *reason);
 

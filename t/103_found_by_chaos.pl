@@ -111,6 +111,23 @@ is(sql_green(q{SELECT copy_started IS NOT NULL FROM bcmig.table_state JOIN bcmig
 all_equal($blue, $green, 'a compare and a resync', 'heap');
 sql_green(q{SELECT bcmig_remove_table('s', 'heap')});
 
+# the same with a window that takes too many rows away: resumed, the table streamed as before
+$blue->safe_psql('postgres', q{CREATE TABLE many (LIKE tracked INCLUDING ALL); INSERT INTO many SELECT * FROM tracked});
+track($blue, 'many');
+sql_green(q{SELECT bcmig_add_table('s', 'many')});
+wait_sync($green, 's');
+my $reads = stop_at($green, 'window_before_read');
+$blue->safe_psql('postgres', q{DELETE FROM many WHERE id > 20});
+ok(point_reached($green, 'window_before_read'), 'a window begins');
+sql_green(q{SELECT bcmig_resync_table('s', 'many')});
+release_point($green, $reads);
+ok(wait_state($green, 'public.many', 'suspended'), 'so many rows are not deleted unasked');
+sql_green(q{SELECT bcmig_resume_table('s', 'many')});
+wait_sync($green, 's');
+is(sql_green(q{SELECT copy_started IS NOT NULL FROM bcmig.table_state JOIN bcmig.sync_table USING (table_id) WHERE target_table = 'many'}), 't', 'resumed, it is read again');
+all_equal($blue, $green, 'a mass delete and a resync', 'many');
+sql_green(q{SELECT bcmig_remove_table('s', 'many')});
+
 # ---------------------------------------------------------------------------
 # The application, after the crash, did again what was lost: the same key under
 # the same transaction id, but not the same row.  Every witness agreed.

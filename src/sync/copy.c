@@ -487,7 +487,7 @@ spool_chunk(BcmigWork *work, const Chunk *chunk, const BcmigReading *reading, bo
 	if (applied.stopped)		/* the chunk stays open */
 		bcmig_log_batch(work, "copy", started, "Failed", spool->upserts, &applied, NULL, NULL, reason);
 	if (reason != NULL)
-		bcmig_state_suspend(table, reason, load ? "copying" : "resync");
+		bcmig_state_suspend(table, reason);
 	bcmig_debug_point("copy_chunk_loaded");
 	bcmig_end_transaction();
 	if (reason != NULL)

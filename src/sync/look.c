@@ -292,7 +292,7 @@ settle_table(const BcmigSync *sync, const BcmigTableInfo *table, List *changes, 
 	bcmig_catalog_end(&scope);
 	if (reason != NULL && stored.state != BCMIG_SUSPENDED)
 	{
-		bcmig_state_suspend(table, reason, bcmig_state_name(stored.state));
+		bcmig_state_suspend(table, reason);
 		return BCMIG_SUSPENDED;
 	}
 	return news != NIL && reason == NULL && following ? BCMIG_RESYNC : BCMIG_PENDING;

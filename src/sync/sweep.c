@@ -159,9 +159,9 @@ store_swept(BcmigWork *work, const BcmigReading *reading)
 }
 
 static bool
-suspend(BcmigWork *work, const char *reason, BcmigTableState state)
+suspend(BcmigWork *work, const char *reason)
 {
-	bcmig_state_ask_delete(work->table, reason, bcmig_state_name(state));
+	bcmig_state_ask_delete(work->table, reason);
 	bcmig_end_transaction();
 	bcmig_publish_state(work->table->table_id, BCMIG_SUSPENDED);
 	return false;
@@ -232,7 +232,7 @@ candidates(BcmigWork *work, BcmigSpool *spool, int *n)
 }
 
 static bool
-key_sweep(BcmigWork *work, const BcmigStored *stored, const BcmigReading *reading)
+key_sweep(BcmigWork *work, bool confirmed, const BcmigReading *reading)
 {
 	BcmigSpool *spool;
 	BcmigApplied applied = {0};
@@ -250,11 +250,11 @@ key_sweep(BcmigWork *work, const BcmigStored *stored, const BcmigReading *readin
 	bcmig_start_transaction();
 	keys = candidates(work, spool, &n);
 	n = bcmig_without_outside_rows(work->table, n, keys);
-	if (!stored->delete_confirmed)
+	if (!confirmed)
 		reason = bcmig_breaker(work, n, spool->upserts == 0);
 	bcmig_spool_end(spool);
 	if (reason != NULL)
-		return suspend(work, reason, stored->state);
+		return suspend(work, reason);
 	bcmig_end_transaction();
 	bcmig_debug_point("sweep_collected");
 
@@ -383,7 +383,6 @@ add_deletes(BcmigWork *work, BcmigSpool *spool, bool confirmed, char **reason)
 
 typedef struct CompareEnd
 {
-	const BcmigStored *stored;
 	const BcmigReading *reading;
 	TimestampTz started;
 	bool		first;			/* complete compare of the table */
@@ -414,11 +413,11 @@ compare_last_step(BcmigWork *work, BcmigSpool *spool, BcmigApplied *applied, voi
 	reason = bcmig_ladder(table, end->started, applied);
 	end->suspended = reason != NULL;
 	if (reason != NULL)
-		bcmig_state_suspend(table, reason, bcmig_state_name(end->first ? BCMIG_STREAMING : end->stored->state));
+		bcmig_state_suspend(table, reason);
 }
 
 static bool
-compare(BcmigWork *work, const BcmigStored *stored, const BcmigReading *reading)
+compare(BcmigWork *work, bool confirmed, const BcmigReading *reading)
 {
 	BcmigTableInfo *table = work->table;
 	BcmigSpool *spool;
@@ -427,7 +426,6 @@ compare(BcmigWork *work, const BcmigStored *stored, const BcmigReading *reading)
 	CompareEnd	end = {0};
 	char	   *reason = NULL;
 
-	end.stored = stored;
 	end.reading = reading;
 	end.started = bcmig_forward_time();
 	bcmig_start_transaction();
@@ -438,18 +436,18 @@ compare(BcmigWork *work, const BcmigStored *stored, const BcmigReading *reading)
 
 	bcmig_start_transaction();
 	if (table->nkeys > 0)
-		add_deletes(work, spool, stored->delete_confirmed, &reason);
+		add_deletes(work, spool, confirmed, &reason);
 	else
 	{
 		wanted = bcmig_transform_spool(table, spool);
-		compare_heap(work, wanted, &applied, stored->delete_confirmed, &reason);
+		compare_heap(work, wanted, &applied, confirmed, &reason);
 		if (wanted != spool)
 			bcmig_spool_end(wanted);
 	}
 	if (reason != NULL)
 	{
 		bcmig_spool_end(spool);
-		return suspend(work, reason, stored->state);
+		return suspend(work, reason);
 	}
 	if (table->nkeys == 0)
 		compare_last_step(work, spool, &applied, &end);
@@ -489,8 +487,8 @@ bcmig_run_sweep(BcmigWork *work)
 	if (reading.poll > 0 && stored.state != BCMIG_SUSPENDED && stored.state != BCMIG_PENDING)
 	{
 		bcmig_slot_phase(snapshot ? "compare" : "sweep", table->target_name, 0);
-		swept = snapshot ? compare(work, &stored, &reading)
-			: key_sweep(work, &stored, &reading);
+		swept = snapshot ? compare(work, stored.delete_confirmed, &reading)
+			: key_sweep(work, stored.delete_confirmed, &reading);
 	}
 	if (snapshot)
 		bcmig_applier_unlock(work, ExclusiveLock);

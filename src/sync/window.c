@@ -134,7 +134,7 @@ move_position(BcmigWork *work, BcmigSpool *spool, const BcmigStored *stored,
 	{
 		reason = bcmig_ladder(table, started, applied);
 		bcmig_log_batch(work, "window", started, "Failed", rows, applied, stored, NULL, reason);
-		bcmig_state_suspend(table, reason, bcmig_state_name(stored->state));
+		bcmig_state_suspend(table, reason);
 		*suspended = true;
 		return;
 	}
@@ -160,7 +160,7 @@ move_position(BcmigWork *work, BcmigSpool *spool, const BcmigStored *stored,
 		reason = bcmig_ladder(table, started, applied);
 		if (reason != NULL)
 		{
-			bcmig_state_suspend(table, reason, bcmig_state_name(stored->state));
+			bcmig_state_suspend(table, reason);
 			*suspended = true;
 		}
 	}
@@ -445,7 +445,7 @@ check_window(Window *w)
 	if (reason != NULL)
 		reason = bcmig_breaker(w->work, bcmig_count_deletes(w->work, w->spool), false);
 	if (reason != NULL)
-		bcmig_state_ask_delete(table, reason, bcmig_state_name(w->stored.state));
+		bcmig_state_ask_delete(table, reason);
 	bcmig_end_transaction();
 	if (reason != NULL)
 	{

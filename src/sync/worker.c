@@ -601,7 +601,6 @@ record_failure(const BcmigJob *job, const ErrorData *edata, bool from_blue)
 	table = bcmig_load_table(job->table_id);
 	if (table != NULL)
 	{
-		BcmigStored stored;
 		char	   *message = bcmig_error_text(edata, true);
 		bool		news;
 		BcmigWork	work = {.table = table};
@@ -626,10 +625,8 @@ record_failure(const BcmigJob *job, const ErrorData *edata, bool from_blue)
 							job->kind == BCMIG_JOB_RESOLVE ? "resolve" : "window",
 							GetCurrentTimestamp(), "Failed", 0, NULL, NULL, NULL, message);
 		suspend = vanished || (!passing && failures > table->max_retries + (doubtful ? DOUBT_RETRIES : 0));
-		if (suspend && bcmig_state_load(job->table_id, &stored) && stored.state != BCMIG_SUSPENDED)
-			bcmig_state_suspend(table,
-								vanished ? psprintf("the source table vanished: %s", message) : message,
-								bcmig_state_name(stored.state));
+		if (suspend)
+			bcmig_state_suspend(table, vanished ? psprintf("the source table vanished: %s", message) : message);
 	}
 	bcmig_end_transaction();
 	if (suspend)
