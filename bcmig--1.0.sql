@@ -371,6 +371,7 @@ CREATE TABLE bcmig.blue_position (
     seen           text,
     dirty          integer[] NOT NULL,
     incarnation    text NOT NULL,
+    incarnation_hash bigint NOT NULL,
     clock          timestamptz NOT NULL,
     updated_at     timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (environment_id, owner)
@@ -638,6 +639,7 @@ CREATE TABLE bcmig.table_state (
     made          boolean NOT NULL DEFAULT false,
     position      bigint,
     seen          text,
+    incarnation   bigint,
     begin_version text,
     witness       jsonb,
     copy_mode     text CHECK (copy_mode IN ('load', 'upsert')),
@@ -662,6 +664,7 @@ COMMENT ON TABLE bcmig.table_state IS 'State and position of each table; the pos
 COMMENT ON COLUMN bcmig.table_state.reason IS 'why the table is suspended or in resync';
 COMMENT ON COLUMN bcmig.table_state.resume_state IS 'state a suspended table goes back to';
 COMMENT ON COLUMN bcmig.table_state.made IS 'green table and feed are there; the tables of a company are made once the sync runs';
+COMMENT ON COLUMN bcmig.table_state.incarnation IS 'hash of the incarnation of blue that position holds for; the poller''s, once it has looked at a blue that restarted';
 COMMENT ON COLUMN bcmig.table_state.position IS 'all changes of blue below it are on green (rowversion, change-tracking version, xid8)';
 COMMENT ON COLUMN bcmig.table_state.seen IS 'the dialect''s own mark of what at or above position was applied as well (PostgreSQL: the snapshot of the poll); NULL = nothing';
 COMMENT ON COLUMN bcmig.table_state.copy_finished IS 'when rows and key were there; sweep and catch-up follow';
@@ -2201,6 +2204,7 @@ COMMENT ON COLUMN bcmig.blue_position.horizon IS 'all transactions of blue below
 COMMENT ON COLUMN bcmig.blue_position.seen IS 'the dialect''s own mark of what at or above it was seen';
 COMMENT ON COLUMN bcmig.blue_position.dirty IS 'tables that have changes to be read';
 COMMENT ON COLUMN bcmig.blue_position.incarnation IS 'what tells this blue from a restored or restarted one';
+COMMENT ON COLUMN bcmig.blue_position.incarnation_hash IS 'its hash, as tables and readings have it';
 COMMENT ON COLUMN bcmig.blue_position.clock IS 'blue''s clock then';
 COMMENT ON COLUMN bcmig.blue_position.updated_at IS 'when it was stored';
 

@@ -40,10 +40,11 @@ bcmig_state_load(int table_id, BcmigStored *stored)
 	found = bcmig_sql("SELECT s.state, "
 					  " CASE WHEN b.ahead THEN b.horizon ELSE s.position END, "
 					  " CASE WHEN b.ahead THEN b.seen ELSE s.seen END, "
-					  " s.begin_version, s.copy_mode, s.all_chunks, s.delete_confirmed, s.rows_total "
+					  " s.begin_version, s.copy_mode, s.all_chunks, s.delete_confirmed, s.rows_total, "
+					  " coalesce(s.incarnation <> b.incarnation_hash, false) "
 					  "FROM bcmig.table_state s JOIN bcmig.sync_table t USING (table_id) "
 					  "JOIN bcmig.sync y USING (sync_id) "
-					  "LEFT JOIN LATERAL (SELECT p.horizon, p.seen, "
+					  "LEFT JOIN LATERAL (SELECT p.horizon, p.seen, p.incarnation_hash, "
 					  "   s.state = 'streaming' AND t.capture <> 'snapshot' AND p.horizon > s.position AND NOT s.table_id = ANY (p.dirty) AS ahead "
 					  " FROM bcmig.blue_position p "
 					  " WHERE p.environment_id = y.environment_id AND p.owner = y.owner::oid) b ON true "
@@ -62,6 +63,7 @@ bcmig_state_load(int table_id, BcmigStored *stored)
 		stored->all_chunks = bcmig_get_bool(0, 6);
 		stored->delete_confirmed = bcmig_get_bool(0, 7);
 		stored->rows_total = bcmig_get_int64(0, 8, 0);
+		stored->other_blue = bcmig_get_bool(0, 9);
 		MemoryContextSwitchTo(oldcontext);
 	}
 	bcmig_catalog_end(&scope);
@@ -134,15 +136,23 @@ bcmig_state_resync(int environment_id, Oid owner, int table_id, const char *reas
 	bcmig_catalog_end(&scope);
 }
 
+void
+bcmig_state_outlived(int table_id)
+{
+	bcmig_state_resync(0, InvalidOid, table_id, "blue restarted before what had been read of it was written");
+	bcmig_config_changed();
+}
+
 /*
  * Traces are kept beside those of the windows and of the last such readings;
  * the next window that brings some takes their place.
  */
 void
-bcmig_state_witness(int table_id, int n, const int64 *traces)
+bcmig_state_witness(int table_id, int64 incarnation, int n, const int64 *traces)
 {
 	BcmigCatalogScope scope;
 	StringInfoData s;
+	bool		outlived;
 
 	if (n == 0)
 		return;
@@ -151,6 +161,12 @@ bcmig_state_witness(int table_id, int n, const int64 *traces)
 		appendStringInfo(&s, "%s" INT64_FORMAT, i ? "," : "{\"x\":[", traces[i]);
 	appendStringInfoString(&s, "]}");
 	bcmig_catalog_begin(&scope);
+
+	/* the lock: who takes over positions for another incarnation sees this witness, or is seen here */
+	outlived = bcmig_sql("SELECT incarnation FROM bcmig.table_state WHERE table_id = $1 FOR SHARE", "i", table_id) > 0 &&
+		bcmig_get_int64(0, 1, incarnation) != incarnation;
+	if (outlived)
+		bcmig_state_outlived(table_id);
 	bcmig_sql("UPDATE bcmig.table_state s SET witness = jsonb_build_array($2) || "
 			  " coalesce((SELECT jsonb_agg(w.e ORDER BY w.n) FROM jsonb_array_elements(s.witness) WITH ORDINALITY w (e, n) WHERE w.n < $3 AND w.e <> $2), '[]') "
 			  "WHERE table_id = $1 AND s.witness -> 0 IS DISTINCT FROM $2",

@@ -20,6 +20,7 @@ typedef struct BcmigStored
 	bool		has_position;
 	int64		position;
 	char	   *seen;			/* NULL = no mark */
+	bool		other_blue;		/* position and seen are of an incarnation that is over */
 	char	   *begin_version;	/* NULL = not known yet */
 	char	   *copy_mode;		/* NULL = copy not begun */
 	bool		all_chunks;
@@ -44,8 +45,14 @@ extern void bcmig_state_ask_delete(const BcmigTableInfo *table, const char *reas
 extern void bcmig_state_resync(int environment_id, Oid owner, int table_id,
 							   const char *reason);
 
+/*
+ * Rows were written that were read in an incarnation of blue which is over; who
+ * asked what is lost of it could not know of them: resync.
+ */
+extern void bcmig_state_outlived(int table_id);
+
 /* rows were read beside the windows: what a restart of blue must not have lost for them to stand */
-extern void bcmig_state_witness(int table_id, int n, const int64 *traces);
+extern void bcmig_state_witness(int table_id, int64 incarnation, int n, const int64 *traces);
 
 /* needs no transaction; memory in the current context */
 extern void bcmig_reading(int table_id, BcmigReading *reading);

@@ -339,6 +339,12 @@ typedef struct BcmigDialect
 	char	   *(*lost_traces) (const BcmigTableInfo *table, const char *traces);
 
 	/*
+	 * Traces are positions, and after a crash those above the last that came to
+	 * the log are given out again.
+	 */
+	bool		positions_again;
+
+	/*
 	 * Text feed: one row, how many of these keys were changed after the position
 	 * given for each.  NULL, or a NULL text: blue cannot tell.
 	 */

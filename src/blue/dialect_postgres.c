@@ -609,6 +609,7 @@ const BcmigDialect bcmig_dialect_postgres = {
 	.window = pg_window,
 	.counts_changes = counts_changes,
 	.lost_traces = pg_lost_traces,
+	.positions_again = true,
 	.later_changes = pg_later_changes,
 	.chunk = pg_chunk,
 	.rows_by_key = pg_rows_by_key,

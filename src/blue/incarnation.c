@@ -14,7 +14,9 @@
  *	  keys, versions and contents applied last, and the transactions seen when chunks of a
  *	  copy and single rows were read, is read back; when one is missing or older,
  *	  all tables are read again, since what was lost is the end of the log, not
- *	  of a table.
+ *	  of a table.  When all agree there may still be lost what nobody bears witness
+ *	  of, such as transactions that were rolled back, and their positions are given
+ *	  out again: tables go back to what lies above the newest witness.
  *
  * The new incarnation is stored in the transaction that marks the tables (or
  * after the witnesses agreed), so a crash in between asks again.
@@ -131,6 +133,12 @@ witness_receive(TupleTableSlot *slot, DestReceiver *self)
 	return true;
 }
 
+static Oid
+text_feed(int environment_id)
+{
+	return get_relname_relid(bcmig_environment_feed(environment_id), get_namespace_oid("bcmig", false));
+}
+
 /*
  * Does blue still have the transactions whose changes were applied last?  They
  * tell of deletes, and of rows without a version, which keys cannot.
@@ -154,8 +162,7 @@ traces_hold(const BcmigTableInfo *table)
 	if (traces == NULL)
 		return true;
 
-	feed = get_relname_relid(bcmig_environment_feed(table->environment_id),
-							 get_namespace_oid("bcmig", false));
+	feed = text_feed(table->environment_id);
 	rows = bcmig_remote_texts(feed, bcmig_dialect_of_server(GetForeignTable(feed)->serverid)->lost_traces(table, traces));
 	return rows != NIL && ((char **) linitial(rows))[0] != NULL &&
 		strcmp(((char **) linitial(rows))[0], "0") == 0;
@@ -250,7 +257,7 @@ witness_holds(int table_id)
 	r.table = table;
 	bcmig_remote_run(feed, dialect->rows_by_key(table, r.nwitness, r.keys), 100, &r.pub);
 	return r.good == r.nwitness ||
-		r.good + deleted_since(get_relname_relid(bcmig_environment_feed(table->environment_id), get_namespace_oid("bcmig", false)),
+		r.good + deleted_since(text_feed(table->environment_id),
 							   dialect, &r) == r.nwitness;
 }
 
@@ -285,6 +292,50 @@ fork_length(const char *incarnation)
 	return slash ? slash - incarnation : strlen(incarnation);
 }
 
+/*
+ * What blue had at this position is in its log, so it gives none below it out again.
+ * Older ones than its change log reaches back to have been there for long.
+ */
+static int64
+proved_position(int environment_id, Oid owner, const BcmigPoll *poll)
+{
+	int64		newest;
+
+	bcmig_sql("SELECT max(x::int8) FROM bcmig.table_state s JOIN bcmig.sync_table t USING (table_id) JOIN bcmig.sync y USING (sync_id), "
+			  " jsonb_array_elements(s.witness) w, jsonb_array_elements_text(w -> 'x') x "
+			  "WHERE y.environment_id = $1 AND y.owner::oid = $2", "io", environment_id, owner);
+	newest = bcmig_get_int64(0, 1, -1);
+	return Max(newest + 1, poll->floor);
+}
+
+/*
+ * From now on positions hold for this incarnation, none above the one returned.
+ * What was read of the one before and is not written yet bears no witness yet, so
+ * this comes before witnesses are asked; who writes it notices (move_position() in
+ * window.c, bcmig_state_witness()).
+ */
+static int64
+take_over_positions(int environment_id, Oid owner, const BcmigPoll *poll, bool go_back)
+{
+	BcmigCatalogScope scope;
+	int64		most = PG_INT64_MAX;
+
+	bcmig_start_transaction();
+	bcmig_catalog_begin(&scope);
+	if (go_back)
+		most = proved_position(environment_id, owner, poll);
+	bcmig_sql("UPDATE bcmig.table_state s SET incarnation = $3, "
+			  " position = CASE WHEN t.capture = 'snapshot' THEN s.position ELSE least(s.position, $4) END, "
+			  " seen = CASE WHEN $5 THEN NULL ELSE s.seen END "
+			  "FROM bcmig.sync_table t JOIN bcmig.sync y USING (sync_id) "
+			  "WHERE t.table_id = s.table_id AND y.environment_id = $1 AND y.owner::oid = $2 "
+			  " AND s.state <> 'pending' AND s.incarnation IS DISTINCT FROM $3",
+			  "ioIIb", environment_id, owner, poll->incarnation, most, go_back);
+	bcmig_catalog_end(&scope);
+	bcmig_end_transaction();
+	return most;
+}
+
 bool
 bcmig_check_incarnation(int environment_id, Oid owner, const BcmigPoll *poll)
 {
@@ -292,12 +343,15 @@ bcmig_check_incarnation(int environment_id, Oid owner, const BcmigPoll *poll)
 	BcmigCatalogScope scope;
 	char	   *stored = NULL;
 	int64		horizon = 0;
-	int64		position = 0;
+	int64		position;
+	int64		most;
+	bool		go_back;
 	char	   *reason = NULL;
 	List	   *ids;
 	ListCell   *lc;
 
 	bcmig_start_transaction();
+	go_back = bcmig_dialect_of_server(GetForeignTable(text_feed(environment_id))->serverid)->positions_again;
 	bcmig_catalog_begin(&scope);
 	if (bcmig_sql("SELECT incarnation, horizon FROM bcmig.blue_position WHERE environment_id = $1 AND owner = $2",
 				  "io", environment_id, owner) > 0)
@@ -312,7 +366,13 @@ bcmig_check_incarnation(int environment_id, Oid owner, const BcmigPoll *poll)
 			  "io", environment_id, owner);
 	position = bcmig_get_int64(0, 1, 0);
 	bcmig_catalog_end(&scope);
+	bcmig_end_transaction();
 
+	go_back = go_back && stored != NULL && strcmp(stored, poll->incarnation_text) != 0;
+	most = take_over_positions(environment_id, owner, poll, go_back);
+
+	bcmig_start_transaction();
+	MemoryContextSwitchTo(caller);
 	if (stored == NULL)
 		reason = NULL;
 	else if (fork_length(stored) != fork_length(poll->incarnation_text) ||
@@ -325,10 +385,6 @@ bcmig_check_incarnation(int environment_id, Oid owner, const BcmigPoll *poll)
 	else if (strcmp(stored, poll->incarnation_text) != 0)
 	{
 		/* a question per table, each in a transaction of its own */
-		bcmig_end_transaction();
-		MemoryContextSwitchTo(caller);
-		bcmig_start_transaction();
-		MemoryContextSwitchTo(caller);
 		ids = tables_to_witness(environment_id, owner);
 		foreach(lc, ids)
 		{
@@ -351,17 +407,17 @@ bcmig_check_incarnation(int environment_id, Oid owner, const BcmigPoll *poll)
 		bcmig_state_resync(environment_id, owner, 0, reason);
 	}
 	bcmig_catalog_begin(&scope);
-	bcmig_sql("INSERT INTO bcmig.blue_position AS p (environment_id, owner, horizon, seen, dirty, incarnation, clock) "
+	bcmig_sql("INSERT INTO bcmig.blue_position AS p (environment_id, owner, horizon, seen, dirty, incarnation, incarnation_hash, clock) "
 			  "VALUES ($1, $2, $3, NULL, "
 			  " ARRAY(SELECT t.table_id FROM bcmig.sync_table t JOIN bcmig.sync y USING (sync_id) "
-			  "       WHERE y.environment_id = $1 AND y.owner::oid = $2), $4, $5) "
-			  "ON CONFLICT (environment_id, owner) DO UPDATE SET incarnation = excluded.incarnation, "
-			  " horizon = CASE WHEN $6 THEN excluded.horizon ELSE p.horizon END, "
-			  " seen = CASE WHEN $6 THEN NULL ELSE p.seen END, "
-			  " dirty = CASE WHEN $6 THEN excluded.dirty ELSE p.dirty END, "
+			  "       WHERE y.environment_id = $1 AND y.owner::oid = $2), $4, $5, $6) "
+			  "ON CONFLICT (environment_id, owner) DO UPDATE SET incarnation = excluded.incarnation, incarnation_hash = excluded.incarnation_hash, "
+			  " horizon = CASE WHEN $7 THEN excluded.horizon ELSE least(p.horizon, $8) END, "
+			  " seen = CASE WHEN $7 OR $9 THEN NULL ELSE p.seen END, "
+			  " dirty = CASE WHEN $7 THEN excluded.dirty ELSE p.dirty END, "
 			  " updated_at = clock_timestamp()",
-			  "ioItzb", environment_id, owner, poll->horizon, poll->incarnation_text, poll->clock,
-			  reason != NULL);
+			  "ioItIzbIb", environment_id, owner, poll->horizon, poll->incarnation_text, poll->incarnation, poll->clock,
+			  reason != NULL, most, go_back);
 	bcmig_catalog_end(&scope);
 	bcmig_end_transaction();
 	MemoryContextSwitchTo(caller);

@@ -148,6 +148,7 @@ begin_copy(BcmigWork *work)
 	bcmig_start_transaction();
 	wait_for_writers(table);
 	bcmig_end_transaction();
+	bcmig_debug_point("copy_position_taken");
 
 	/* a resync may find a half loaded table: it needs the key now */
 	copy = stored.state == BCMIG_RESYNC || table->copy_data;
@@ -169,12 +170,12 @@ begin_copy(BcmigWork *work)
 	if (copy && table->nkeys == 0)
 		bcmig_sql("INSERT INTO bcmig.copy_chunk (table_id, chunk) VALUES ($1, 1)", "i", table->table_id);
 	bcmig_sql("UPDATE bcmig.table_state SET state = $2, since = clock_timestamp(), position = $3, seen = $4, "
-			  " begin_version = NULL, witness = NULL, copy_mode = $5, frontier = NULL, all_chunks = $6, "
+			  " incarnation = $8, begin_version = NULL, witness = NULL, copy_mode = $5, frontier = NULL, all_chunks = $6, "
 			  " rows_total = $7, rows_copied = 0, bytes_copied = 0, copy_started = clock_timestamp(), copy_finished = NULL, "
 			  " swept_at = NULL, swept_position = NULL "
 			  "WHERE table_id = $1",
-			  "itIttbI", table->table_id, bcmig_state_name(next), reading.horizon, reading.seen,
-			  copy ? (load ? "load" : "upsert") : NULL, table->nkeys == 0, rows);
+			  "itIttbII", table->table_id, bcmig_state_name(next), reading.horizon, reading.seen,
+			  copy ? (load ? "load" : "upsert") : NULL, table->nkeys == 0, rows, reading.incarnation);
 	bcmig_audit("state", table->sync_name, table->target_name, bcmig_state_name(next),
 				copy ? (load ? "load" : "upsert") : "without copy");
 	bcmig_catalog_end(&scope);
@@ -361,7 +362,7 @@ finish_chunk(BcmigWork *work, const Chunk *chunk, TimestampTz started, int64 row
 					  "it", table->table_id, begin);
 	}
 	bcmig_catalog_end(&scope);
-	bcmig_state_witness(table->table_id, signs->ntraces, signs->traces);
+	bcmig_state_witness(table->table_id, signs->incarnation, signs->ntraces, signs->traces);
 	bcmig_log_batch(work, "copy", started, "Completed", rows, applied, NULL, NULL, NULL);
 }
 

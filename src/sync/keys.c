@@ -162,7 +162,7 @@ mend_duplicates(BcmigWork *work)
 									  table->target_name, bcmig_key_condition(table)));
 	bcmig_own_write_end();
 	SPI_finish();
-	bcmig_state_witness(table->table_id, spool->receiver.signs.ntraces, spool->receiver.signs.traces);
+	bcmig_state_witness(table->table_id, reading.incarnation, spool->receiver.signs.ntraces, spool->receiver.signs.traces);
 	bcmig_end_transaction();
 	bcmig_apply_batches(table, spool, BCMIG_PASSES_PLAIN, 0, &applied);
 	bcmig_spool_end(spool);

@@ -219,10 +219,10 @@ stream_at_once(const Empties *e, const BcmigTableInfo *table)
 
 	bcmig_build_secondary_now(table);
 	bcmig_catalog_begin(&scope);
-	bcmig_sql("UPDATE bcmig.table_state SET state = 'streaming', since = clock_timestamp(), position = $2, seen = $3, "
+	bcmig_sql("UPDATE bcmig.table_state SET state = 'streaming', since = clock_timestamp(), position = $2, seen = $3, incarnation = $4, "
 			  " copy_mode = 'load', all_chunks = true, rows_total = 0, copy_started = clock_timestamp(), "
 			  " copy_finished = clock_timestamp() WHERE table_id = $1",
-			  "iIt", table->table_id, e->reading.horizon, e->reading.seen);
+			  "iItI", table->table_id, e->reading.horizon, e->reading.seen, e->reading.incarnation);
 	bcmig_audit("state", table->sync_name, table->target_name, "streaming", "blue has no rows of it");
 	bcmig_catalog_end(&scope);
 }

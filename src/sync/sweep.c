@@ -153,8 +153,9 @@ store_swept(BcmigWork *work, const BcmigReading *reading)
 	BcmigCatalogScope scope;
 
 	bcmig_catalog_begin(&scope);
-	bcmig_sql("UPDATE bcmig.table_state SET swept_at = clock_timestamp(), swept_position = $2, delete_confirmed = false WHERE table_id = $1",
-			  "iI", work->table->table_id, reading->horizon);
+	bcmig_sql("UPDATE bcmig.table_state SET swept_at = clock_timestamp(), delete_confirmed = false, "
+			  " swept_position = CASE WHEN incarnation = $3 THEN $2 ELSE swept_position END WHERE table_id = $1",
+			  "iII", work->table->table_id, reading->horizon, reading->incarnation);
 	bcmig_catalog_end(&scope);
 }
 
@@ -405,8 +406,9 @@ compare_last_step(BcmigWork *work, BcmigSpool *spool, BcmigApplied *applied, voi
 	bcmig_catalog_begin(&scope);
 	end->first = bcmig_sql("UPDATE bcmig.table_state SET state = 'streaming', reason = NULL, since = clock_timestamp() "
 						   "WHERE table_id = $1 AND state = 'catching_up'", "i", table->table_id) > 0;
-	bcmig_sql("UPDATE bcmig.table_state SET position = $2, rows_applied = rows_applied + $3, rows_deleted = rows_deleted + $4 WHERE table_id = $1",
-			  "iIII", table->table_id, end->reading->horizon, applied->written, applied->deleted);
+	bcmig_sql("UPDATE bcmig.table_state SET position = CASE WHEN incarnation = $5 THEN $2 ELSE position END, "
+			  " rows_applied = rows_applied + $3, rows_deleted = rows_deleted + $4 WHERE table_id = $1",
+			  "iIIII", table->table_id, end->reading->horizon, applied->written, applied->deleted, end->reading->incarnation);
 	if (end->first)
 		bcmig_audit("state", table->sync_name, table->target_name, "streaming", NULL);
 	bcmig_catalog_end(&scope);

@@ -108,6 +108,9 @@ broken_feed(const BcmigTableInfo *table, const BcmigStored *stored, const BcmigS
 				 errhint("Run what SELECT bcmig_blue_script('tracking', %s) prints on blue, then SELECT bcmig_resync_table(%s, %s);",
 						 quote_literal_cstr(table->sync_name), quote_literal_cstr(table->sync_name),
 						 quote_literal_cstr(table->target_name))));
+	/* its copy began when the poller had already looked at what others had read */
+	if (stored->other_blue)
+		return pstrdup("blue restarted when its copy began");
 	if (signs->begin_changed ||
 		(stored->begin_version != NULL && pg_strtoint64(stored->begin_version) != signs->begin))
 		return pstrdup("the source table was truncated or its tracking begun anew");
@@ -143,14 +146,21 @@ move_position(BcmigWork *work, BcmigSpool *spool, const BcmigStored *stored,
 	if (bcmig_sql("UPDATE bcmig.table_state SET position = $2, seen = $3, "
 				  " begin_version = coalesce($4, begin_version), witness = coalesce($5, witness), "
 				  " rows_applied = rows_applied + $6, rows_deleted = rows_deleted + $7, delete_confirmed = false "
-				  "WHERE table_id = $1 AND state = $8",
-				  "iIttjIIt", table->table_id, reading->horizon, reading->seen,
+				  "WHERE table_id = $1 AND state = $8 AND incarnation = $9",
+				  "iIttjIItI", table->table_id, reading->horizon, reading->seen,
 				  spool->receiver.signs.has_begin ? psprintf(INT64_FORMAT, spool->receiver.signs.begin) : NULL,
 				  witnesses(table, spool), applied->written, applied->deleted,
-				  bcmig_state_name(stored->state)) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_BM_WRONG_STATE),
-				 errmsg("the state of %s changed while a window was applied", table->target_name)));
+				  bcmig_state_name(stored->state), reading->incarnation) == 0)
+	{
+		if (bcmig_sql("SELECT FROM bcmig.table_state WHERE table_id = $1 AND state = $2", "it",
+					  table->table_id, bcmig_state_name(stored->state)) == 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_BM_WRONG_STATE),
+					 errmsg("the state of %s changed while a window was applied", table->target_name)));
+		bcmig_state_outlived(table->table_id);
+		bcmig_catalog_end(&scope);
+		return;
+	}
 	bcmig_catalog_end(&scope);
 
 	if (rows > 0)
@@ -654,7 +664,8 @@ reread_last_step(BcmigWork *work, BcmigSpool *spool, BcmigApplied *applied, void
 						spool->upserts + spool->deletes, applied, NULL, NULL, NULL);
 	bcmig_quarantine_settle(work->table, spool, end->started);
 	if (applied->written + applied->deleted > 0)
-		bcmig_state_witness(work->table->table_id, spool->receiver.signs.ntraces, spool->receiver.signs.traces);
+		bcmig_state_witness(work->table->table_id, spool->receiver.signs.incarnation,
+							spool->receiver.signs.ntraces, spool->receiver.signs.traces);
 }
 
 /*

@@ -18,7 +18,7 @@ use Time::HiRes qw(time usleep);
 our @EXPORT = qw(
   new_blue new_green connect_blue green_behind start_sync wait_sync wait_streaming
   compare_table all_equal state_of wait_state hold_point stop_at point_reached release_point pids kill_pid crash
-  $patience track allow_switch try_blue_fence table_value run_validation save_blue lose_tail
+  $patience track allow_switch try_blue_fence table_value run_validation save_blue lose_tail start_unseen
   new_clock set_clock start_with_clock);
 
 # The source tree, set by test/run.
@@ -301,22 +301,30 @@ sub lose_tail
 	my ($blue, $burn, $unseen) = @_;
 	my $save = $blue->basedir . '/saved';
 	my $top = $blue->safe_psql('postgres', 'SELECT pg_snapshot_xmax(pg_current_snapshot())');
-	my $port = $blue->port;
 
 	$blue->stop('immediate');
 	rmtree($blue->data_dir);
 	PostgreSQL::Test::RecursiveCopy::copypath($save, $blue->data_dir);
 	chmod 0700, $blue->data_dir;
 	return $blue->start unless $burn || $unseen;
+	start_unseen($blue, sub {
+		$blue->safe_psql('postgres', "DO \$\$ BEGIN WHILE pg_current_xact_id()::text::bigint < $top + 10 LOOP COMMIT; END LOOP; END \$\$")
+		  if $burn;
+		$unseen->() if $unseen;
+	});
+}
 
-	# on another port, where green does not see it
+# What is done on blue before green reaches it again: it is started on another port first.
+sub start_unseen
+{
+	my ($blue, $what) = @_;
+	my $port = $blue->port;
 	my $aside = PostgreSQL::Test::Cluster::get_free_port();
+
 	$blue->append_conf('postgresql.conf', "port = $aside");
 	$blue->{_port} = $aside;
 	$blue->start;
-	$blue->safe_psql('postgres', "DO \$\$ BEGIN WHILE pg_current_xact_id()::text::bigint < $top + 10 LOOP COMMIT; END LOOP; END \$\$")
-	  if $burn;
-	$unseen->() if $unseen;
+	$what->();
 	$blue->stop;
 	$blue->append_conf('postgresql.conf', "port = $port");
 	$blue->{_port} = $port;
