@@ -293,16 +293,18 @@ fork_length(const char *incarnation)
 }
 
 /*
- * What blue had at this position is in its log, so it gives none below it out again.
- * Older ones than its change log reaches back to have been there for long.
+ * The transactions that bear witness, and those that began the tracking of tables,
+ * are in blue's log, so it gives none up to them out again.  Older ones than its
+ * change log reaches back to have been there for long.
  */
 static int64
 proved_position(int environment_id, Oid owner, const BcmigPoll *poll)
 {
 	int64		newest;
 
-	bcmig_sql("SELECT max(x::int8) FROM bcmig.table_state s JOIN bcmig.sync_table t USING (table_id) JOIN bcmig.sync y USING (sync_id), "
-			  " jsonb_array_elements(s.witness) w, jsonb_array_elements_text(w -> 'x') x "
+	bcmig_sql("SELECT max(greatest(s.begin_version::int8, w.newest)) "
+			  "FROM bcmig.table_state s JOIN bcmig.sync_table t USING (table_id) JOIN bcmig.sync y USING (sync_id), "
+			  " LATERAL (SELECT max(x::int8) AS newest FROM jsonb_array_elements(s.witness) e, jsonb_array_elements_text(e -> 'x') x) w "
 			  "WHERE y.environment_id = $1 AND y.owner::oid = $2", "io", environment_id, owner);
 	newest = bcmig_get_int64(0, 1, -1);
 	return Max(newest + 1, poll->floor);
