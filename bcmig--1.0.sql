@@ -640,6 +640,7 @@ CREATE TABLE bcmig.table_state (
     position      bigint,
     seen          text,
     incarnation   bigint,
+    reread_from   bigint,
     begin_version text,
     witness       jsonb,
     copy_mode     text CHECK (copy_mode IN ('load', 'upsert')),
@@ -665,6 +666,7 @@ COMMENT ON COLUMN bcmig.table_state.reason IS 'why the table is suspended or in 
 COMMENT ON COLUMN bcmig.table_state.resume_state IS 'state a suspended table goes back to';
 COMMENT ON COLUMN bcmig.table_state.made IS 'green table and feed are there; the tables of a company are made once the sync runs';
 COMMENT ON COLUMN bcmig.table_state.incarnation IS 'hash of the incarnation of blue that position holds for; the poller''s, once it has looked at a blue that restarted';
+COMMENT ON COLUMN bcmig.table_state.reread_from IS 'the next windows read from there on, though position is above: a blue that restarted may have given out positions above it once more';
 COMMENT ON COLUMN bcmig.table_state.position IS 'all changes of blue below it are on green (rowversion, change-tracking version, xid8)';
 COMMENT ON COLUMN bcmig.table_state.seen IS 'the dialect''s own mark of what at or above position was applied as well (PostgreSQL: the snapshot of the poll); NULL = nothing';
 COMMENT ON COLUMN bcmig.table_state.copy_finished IS 'when rows and key were there; sweep and catch-up follow';

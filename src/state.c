@@ -39,9 +39,9 @@ bcmig_state_load(int table_id, BcmigStored *stored)
 	bcmig_catalog_begin(&scope);
 	found = bcmig_sql("SELECT s.state, "
 					  " CASE WHEN b.ahead THEN b.horizon ELSE s.position END, "
-					  " CASE WHEN b.ahead THEN b.seen ELSE s.seen END, "
+					  " CASE WHEN s.reread_from IS NOT NULL THEN NULL WHEN b.ahead THEN b.seen ELSE s.seen END, "
 					  " s.begin_version, s.copy_mode, s.all_chunks, s.delete_confirmed, s.rows_total, "
-					  " coalesce(s.incarnation <> b.incarnation_hash, false) "
+					  " coalesce(s.incarnation <> b.incarnation_hash, false), s.reread_from "
 					  "FROM bcmig.table_state s JOIN bcmig.sync_table t USING (table_id) "
 					  "JOIN bcmig.sync y USING (sync_id) "
 					  "LEFT JOIN LATERAL (SELECT p.horizon, p.seen, p.incarnation_hash, "
@@ -64,6 +64,7 @@ bcmig_state_load(int table_id, BcmigStored *stored)
 		stored->delete_confirmed = bcmig_get_bool(0, 7);
 		stored->rows_total = bcmig_get_int64(0, 8, 0);
 		stored->other_blue = bcmig_get_bool(0, 9);
+		stored->from = Min(stored->position, bcmig_get_int64(0, 10, PG_INT64_MAX));
 		MemoryContextSwitchTo(oldcontext);
 	}
 	bcmig_catalog_end(&scope);

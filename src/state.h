@@ -19,7 +19,8 @@ typedef struct BcmigStored
 	BcmigTableState state;
 	bool		has_position;
 	int64		position;
-	char	   *seen;			/* NULL = no mark */
+	int64		from;			/* a window reads from there on: position, or below it */
+	char	   *seen;			/* of windows from position on; NULL = no mark */
 	bool		other_blue;		/* position and seen are of an incarnation that is over */
 	char	   *begin_version;	/* NULL = not known yet */
 	char	   *copy_mode;		/* NULL = copy not begun */

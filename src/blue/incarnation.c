@@ -16,7 +16,7 @@
  *	  all tables are read again, since what was lost is the end of the log, not
  *	  of a table.  When all agree there may still be lost what nobody bears witness
  *	  of, such as transactions that were rolled back, and their positions are given
- *	  out again: tables go back to what lies above the newest witness.
+ *	  out again: the next windows read all that lies above the newest witness.
  *
  * The new incarnation is stored in the transaction that marks the tables (or
  * after the witnesses agreed), so a crash in between asks again.
@@ -311,31 +311,27 @@ proved_position(int environment_id, Oid owner, const BcmigPoll *poll)
 }
 
 /*
- * From now on positions hold for this incarnation, none above the one returned.
- * What was read of the one before and is not written yet bears no witness yet, so
- * this comes before witnesses are asked; who writes it notices (move_position() in
- * window.c, bcmig_state_witness()).
+ * From now on positions hold for this incarnation.  What was read of the one before
+ * and is not written yet bears no witness yet, so this comes before witnesses are
+ * asked; who writes it notices (move_position() in window.c, bcmig_state_witness()).
  */
-static int64
-take_over_positions(int environment_id, Oid owner, const BcmigPoll *poll, bool go_back)
+static void
+take_over_positions(int environment_id, Oid owner, const BcmigPoll *poll, bool reread)
 {
 	BcmigCatalogScope scope;
-	int64		most = PG_INT64_MAX;
+	int64		proved = 0;
 
 	bcmig_start_transaction();
 	bcmig_catalog_begin(&scope);
-	if (go_back)
-		most = proved_position(environment_id, owner, poll);
-	bcmig_sql("UPDATE bcmig.table_state s SET incarnation = $3, "
-			  " position = CASE WHEN t.capture = 'snapshot' THEN s.position ELSE least(s.position, $4) END, "
-			  " seen = CASE WHEN $5 THEN NULL ELSE s.seen END "
+	if (reread)
+		proved = proved_position(environment_id, owner, poll);
+	bcmig_sql("UPDATE bcmig.table_state s SET incarnation = $3, reread_from = CASE WHEN $5 THEN least(s.reread_from, $4) ELSE s.reread_from END "
 			  "FROM bcmig.sync_table t JOIN bcmig.sync y USING (sync_id) "
 			  "WHERE t.table_id = s.table_id AND y.environment_id = $1 AND y.owner::oid = $2 "
 			  " AND s.state <> 'pending' AND s.incarnation IS DISTINCT FROM $3",
-			  "ioIIb", environment_id, owner, poll->incarnation, most, go_back);
+			  "ioIIb", environment_id, owner, poll->incarnation, proved, reread);
 	bcmig_catalog_end(&scope);
 	bcmig_end_transaction();
-	return most;
 }
 
 bool
@@ -346,14 +342,13 @@ bcmig_check_incarnation(int environment_id, Oid owner, const BcmigPoll *poll)
 	char	   *stored = NULL;
 	int64		horizon = 0;
 	int64		position;
-	int64		most;
-	bool		go_back;
+	bool		reread;
 	char	   *reason = NULL;
 	List	   *ids;
 	ListCell   *lc;
 
 	bcmig_start_transaction();
-	go_back = bcmig_dialect_of_server(GetForeignTable(text_feed(environment_id))->serverid)->positions_again;
+	reread = bcmig_dialect_of_server(GetForeignTable(text_feed(environment_id))->serverid)->positions_again;
 	bcmig_catalog_begin(&scope);
 	if (bcmig_sql("SELECT incarnation, horizon FROM bcmig.blue_position WHERE environment_id = $1 AND owner = $2",
 				  "io", environment_id, owner) > 0)
@@ -370,8 +365,8 @@ bcmig_check_incarnation(int environment_id, Oid owner, const BcmigPoll *poll)
 	bcmig_catalog_end(&scope);
 	bcmig_end_transaction();
 
-	go_back = go_back && stored != NULL && strcmp(stored, poll->incarnation_text) != 0;
-	most = take_over_positions(environment_id, owner, poll, go_back);
+	reread = reread && stored != NULL && strcmp(stored, poll->incarnation_text) != 0;
+	take_over_positions(environment_id, owner, poll, reread);
 
 	bcmig_start_transaction();
 	MemoryContextSwitchTo(caller);
@@ -414,12 +409,12 @@ bcmig_check_incarnation(int environment_id, Oid owner, const BcmigPoll *poll)
 			  " ARRAY(SELECT t.table_id FROM bcmig.sync_table t JOIN bcmig.sync y USING (sync_id) "
 			  "       WHERE y.environment_id = $1 AND y.owner::oid = $2), $4, $5, $6) "
 			  "ON CONFLICT (environment_id, owner) DO UPDATE SET incarnation = excluded.incarnation, incarnation_hash = excluded.incarnation_hash, "
-			  " horizon = CASE WHEN $7 THEN excluded.horizon ELSE least(p.horizon, $8) END, "
-			  " seen = CASE WHEN $7 OR $9 THEN NULL ELSE p.seen END, "
+			  " horizon = CASE WHEN $7 THEN excluded.horizon ELSE p.horizon END, "
+			  " seen = CASE WHEN $7 THEN NULL ELSE p.seen END, "
 			  " dirty = CASE WHEN $7 THEN excluded.dirty ELSE p.dirty END, "
 			  " updated_at = clock_timestamp()",
-			  "ioItIzbIb", environment_id, owner, poll->horizon, poll->incarnation_text, poll->incarnation, poll->clock,
-			  reason != NULL, most, go_back);
+			  "ioItIzb", environment_id, owner, poll->horizon, poll->incarnation_text, poll->incarnation, poll->clock,
+			  reason != NULL);
 	bcmig_catalog_end(&scope);
 	bcmig_end_transaction();
 	MemoryContextSwitchTo(caller);

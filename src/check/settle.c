@@ -351,7 +351,7 @@ look_at(BcmigProof *proof, BcmigSuspect **suspects, int n, BcmigSettled *settled
 		if (windows)
 		{
 			bcmig_start_transaction();
-			bcmig_blue_keys(proof, proof->work->dialect->window(table, stored.position, stored.seen, 0), take_row, &look, &signs);
+			bcmig_blue_keys(proof, proof->work->dialect->window(table, stored.from, stored.seen, 0), take_row, &look, &signs);
 			bcmig_end_transaction();
 			streaming = !signs.begin_changed && !(signs.has_min_valid && signs.min_valid > stored.position) &&
 				(stored.begin_version == NULL || !signs.has_begin || pg_strtoint64(stored.begin_version) == signs.begin);

@@ -170,7 +170,7 @@ begin_copy(BcmigWork *work)
 	if (copy && table->nkeys == 0)
 		bcmig_sql("INSERT INTO bcmig.copy_chunk (table_id, chunk) VALUES ($1, 1)", "i", table->table_id);
 	bcmig_sql("UPDATE bcmig.table_state SET state = $2, since = clock_timestamp(), position = $3, seen = $4, "
-			  " incarnation = $8, begin_version = NULL, witness = NULL, copy_mode = $5, frontier = NULL, all_chunks = $6, "
+			  " incarnation = $8, reread_from = NULL, begin_version = NULL, witness = NULL, copy_mode = $5, frontier = NULL, all_chunks = $6, "
 			  " rows_total = $7, rows_copied = 0, bytes_copied = 0, copy_started = clock_timestamp(), copy_finished = NULL, "
 			  " swept_at = NULL, swept_position = NULL "
 			  "WHERE table_id = $1",

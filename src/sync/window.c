@@ -143,7 +143,7 @@ move_position(BcmigWork *work, BcmigSpool *spool, const BcmigStored *stored,
 	}
 
 	bcmig_catalog_begin(&scope);
-	if (bcmig_sql("UPDATE bcmig.table_state SET position = $2, seen = $3, "
+	if (bcmig_sql("UPDATE bcmig.table_state SET position = $2, seen = $3, reread_from = NULL, "
 				  " begin_version = coalesce($4, begin_version), witness = coalesce($5, witness), "
 				  " rows_applied = rows_applied + $6, rows_deleted = rows_deleted + $7, delete_confirmed = false "
 				  "WHERE table_id = $1 AND state = $8 AND incarnation = $9",
@@ -402,7 +402,7 @@ read_window(Window *w, bool alone)
 		most = whole_rows(w->work) + 1;
 	w->spool->receiver.most = most;
 	bcmig_debug_point("window_before_read");
-	bcmig_read(w->work, w->work->dialect->window(table, w->stored.position, w->stored.seen, most), 0,
+	bcmig_read(w->work, w->work->dialect->window(table, w->stored.from, w->stored.seen, most), 0,
 			   &w->spool->receiver);
 	w->open = true;
 

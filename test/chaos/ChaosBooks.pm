@@ -112,17 +112,16 @@ sub remember
 	my ($world) = @_;
 	my %at = (audit => $world->sql('green', 'SELECT coalesce(max(audit_id), 0) FROM bcmig.audit_log'));
 
-	foreach (split /\n/, $world->sql('green', q{SELECT format('%I.%I', target_schema, target_table), position, incarnation FROM bcmig.table_state JOIN bcmig.sync_table USING (table_id) WHERE position IS NOT NULL}))
+	foreach (split /\n/, $world->sql('green', q{SELECT format('%I.%I', target_schema, target_table), position FROM bcmig.table_state JOIN bcmig.sync_table USING (table_id) WHERE position IS NOT NULL}))
 	{
-		my ($target, $position, $incarnation) = /^(.*)\|(\d+)\|(-?\d*)$/;
+		my ($target, $position) = /^(.*)\|(\d+)$/;
 		$at{position}{$target} = $position;
-		$at{incarnation}{$target} = $incarnation;
 	}
 	return \%at;
 }
 
 # Tables whose position is lower than it was, though nothing made bcmig read
-# them again, and blue has not restarted: then they go back to what is proved.
+# them again.
 sub went_back
 {
 	my ($world, $before) = @_;
@@ -130,7 +129,7 @@ sub went_back
 	my %again = map { $_ => 1 } split /\n/,
 	  $world->sql('green', "SELECT DISTINCT target FROM bcmig.audit_log WHERE audit_id > $before->{audit} AND event IN ('resync', 'copying', 'pending', 'bcmig_remove_table', 'bcmig_resync_table', 'table removed')");
 
-	return grep { !$again{$_} && ($after->{incarnation}{$_} // '') eq $before->{incarnation}{$_} && ($after->{position}{$_} // 0) < $before->{position}{$_} } sort keys %{ $before->{position} };
+	return grep { !$again{$_} && ($after->{position}{$_} // 0) < $before->{position}{$_} } sort keys %{ $before->{position} };
 }
 
 # ---------------------------------------------------------------------------
