@@ -164,7 +164,7 @@ bcmig_state_witness(int table_id, int64 incarnation, int n, const int64 *traces)
 	bcmig_catalog_begin(&scope);
 
 	/* the lock: who takes over positions for another incarnation sees this witness, or is seen here */
-	outlived = bcmig_sql("SELECT incarnation FROM bcmig.table_state WHERE table_id = $1 FOR SHARE", "i", table_id) > 0 &&
+	outlived = bcmig_sql("SELECT incarnation FROM bcmig.table_state WHERE table_id = $1 FOR NO KEY UPDATE", "i", table_id) > 0 &&
 		bcmig_get_int64(0, 1, incarnation) != incarnation;
 	if (outlived)
 		bcmig_state_outlived(table_id);

@@ -133,6 +133,7 @@ witness_receive(TupleTableSlot *slot, DestReceiver *self)
 	return true;
 }
 
+/* the feed of answers that are texts */
 static Oid
 text_feed(int environment_id)
 {

@@ -108,6 +108,7 @@ broken_feed(const BcmigTableInfo *table, const BcmigStored *stored, const BcmigS
 				 errhint("Run what SELECT bcmig_blue_script('tracking', %s) prints on blue, then SELECT bcmig_resync_table(%s, %s);",
 						 quote_literal_cstr(table->sync_name), quote_literal_cstr(table->sync_name),
 						 quote_literal_cstr(table->target_name))));
+
 	/* its copy began when the poller had already looked at what others had read */
 	if (stored->other_blue)
 		return pstrdup("blue restarted when its copy began");
