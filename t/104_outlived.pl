@@ -111,14 +111,17 @@ $writer->query_safe('BEGIN; SELECT FROM tracked WHERE id = 13 FOR UPDATE');
 release_point($green, $hold);
 ok($green->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'bcmig worker' AND wait_event_type = 'Lock'}), 'it is read and being written');
 remember_blue();
+my $write = sql_green(q{SELECT pid, xact_start FROM pg_stat_activity WHERE backend_type = 'bcmig worker' AND wait_event_type = 'Lock'});
 lose_tail($blue, 1);
 blue_is_known('chunk', 2);
+# on a slow machine it has given up waiting meanwhile: then nothing outlived blue
+my $outlives = $write eq sql_green(q{SELECT pid, xact_start FROM pg_stat_activity WHERE backend_type = 'bcmig worker' AND wait_event_type = 'Lock'});
 $writer->query_safe('COMMIT');
 $writer->quit;
-$green->poll_query_until('postgres', "SELECT ($resyncs) > 2") or die 'no resync';
+$green->poll_query_until('postgres', "SELECT ($resyncs) > 2") or die 'no resync' if $outlives;
 wait_sync($green, 's');
 all_equal($blue, $green, 'chunk', 'tracked');
-read_again();
+read_again() if $outlives;
 
 # ---------------------------------------------------------------------------
 # A copy that begins at a position of the blue before
@@ -129,11 +132,11 @@ ok(point_reached($green, 'copy_position_taken'), 'a copy is about to begin');
 remember_blue();
 $blue->stop('immediate');
 $blue->start;
-blue_is_known('copy', 3);
+blue_is_known('copy', 2 + $outlives);
 release_point($green, $hold);
 wait_sync($green, 's', 'caught_up');
 read_again();
 all_equal($blue, $green, 'copy', qw(tracked late));
-is(sql_green($resyncs), '4', 'nothing else was read again');
+is(sql_green($resyncs), 3 + $outlives, 'nothing else was read again');
 
 done_testing();
