@@ -133,13 +133,6 @@ witness_receive(TupleTableSlot *slot, DestReceiver *self)
 	return true;
 }
 
-/* the feed of answers that are texts */
-static Oid
-text_feed(int environment_id)
-{
-	return get_relname_relid(bcmig_environment_feed(environment_id), get_namespace_oid("bcmig", false));
-}
-
 /*
  * Does blue still have the transactions whose changes were applied last?  They
  * tell of deletes, and of rows without a version, which keys cannot.
@@ -163,7 +156,7 @@ traces_hold(const BcmigTableInfo *table)
 	if (traces == NULL)
 		return true;
 
-	feed = text_feed(table->environment_id);
+	feed = bcmig_text_feed(table->environment_id);
 	rows = bcmig_remote_texts(feed, bcmig_dialect_of_server(GetForeignTable(feed)->serverid)->lost_traces(table, traces));
 	return rows != NIL && ((char **) linitial(rows))[0] != NULL &&
 		strcmp(((char **) linitial(rows))[0], "0") == 0;
@@ -258,8 +251,7 @@ witness_holds(int table_id)
 	r.table = table;
 	bcmig_remote_run(feed, dialect->rows_by_key(table, r.nwitness, r.keys), 100, &r.pub);
 	return r.good == r.nwitness ||
-		r.good + deleted_since(text_feed(table->environment_id),
-							   dialect, &r) == r.nwitness;
+		r.good + deleted_since(bcmig_text_feed(table->environment_id), dialect, &r) == r.nwitness;
 }
 
 static List *
@@ -349,7 +341,7 @@ bcmig_check_incarnation(int environment_id, Oid owner, const BcmigPoll *poll)
 	ListCell   *lc;
 
 	bcmig_start_transaction();
-	reread = bcmig_dialect_of_server(GetForeignTable(text_feed(environment_id))->serverid)->positions_again;
+	reread = bcmig_dialect_of_server(GetForeignTable(bcmig_text_feed(environment_id))->serverid)->positions_again;
 	bcmig_catalog_begin(&scope);
 	if (bcmig_sql("SELECT incarnation, horizon FROM bcmig.blue_position WHERE environment_id = $1 AND owner = $2",
 				  "io", environment_id, owner) > 0)

@@ -14,6 +14,7 @@
 
 #include "ask.h"
 #include "call.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_foreign_server.h"
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
@@ -25,6 +26,7 @@
 #include "remote.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 
 /* a table is described in a few ms; this is for the slow ones */
 #define TIMEOUT_PER_STATEMENT	200
@@ -41,6 +43,12 @@ char *
 bcmig_environment_feed(int environment_id)
 {
 	return psprintf("feed_env_%d", environment_id);
+}
+
+Oid
+bcmig_text_feed(int environment_id)
+{
+	return get_relname_relid(bcmig_environment_feed(environment_id), get_namespace_oid("bcmig", false));
 }
 
 /*

@@ -73,7 +73,9 @@ extern List *bcmig_describe(const BcmigEnvironment *env, Oid role, List *tables)
 /* how long to wait for that many statements */
 extern int	bcmig_ask_timeout(const BcmigEnvironment *env, int statements);
 
+/* the text feed of an environment: its name in schema bcmig, and, in a transaction, itself */
 extern char *bcmig_environment_feed(int environment_id);
+extern Oid	bcmig_text_feed(int environment_id);
 
 /* Lists of BcmigCheck */
 extern List *bcmig_green_checks(void);

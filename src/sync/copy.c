@@ -34,6 +34,7 @@
 #include "quarantine.h"
 #include "remote.h"
 #include "slot.h"
+#include "source.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"

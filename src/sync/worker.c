@@ -158,15 +158,6 @@ bcmig_hear_blue(BcmigWork *work)
 		bcmig_switch_room->hear_blue(work);
 }
 
-Oid
-bcmig_text_feed(int environment_id)
-{
-	char		name[NAMEDATALEN];
-
-	snprintf(name, sizeof(name), "feed_env_%d", environment_id);
-	return get_relname_relid(name, get_namespace_oid("bcmig", false));
-}
-
 /*
  * "row_bytes": the widest row, 0 when not known.  Many rows a fetch where they
  * are narrow; a wrapper holds a whole fetch in memory, so unbounded columns

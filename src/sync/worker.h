@@ -50,9 +50,6 @@ extern void bcmig_hear_blue(BcmigWork *work);
 extern void bcmig_read(BcmigWork *work, const char *sql, int64 row_bytes,
 					   BcmigReceiver *receiver);
 
-/* the text feed of an environment; in a transaction */
-extern Oid	bcmig_text_feed(int environment_id);
-
 /* ERROR when the rows came from another incarnation than "reading" */
 extern void bcmig_check_same_blue(const BcmigReading *reading, const BcmigSigns *signs);
 

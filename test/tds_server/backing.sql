@@ -1,7 +1,7 @@
 -- backing.sql: what makes an ordinary PostgreSQL database look like SQL Server
 -- to tds_server.  Run once with psql.
 \set ON_ERROR_STOP 1
--- its views look expensive to the planner: compiling them took more than half of the time of a test
+-- its views look expensive to the planner: compiling them took 39 % of the processor time while tests went through it
 DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET jit = off', current_database()); END $$;
 CREATE SCHEMA mssql;
 CREATE SCHEMA sys;
