@@ -94,9 +94,8 @@ is(value(q{SELECT reason = (SELECT problem FROM bcmig.switch_status WHERE kind =
 health('/');
 
 # --- one step back ---
-value(q{SELECT bcmig_switch_traffic('s', '{10,30,60}', '{"stabilization": "3s", "failed_looks": 1, "on_failure": "step_back"}')});
-ok($green->poll_query_until('postgres', q{SELECT phase = 'stabilising' AND green_percent = 30 FROM bcmig.switch_status WHERE state = 'running'}), '30 % stand');
-health('/sick');
+health('/sick_from/30');
+value(q{SELECT bcmig_switch_traffic('s', '{10,30,60}', '{"stabilization": "1s", "failed_looks": 1, "on_failure": "step_back"}')});
 ok($green->poll_query_until('postgres', q{SELECT green_percent = 10 AND held ~ 'step 2 of 3 .30 %.: gate health of green: fail' FROM bcmig.traffic_status}), 'ill at 30: 10 %, and held');
 is($front->green_share, 10, 'HAProxy too');
 health('/');

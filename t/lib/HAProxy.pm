@@ -19,14 +19,16 @@ sub new
 	my ($class, %o) = @_;
 	my $self = bless { blue => $o{blue}, green => $o{green}, cookie => $o{cookie}, dir => PostgreSQL::Test::Utils::tempdir(), owner => $$ }, $class;
 
-	$self->_start_web(@{ $self->{blue} }, @{ $self->{green} });
 	$self->{port} = PostgreSQL::Test::Cluster::get_free_port();
 	$self->{api} = PostgreSQL::Test::Cluster::get_free_port();
+	$self->_start_web(@{ $self->{blue} }, @{ $self->{green} });
 	push @running, $self;
 	$self->start;
 	return $self;
 }
 
+# They answer with their name: without an end for /open, as an error for /sick, and for
+# /sick_from/N once N percent go to green.
 sub _start_web
 {
 	my ($self, @names) = @_;
@@ -52,7 +54,8 @@ sub _start_web
 				while (defined(my $line = <$client>)) { last if $line =~ /^\r?\n$/; }
 				my $name = $name_of{$listener}[0];
 				if ($request =~ m{ /open }) { _stay_open($client, $name); next }
-				print $client "HTTP/1.1 " . ($request =~ m{ /sick } ? '503 Sick' : '200 OK') . "\r\n"
+				my $sick = $request =~ m{ /sick_from/(\d+) } ? $self->green_share >= $1 : $request =~ m{ /sick };
+				print $client "HTTP/1.1 " . ($sick ? '503 Sick' : '200 OK') . "\r\n"
 				  . 'Content-Length: ' . length($name) . "\r\nConnection: close\r\n\r\n$name";
 				close $client;
 			}
