@@ -241,18 +241,29 @@ bcmig_catalog_end(BcmigCatalogScope *scope)
 	SPI_finish();
 }
 
+/*
+ * The plan of a statement, kept.  Of one with arrays only what it was parsed to:
+ * a plan that fits all lengths is made for ten elements, and joins thousands to
+ * thousands in nested loops.
+ */
 static SPIPlanPtr
 plan_statement(const char *sql, int nargs, Oid *types)
 {
 	CachedStatement *entry;
 	MemoryContext oldcontext;
 	SPIPlanPtr	plan;
+	int			options = 0;
 
 	entry = &statements[hash_bytes((const unsigned char *) sql, strlen(sql)) % PLAN_CACHE_SIZE];
 	if (entry->plan != NULL && strcmp(entry->sql, sql) == 0)
 		return entry->plan;
 
-	plan = SPI_prepare(sql, nargs, types);
+	for (int i = 0; i < nargs; i++)
+	{
+		if (types[i] == TEXTARRAYOID || types[i] == INT8ARRAYOID || types[i] == INT4ARRAYOID)
+			options = CURSOR_OPT_CUSTOM_PLAN;
+	}
+	plan = SPI_prepare_cursor(sql, nargs, types, options);
 	if (plan == NULL)
 		elog(ERROR, "SPI_prepare failed: %s: %s", SPI_result_code_string(SPI_result), sql);
 	SPI_keepplan(plan);

@@ -24,14 +24,17 @@
 #include "utils/rel.h"
 #include "worker.h"
 
-/* unsettled entries e of keys k(n, key), a line a key and entry */
+/*
+ * Unsettled entries e of keys k(n, key), a line a key and entry.  OFFSET 0: they
+ * are looked up key by key, by the index; a join that takes the unsettled entries
+ * for few reads all of them for each.
+ */
+#define ENTRIES_BY(column, but) \
+	"SELECT k.n, k.key, j.* FROM k, LATERAL (SELECT journal_id, old_key, new_key, old_image, new_image, base_version FROM bcmig.journal " \
+	"  WHERE table_id = $1 AND settled_at IS NULL AND jsonb_hash(" column ") = jsonb_hash(k.key) AND " column " = k.key" but " OFFSET 0) j"
 #define ENTRIES \
 	"k AS MATERIALIZED (SELECT n, key::jsonb AS key FROM unnest($2) WITH ORDINALITY u(key, n)), " \
-	"e AS MATERIALIZED (SELECT k.n, k.key, j.journal_id, j.old_key, j.new_key, j.old_image, j.new_image, j.base_version " \
-	"  FROM k JOIN bcmig.journal j ON j.table_id = $1 AND j.settled_at IS NULL AND jsonb_hash(j.new_key) = jsonb_hash(k.key) AND j.new_key = k.key " \
-	" UNION ALL SELECT k.n, k.key, j.journal_id, j.old_key, j.new_key, j.old_image, j.new_image, j.base_version " \
-	"  FROM k JOIN bcmig.journal j ON j.table_id = $1 AND j.settled_at IS NULL AND jsonb_hash(j.old_key) = jsonb_hash(k.key) AND j.old_key = k.key " \
-	"   AND j.old_key IS DISTINCT FROM j.new_key) "
+	"e AS MATERIALIZED (" ENTRIES_BY("new_key", "") " UNION ALL " ENTRIES_BY("old_key", " AND old_key IS DISTINCT FROM new_key") ") "
 
 char *
 bcmig_green_identity(int sync_id)
@@ -63,23 +66,24 @@ bcmig_load_reverse_keys(const BcmigTableInfo *table, List *texts, BcmigReverseKe
 
 	bcmig_catalog_begin(&scope);
 	n = bcmig_sql("WITH " ENTRIES ", "
-				  "a AS (SELECT n, key, array_agg(journal_id ORDER BY journal_id) AS ids, "
-				  "  count(*) FILTER (WHERE new_key = key AND old_key IS DISTINCT FROM key) "
-				  "   - count(*) FILTER (WHERE old_key = key AND new_key IS DISTINCT FROM key) AS net FROM e GROUP BY n, key), "
-				  /* the image no other entry has made; else the oldest */
-				  "b AS (SELECT DISTINCT ON (o.n) o.n, o.old_image, o.base_version FROM e o "
-				  "  LEFT JOIN (SELECT DISTINCT n, new_image FROM e WHERE new_key = key) x ON x.n = o.n AND x.new_image = o.old_image "
-				  "  WHERE o.old_key = o.key ORDER BY o.n, x.n IS NOT NULL, o.journal_id) "
+				  /* the images entries found (old) and made; "moves": its other key is another */
+				  "i AS (SELECT n, key, journal_id, old_image AS image, base_version, true AS old, new_key IS DISTINCT FROM key AS moves FROM e WHERE old_key = key "
+				  "  UNION ALL SELECT n, key, journal_id, new_image, NULL, false, old_key IS DISTINCT FROM key FROM e WHERE new_key = key), "
+				  "m AS (SELECT *, bool_or(NOT old) OVER (PARTITION BY n, image) AS made FROM i), "
+				  /* of those found the one no entry has made; else the oldest.  Not by joins: the planner takes e for short */
+				  "a AS (SELECT n, key, array_agg(DISTINCT journal_id ORDER BY journal_id) AS ids, "
+				  "  count(*) FILTER (WHERE moves AND NOT old) - count(*) FILTER (WHERE moves AND old) AS net, "
+				  "  (array_agg(image ORDER BY made, journal_id) FILTER (WHERE old))[1] AS old_image, "
+				  "  (array_agg(base_version ORDER BY made, journal_id) FILTER (WHERE old))[1] AS base_version FROM m GROUP BY n, key) "
 				  "SELECT a.key::text, a.ids, ARRAY(SELECT jsonb_array_elements_text(a.key)), a.net, "
-				  " CASE WHEN NOT EXISTS (SELECT FROM jsonb_each(b.old_image) v WHERE jsonb_typeof(v.value) IN ('object', 'array')) THEN b.old_image::text END, "
-				  " b.base_version, d.conflict_id IS NOT NULL, d.blue::text, d.blue_version, "
+				  " CASE WHEN NOT EXISTS (SELECT FROM jsonb_each(a.old_image) v WHERE jsonb_typeof(v.value) IN ('object', 'array')) THEN a.old_image::text END, "
+				  " a.base_version, d.conflict_id IS NOT NULL, d.blue::text, d.blue_version, "
 				  " NOT EXISTS (SELECT FROM jsonb_each(d.blue) v WHERE jsonb_typeof(v.value) IN ('object', 'array')) "
-				  "FROM a LEFT JOIN b USING (n) "
-				  "LEFT JOIN LATERAL (SELECT * FROM (SELECT * FROM bcmig.conflict c WHERE c.table_id = $1 AND jsonb_hash(c.key) = jsonb_hash(a.key) "
+				  "FROM a LEFT JOIN LATERAL (SELECT * FROM (SELECT * FROM bcmig.conflict c WHERE c.table_id = $1 AND jsonb_hash(c.key) = jsonb_hash(a.key) "
 				  "   AND c.key = a.key AND c.decision IS NOT NULL ORDER BY c.conflict_id DESC LIMIT 1) c "
 				  "  WHERE c.decision IN ('target', 'row') AND c.journal_ids && a.ids) d ON true "
 				  "WHERE NOT EXISTS (SELECT FROM bcmig.conflict c WHERE c.table_id = $1 AND jsonb_hash(c.key) = jsonb_hash(a.key) "
-				  "  AND c.key = a.key AND c.decision IS NULL) ORDER BY a.n",
+				  "  AND c.key = a.key AND c.decision IS NULL OFFSET 0) ORDER BY a.n",
 				  "ik", table->table_id, array);
 	MemoryContextSwitchTo(caller);
 	keys = palloc0(sizeof(BcmigReverseKey) * Max(n, 1));
@@ -156,7 +160,10 @@ ask_green(const char *sql, Datum array)
 		elog(ERROR, "SPI_execute failed: %s", sql);
 }
 
-/* SQL: the keys in $1 joined to the rows they have, as g */
+/*
+ * SQL: the keys in $1 joined to the rows they have, as g.  OFFSET 0: by the key's
+ * index, however small the table seems to be.
+ */
 static char *
 rows_by_key(const BcmigTableInfo *table)
 {
@@ -165,7 +172,7 @@ rows_by_key(const BcmigTableInfo *table)
 	StringInfoData s;
 
 	initStringInfo(&s);
-	appendStringInfo(&s, "pg_catalog.unnest($1) WITH ORDINALITY k(key, n) JOIN %s g ON ", table->target_name);
+	appendStringInfo(&s, "pg_catalog.unnest($1) WITH ORDINALITY k(key, n), LATERAL (SELECT * FROM %s g WHERE ", table->target_name);
 	for (int i = 0; i < table->nkeys; i++)
 	{
 		const char *name = table->columns[table->keys[i]].target;
@@ -177,7 +184,7 @@ rows_by_key(const BcmigTableInfo *table)
 						 format_type_be_qualified(TupleDescAttr(desc, attnum - 1)->atttypid));
 	}
 	/* equal is not enough where a collation says so */
-	appendStringInfo(&s, "k.key::pg_catalog.jsonb = (%s)::pg_catalog.jsonb", bcmig_green_key(table, desc, "g"));
+	appendStringInfo(&s, "k.key::pg_catalog.jsonb = (%s)::pg_catalog.jsonb OFFSET 0) g", bcmig_green_key(table, desc, "g"));
 	table_close(rel, AccessShareLock);
 	return s.data;
 }

@@ -190,11 +190,12 @@ bcmig_journal_met(const BcmigTableInfo *table, Tuplestorestate *store, TupleDesc
 	if (keys == NULL)
 		return false;
 	bcmig_catalog_begin(&scope);
+	/* OFFSET 0: looked up key by key, by the index; a join that takes the unsettled entries for few reads all of them for each */
 	bcmig_sql("SELECT k.n FROM unnest($2) WITH ORDINALITY k(key, n) WHERE EXISTS (SELECT FROM bcmig.journal j "
 			  " WHERE j.table_id = $1 AND j.settled_at IS NULL AND jsonb_hash(j.old_key) = jsonb_hash(k.key::jsonb) AND j.old_key = k.key::jsonb "
-			  " AND j.old_key IS DISTINCT FROM j.new_key) "
+			  " AND j.old_key IS DISTINCT FROM j.new_key OFFSET 0) "
 			  "OR EXISTS (SELECT FROM bcmig.journal j "
-			  " WHERE j.table_id = $1 AND j.settled_at IS NULL AND jsonb_hash(j.new_key) = jsonb_hash(k.key::jsonb) AND j.new_key = k.key::jsonb)",
+			  " WHERE j.table_id = $1 AND j.settled_at IS NULL AND jsonb_hash(j.new_key) = jsonb_hash(k.key::jsonb) AND j.new_key = k.key::jsonb OFFSET 0)",
 			  "ik", table->table_id, makeArrayResult(keys, CurrentMemoryContext));
 	met->any = SPI_processed > 0;
 	for (uint64 i = 0; i < SPI_processed; i++)
@@ -238,9 +239,10 @@ bcmig_without_outside_rows(const BcmigTableInfo *table, int n, char **keys)
 		texts = accumArrayResult(texts, CStringGetTextDatum(s.data), false, TEXTOID, CurrentMemoryContext);
 		pfree(s.data);
 	}
+	/* OFFSET 0: as above */
 	bcmig_sql("SELECT k.n FROM unnest($2) WITH ORDINALITY k(key, n) WHERE EXISTS (SELECT FROM bcmig.journal j "
 			  " WHERE j.table_id = $1 AND j.settled_at IS NULL AND jsonb_hash(j.new_key) = jsonb_hash(k.key::jsonb) AND j.new_key = k.key::jsonb "
-			  " AND j.old_key IS DISTINCT FROM j.new_key) ORDER BY k.n",
+			  " AND j.old_key IS DISTINCT FROM j.new_key OFFSET 0) ORDER BY k.n",
 			  "ik", table->table_id, makeArrayResult(texts, CurrentMemoryContext));
 	for (int i = 0; i < n; i++)
 	{
