@@ -42,9 +42,9 @@ foreach my $n (0 .. 2)
 	push @inputs, \$in;
 	push @outputs, \$out;
 	push @writers, IPC::Run::start([ 'python3', $ENV{BCMIG_SOURCE} . '/t/lib/app.py', $green->connstr('postgres'), $blue->connstr('postgres'), 's',
-		10_000_000 * ($n + 1), "$dir/writer$n" ], '<', $inputs[$n], '>&', $outputs[$n]);
+		10_000_000 * ($n + 1), "$dir/writer$n", 150 ], '<', $inputs[$n], '>&', $outputs[$n]);
 }
-my $posting = IPC::Run::start([ 'pgbench', '-n', '-T', '600', '-c', '1', '-f', write_file("$dir/post.sql",
+my $posting = IPC::Run::start([ 'pgbench', '-n', '-T', '600', '-c', '1', '-R', '150', '-f', write_file("$dir/post.sql",
 	"INSERT INTO other (id, v) VALUES ((random() * 1e15)::bigint, 'posted') ON CONFLICT DO NOTHING;\n"), $blue->connstr('postgres') ], '>&', \my $posted);
 
 sub write_file

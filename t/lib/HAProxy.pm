@@ -170,8 +170,9 @@ sub share_of_requests
 	return 100 * $count / $n;
 }
 
-# A process that sends one request after the other until the file "stop" is
-# there, and then writes how many there were and what went wrong with which.
+# A process that sends one request after the other, some hundred a second, until
+# the file "stop" is there, and then writes how many there were and what went
+# wrong with which.
 sub client
 {
 	my ($self, $report, $stop) = @_;
@@ -183,6 +184,7 @@ sub client
 	until (-e $stop || getppid() != $parent)
 	{
 		my $answer = '';
+		usleep(2_000);
 		$requests++;
 		if (my $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $self->{port}))
 		{

@@ -47,7 +47,7 @@ def main():
 			router.execute("SELECT bcmig_route(%s, %s, true)", (sync, str(row)))
 			side = router.fetchone()[0]
 			if side == "pause":
-				time.sleep(0.002)
+				time.sleep(0.01)
 				if select.select([sys.stdin], [], [], 0)[0]:
 					return
 				continue
