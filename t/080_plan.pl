@@ -239,7 +239,10 @@ track($blue, 'made');
 my $makes = q{[{"name": "sync", "action": "create_sync", "arguments": {"blue": "blue"}},
 	{"name": "table", "action": "add_table", "arguments": {"source_table": "made", "target": "public.made_there"}},
 	{"name": "copy", "action": "copy"}, {"name": "catch up", "action": "catch_up"},
-	{"name": "gates", "action": "gates", "timeout": "300 ms"}]};
+	{"name": "gates", "action": "gates", "timeout": "SHORT ms"}]};
+# enough for them to be looked at once
+my $short = int($PostgreSQL::Test::Utils::timeout_default / 0.6);
+$makes =~ s/SHORT/$short/;
 $e = execute('makes', $makes, sync => 'm', options => '{"auto_rollback": true}');
 ok(wait_for($e, 'rolled_back'), 'taken back');
 is(phases($e), 'sync compensated, table done, copy compensated, catch up done, gates failed', 'the sync was stopped and dropped');
