@@ -12,11 +12,14 @@ UNKNOWN = [
     (re.compile(r"\b(EXECUTE\s+AS\s+USER\s*=\s*N?'(?:[^']|'')*'|REVERT)\s*(;|$)", re.I), ''),
     (re.compile(r'\bSET\s+(LOCK_TIMEOUT\s+\d+|TEXTSIZE\s+\d+|DEADLOCK_PRIORITY\s+\w+)\s*(;|$)', re.I), ''),
 ]
-# of the shape of a statement names and values are no part, nor how many columns it has
+# names and values are no part of what is parsed, nor how many there are of columns, joined companions, rows of VALUES
+ALIASES = re.compile(r'\bp\d+\b')
 REPEATED = [
-    (re.compile(r'(, (?:t|p\d+)\.\[x\]){2,}'), ', t.[x], t.[x]'),
-    (re.compile(r'(, NULL){5,}'), ', NULL, NULL, NULL, NULL'),
-    (re.compile(r'(\([^()]*(?:\([^()]*\)[^()]*)*\))(, \1)+'), r'\1, \1'),
+    re.compile(r'(, \w+\.\[x\]|, NULL|, COALESCE\(t\.\[x\], c\.\[x\]\))\1+'),
+    re.compile(r'(\w+\.\[x\] = \w+\.\[x\])(?: AND \1)+'),
+    re.compile(r'( LEFT JOIN \[x\]\.\[x\] AS p ON p\.\[x\] = t\.\[x\])\1+'),
+    re.compile(r'((?: \+ [^+]+){1,2}?)\1+'),
+    re.compile(r'(\([^()]*(?:\([^()]*\)[^()]*)*\))(?:, \1)+'),
 ]
 # what a row is hashed from: terms, each of a column
 TERMS = re.compile(r'(?<=CONVERT\(varbinary\(max\), 0\)) \+ ')
@@ -45,13 +48,13 @@ def statements(sql):
         raise ValueError(sql[at:at + 20])
 
 
-def each_term_once(text):
-    """terms of a hash, each once and in one order"""
-    out, at = [], 0
+def without_terms(text):
+    """text without the terms of its hashes, and these, each once"""
+    out, terms, at = [], set(), 0
     for m in TERMS.finditer(text):
         if m.start() < at:
             continue
-        terms, depth, start, end = set(), 0, m.end(), len(text)
+        depth, start, end = 0, m.end(), len(text)
         for part in TERM_PART.finditer(text, m.end()):
             word = part.group()
             if word in ('(', 'CASE'):
@@ -65,27 +68,26 @@ def each_term_once(text):
                 terms.add(text[start:part.start()])
                 start = part.end()
         terms.add(text[start:end])
-        out += [text[at:m.end()], ' + '.join(sorted(terms))]
+        out.append(text[at:m.start()])
         at = end
-    return ''.join(out) + text[at:]
+    return ''.join(out) + text[at:], terms
 
 
-def shape(statement):
-    """names and values are no part of it, nor how many columns or rows of VALUES it has"""
+def shapes(statement):
+    """what there is to parse of a statement: it, and each term of its hashes on its own"""
     out = []
     for m in TOKEN.finditer(statement):
         replacement = {'string': "N''", 'name': '[x]', 'number': '0', 'space': ' '}.get(m.lastgroup)
         out.append(replacement or re.sub(r'^feed_\w+', 'feed_x', m.group()))
-    text = ''.join(out).strip()
-    for pattern, short in REPEATED:
-        text = pattern.sub(short, text)
-    text = each_term_once(text)
+    text, terms = without_terms(ALIASES.sub('p', ''.join(out).strip()))
+    for pattern in REPEATED:
+        text = pattern.sub(r'\1', text)
     # the same question about many tables
     branches = []
     for branch in text.split(' UNION ALL '):
         if branches[-2:] != [branch, branch]:
             branches.append(branch)
-    return ' UNION ALL '.join(branches)
+    return [' UNION ALL '.join(branches)] + ['SELECT (CONVERT(varbinary(max), 0) + %s)' % term for term in sorted(terms)]
 
 
 class Grammar:
@@ -113,20 +115,20 @@ class Grammar:
         except ValueError as e:
             return str(e)
         for part in parts:
-            verdict = self._verdict(part.strip())
-            if verdict:
-                return verdict
+            for text in shapes(part.strip()):
+                verdict = self._verdict(text)
+                if verdict:
+                    return verdict
         return None
 
-    def _verdict(self, statement):
-        statement = shape(statement)
-        path = os.path.join(self.cache, hashlib.sha256(statement.encode()).hexdigest())
+    def _verdict(self, text):
+        path = os.path.join(self.cache, hashlib.sha256(text.encode()).hexdigest())
         try:
             with open(path) as f:
                 return f.read() or None
         except FileNotFoundError:
             pass
-        verdict = self._parse(statement)
+        verdict = self._parse(text)
         with open(path + '.%d' % os.getpid(), 'w') as f:
             f.write(verdict or '')
         os.rename(path + '.%d' % os.getpid(), path)
