@@ -49,9 +49,19 @@ wait_for_blue()
 	green -c "SELECT $1 FROM bcmig.switch_status LIMIT 1"
 }
 
+# how long the way back takes for that many keys
+roll_back_after()
+{
+	to_green state >/dev/null
+	green -c "UPDATE entry SET amount = amount + 1 WHERE id <= $1"
+	[ "$(green -c "SELECT unreplayed FROM bcmig.journal_status WHERE sync = 'sw'")" = "$1" ]
+	green -c "SELECT count(*) FROM bcmig_rollback('sw', 'benchmark')" >/dev/null
+	wait_for_blue 'round(extract(epoch FROM ended_at - asked_at) * 1000)'
+}
+
 bench_switch()
 {
-	local pause=() back=() readers=() total=() route=() i calls=1000000 applications=()
+	local pause=() back=() readers=() total=() many=() route=() i calls=1000000 applications=()
 
 	blue -f "$top/blue/postgres_switch.sql" -c "SELECT bcmig_blue.grant_switch('postgres')" >/dev/null
 	blue >/dev/null <<-'END'
@@ -100,14 +110,12 @@ bench_switch()
 	# nothing is on blue yet when the way back begins
 	green -c "SELECT bcmig_alter_sync('sw', '{\"reverse\": false}')" >/dev/null
 	for ((i = 0; i < RUNS; i++)); do
-		to_green state >/dev/null
-		green -c "UPDATE entry SET amount = amount + 1 WHERE id <= $KEYS"
-		[ "$(green -c "SELECT unreplayed FROM bcmig.journal_status WHERE sync = 'sw'")" = "$KEYS" ]
-		green -c "SELECT count(*) FROM bcmig_rollback('sw', 'benchmark')" >/dev/null
-		total+=("$(wait_for_blue 'round(extract(epoch FROM ended_at - asked_at) * 1000)')")
+		total+=("$(roll_back_after "$KEYS")")
+		many+=("$(roll_back_after $((4 * KEYS)))")
 	done
 	bench rollback_total_ms "$(median "${total[@]}")" ms
-	detail "$KEYS keys to be brought to blue, ms: ${total[*]}"
+	bench rollback_growth "$(ratio "$(median "${many[@]}")" "$(median "${total[@]}")")" ratio
+	detail "$KEYS keys to be brought to blue, ms: ${total[*]}; four times as many: ${many[*]}"
 
 	for ((i = 0; i < RUNS; i++)); do
 		route+=("$(green -c "SELECT bcmig_route('sw', 'x')" -c '\timing' -c "SELECT count(bcmig_route('sw', i::text)) FROM generate_series(1, $calls) i" |

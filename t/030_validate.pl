@@ -123,7 +123,7 @@ my $load = q{
 };
 my $script = $blue->basedir . '/load.sql';
 PostgreSQL::Test::Utils::append_to_file($script, $load);
-my $pgbench = IPC::Run::start([ 'pgbench', '-n', '-c', '3', '-T', '60', '-R', '300', '-f', $script, $blue->connstr('postgres') ], '>', \my $bench, '2>', \my $bench_err);
+my $pgbench = IPC::Run::start([ 'pgbench', '-n', '-c', '3', '-T', '1000', '-R', '300', '-f', $script, $blue->connstr('postgres') ], '>', \my $bench, '2>', \my $bench_err);
 my %verdicts;
 my $flying = 0;
 foreach my $n (1 .. 12)
