@@ -241,7 +241,7 @@ my $makes = q{[{"name": "sync", "action": "create_sync", "arguments": {"blue": "
 	{"name": "copy", "action": "copy"}, {"name": "catch up", "action": "catch_up"},
 	{"name": "gates", "action": "gates", "timeout": "SHORT ms"}]};
 # enough for them to be looked at once
-my $short = int($PostgreSQL::Test::Utils::timeout_default / 0.6);
+my $short = int($PostgreSQL::Test::Utils::timeout_default / 0.1);
 $makes =~ s/SHORT/$short/;
 $e = execute('makes', $makes, sync => 'm', options => '{"auto_rollback": true}');
 ok(wait_for($e, 'rolled_back'), 'taken back');
