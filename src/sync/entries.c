@@ -27,8 +27,8 @@ int8_array(int64 *values, int n)
 }
 
 /*
- * A line an entry of a key: what is looked up for each is in its line, since the
- * planner does not know how long the arrays are.
+ * A line an entry of a key, with all that is wanted of the key: nothing to join
+ * but the journal, by its primary key.
  */
 void
 bcmig_settle_entries(int n, const BcmigSettled *settled)
